@@ -40,5 +40,6 @@ setup: .tools/packages.stamp .tools/node node_modules/.package-lock.json ## what
 	fi
 
 node_modules/.package-lock.json: package.json package-lock.json | .tools/node
-	$(Q)npm ci --silent --ignore-scripts
+	$(Q)npm ci --loglevel=error --ignore-scripts
+	$(Q)cd .tools && ln -sfn ../node_modules/@biomejs/cli-linux-*/biome biome
 	$(Q)touch $@
