@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <napi.h>
+
+#include "cgroup.h"
+#include "heartbeat.h"
+#include "notify.h"
+#include "peer.h"
+#include "watch.h"
+
+static Napi::Object init(Napi::Env env, Napi::Object exports) {
+	agentrm::exportPeer(env, exports);
+	agentrm::exportCgroup(env, exports);
+	agentrm::exportWatch(env, exports);
+	agentrm::exportHeartbeat(env, exports);
+	agentrm::exportNotify(env, exports);
+	return exports;
+}
+
+NODE_API_MODULE(agentrm, init)
