@@ -31,6 +31,10 @@ int pidfdOpen(pid_t pid) {
 	return static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
 }
 
+int pidfdSendSignal(int pidfd, int signal) {
+	return static_cast<int>(syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0));
+}
+
 struct Identity {
 	uid_t uid;
 	unsigned long long startTicks;
@@ -78,8 +82,11 @@ Fd pidfdByNumber(const struct ucred &cred) {
 Fd peerPidfd(int sock, const struct ucred &cred) {
 	int pidfd = -1;
 	socklen_t length = sizeof(pidfd);
-	if (getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &length) == 0)
-		return Fd(pidfd);
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &length) == 0) {
+		// Since 6.16 a process that has been reaped still gets one.
+		Fd peer(pidfd);
+		return pidfdSendSignal(peer.get(), 0) == 0 ? std::move(peer) : Fd();
+	}
 	return errno == ENOPROTOOPT ? pidfdByNumber(cred) : Fd();
 }
 
@@ -152,7 +159,7 @@ Napi::Value openPidfd(const Napi::CallbackInfo &info) {
 void signalPidfd(const Napi::CallbackInfo &info) {
 	const int pidfd = intArg(info[0], "pidfd");
 	const int signal = intArg(info[1], "signal");
-	if (syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0) != 0)
+	if (pidfdSendSignal(pidfd, signal) != 0)
 		throw systemError(info.Env(), {errno, "pidfd_send_signal", "", ""});
 }
 

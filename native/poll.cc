@@ -35,11 +35,18 @@ Poll::~Poll() = default;
 void Poll::onReady(uv_poll_t *handle, int status, int) {
 	Poll *poll = static_cast<Poll *>(handle->data);
 	Napi::HandleScope scope(poll->env_);
-	try {
-		poll->ready_(status);
-	} catch (const Napi::Error &error) {
-		napi_fatal_exception(poll->env_, error.Value());
-	}
+	poll->ready_(status);
+}
+
+void callFromLoop(const Napi::FunctionReference &function, std::initializer_list<napi_value> arguments) {
+	napi_env env = function.Env();
+	napi_value self, callback, exception;
+	if (napi_get_global(env, &self) != napi_ok || napi_get_reference_value(env, function, &callback) != napi_ok)
+		return;
+	const napi_status status =
+		napi_make_callback(env, nullptr, self, callback, arguments.size(), arguments.begin(), nullptr);
+	if (status == napi_pending_exception && napi_get_and_clear_last_exception(env, &exception) == napi_ok)
+		napi_fatal_exception(env, exception);
 }
 
 void Poll::onClosed(uv_handle_t *handle) {

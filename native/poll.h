@@ -5,6 +5,7 @@
 #include <uv.h>
 
 #include <functional>
+#include <initializer_list>
 #include <memory>
 
 namespace agentrm {
@@ -13,8 +14,8 @@ namespace agentrm {
 // itself when the environment (process or worker thread) ends first.
 class Poll {
  public:
-	// `ready` gets 0 or a negative errno and runs inside a HandleScope; it may call close(), and may throw Napi::Error,
-	// which becomes an uncaught exception as in any other callback. Throws Napi::Error if the descriptor cannot be polled.
+	// `ready` gets 0 or a negative errno and runs inside a HandleScope; it may call close() and must not throw.
+	// Throws Napi::Error if the descriptor cannot be polled.
 	static std::shared_ptr<Poll> start(Napi::Env env, int fd, int uvEvents, std::function<void(int)> ready);
 	void close();
 	~Poll();
@@ -32,5 +33,10 @@ class Poll {
 	// Keeps the object alive while libuv refers to handle_.
 	std::shared_ptr<Poll> self_;
 };
+
+// Calls a JavaScript function from the loop. An exception becomes an uncaught one, as in any other callback. While a
+// worker thread is being terminated nothing can be called and nothing happens: node-addon-api's own MakeCallback aborts
+// the process then.
+void callFromLoop(const Napi::FunctionReference &function, std::initializer_list<napi_value> arguments);
 
 }  // namespace agentrm

@@ -36,7 +36,7 @@ Napi::Value watch(const Napi::CallbackInfo &info) {
 		if (status != 0 || (priority && !rearm(fd)))
 			if (auto poll = weak->lock())
 				poll->close();
-		callback->MakeCallback(callback->Env().Global(), {});
+		callFromLoop(*callback, {});
 	};
 	if (priority)
 		rearm(fd);
