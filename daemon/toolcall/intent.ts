@@ -40,7 +40,7 @@ const CPU_QUOTA_MAX_PERCENT = 8192 * 100;
 /** The kernel's range of cpu.weight and io.weight; 100 is its default. */
 const WEIGHT_MAX = 10_000;
 /** PID_MAX_LIMIT on 64 bits: no kernel has more tasks. */
-const PIDS_MAX = 4_194_304;
+export const MOST_TASKS = 4_194_304;
 
 /** Long enough for every valid word, short enough for one line on a terminal. */
 const QUOTED_CHARS = 64;
@@ -134,7 +134,7 @@ function parseWeight(text: string): Value<number> {
 }
 
 function parsePids(text: string): Value<number> {
-  return text === 'max' ? { ok: true, value: Number.POSITIVE_INFINITY } : parseWhole(text, PIDS_MAX);
+  return text === 'max' ? { ok: true, value: Number.POSITIVE_INFINITY } : parseWhole(text, MOST_TASKS);
 }
 
 /**

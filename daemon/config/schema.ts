@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: Apache-2.0
+import * as z from 'zod';
+import { type CallClass, quoteWord } from '../toolcall/intent.ts';
+import {
+  autoPath,
+  autoSize,
+  decimal,
+  duration,
+  flag,
+  limits,
+  listenAddress,
+  path,
+  refuse,
+  size,
+  socketPath,
+  whole,
+} from './values.ts';
+
+/*
+ * Every setting of agentrmd with its default and the reason for it. The shipped file, deploy/agentrmd.yaml,
+ * is made from this by sample.ts. In the file a time or a size has its unit in the value (`wait: 5s`); in
+ * the program it has it in the name (`waitMs`).
+ */
+
+/** The longest pattern of a rule; the commands that it is searched in are at most 16 KiB. */
+const PATTERN_MAX = 256;
+/** The highest uid: -1 is "no user" to the kernel. */
+const UID_MAX = 2 ** 32 - 2;
+
+const log = z
+  .strictObject({
+    level: z
+      .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal'])
+      .prefault('info')
+      .describe(
+        'info tells of the start, of every call that was killed and of what does not work, and is silent otherwise.',
+      ),
+    commands: z
+      .enum(['firstWord', 'full', 'none'])
+      .prefault('firstWord')
+      .describe(
+        'How much of a command is kept in logs, events and the list of calls. Arguments hold passwords and ' +
+          'tokens often enough; the first word (python3, make) is what one needs to know a call again.',
+      ),
+  })
+  .prefault({})
+  .describe('What is logged: JSON lines on standard output.');
+
+const pool = z
+  .strictObject({
+    reserve: autoSize()
+      .prefault('auto')
+      .describe(
+        'Memory that is not for calls but for the kernel, services and the agents themselves. auto: 25 % of ' +
+          'the first 4 GiB, 20 % of the next 4, 10 % of the next 8, 6 % up to 128 GiB, 2 % beyond, as ' +
+          'Kubernetes engines reserve on a node: 2.6 GiB of 16.',
+      ),
+    budget: autoSize()
+      .prefault('auto')
+      .describe('What all calls together may hold. auto: the memory of the host less the reserve.'),
+    keepAvailable: autoSize()
+      .prefault('auto')
+      .describe(
+        'What the host must have available (MemAvailable) before memory is lent. auto: a quarter of the ' +
+          'reserve. The rest of the reserve is there to be used by others; below this the host thrashes.',
+      ),
+  })
+  .transform(({ reserve, budget, keepAvailable }) => ({
+    reserveBytes: reserve,
+    budgetBytes: budget,
+    keepAvailableBytes: keepAvailable,
+  }))
+  .prefault({})
+  .describe('The memory that all calls on the host share: calls borrow from it and give back.');
+
+const classLimits = limits().superRefine((intent, context) => {
+  if (intent.class !== undefined) refuse(context, `class=${intent.class}: a class cannot name a class`);
+});
+
+const classes = z
+  .strictObject({
+    interactive: classLimits
+      .prefault('cpu.weight=100 io.weight=100')
+      .describe("The kernel's default weights: somebody waits for the result, as for any other program."),
+    subagent: classLimits
+      .prefault('cpu.weight=50 io.weight=50')
+      .describe('Half of them: an agent waits, which has others at work meanwhile.'),
+    background: classLimits
+      .prefault('cpu.weight=10 io.weight=10')
+      .describe('A tenth: nobody waits. With the CPU to itself it is as fast as any.'),
+  } satisfies Record<CallClass, z.ZodType>)
+  .prefault({})
+  .describe('Limits by the class of a call.');
+
+const agents = z
+  .record(z.string(), z.strictObject({ intent: limits() }))
+  .prefault({})
+  .describe(
+    'Limits by agent, over those of the class. None: what a command needs hardly depends on who runs it.\n' +
+      'agents:\n  claude-code:\n    intent: memory.high=2G',
+  );
+
+const rules = z
+  .array(
+    z.strictObject({
+      command: z
+        .string()
+        .refine((pattern) => /[^*\s]/.test(pattern), {
+          error: 'matches every command: use defaults for that',
+        })
+        .refine((pattern) => pattern.length <= PATTERN_MAX, {
+          error: `longer than ${PATTERN_MAX} characters`,
+        }),
+      intent: limits(),
+    }),
+  )
+  .prefault([])
+  .describe(
+    'Limits by command, over those of the agent; the first rule that matches. A pattern is found anywhere ' +
+      'in the command where words begin and end; * is any text. Rules of a later file come first.\n' +
+      'rules:\n  - command: npm install\n    intent: memory.high=2G timeout=10m\n' +
+      '  - command: cargo build*--release\n    intent: memory.high=6G pids.max=8192',
+  );
+
+/** @param uidOf the uid of a user's name, or undefined. */
+function ceilings(uidOf: (name: string) => number | undefined) {
+  const entry = z
+    .strictObject({ uid: whole(0, UID_MAX).optional(), user: z.string().optional(), limits: limits() })
+    .transform((given, context) => {
+      if ((given.uid === undefined) === (given.user === undefined)) {
+        return refuse(context, 'needs either uid or user');
+      }
+      const uid = given.uid ?? uidOf(given.user ?? '');
+      if (uid === undefined) return refuse(context, `${quoteWord(given.user ?? '')}: no such user`);
+      return { uid, limits: given.limits };
+    });
+  return z
+    .array(entry)
+    .prefault([])
+    .describe(
+      'The most that the calls of one user may have, over the general ceiling. Entries of a later file come ' +
+        'first, and the first one for a user counts.\n' +
+        'ceilings:\n  - user: ci\n    limits: memory.max=8G pids.max=2048 class=background',
+    );
+}
+
+const admission = z
+  .strictObject({
+    wait: duration()
+      .prefault('5s')
+      .describe(
+        'The longest that a call waits for memory before it starts anyway. Agents count the wait as the ' +
+          "command's own time and give up after a minute or two.",
+      ),
+    pressurePercent: decimal(0, 100)
+      .prefault('10')
+      .describe(
+        'Calls wait only while some task of the host waits for memory this much of the time (PSI some, 10 s). ' +
+          'At 10 % programs are noticeably slower; below it a full pool is simply well used.',
+      ),
+  })
+  .transform(({ wait, pressurePercent }) => ({ waitMs: wait, pressurePercent }))
+  .prefault({})
+  .describe('When a new call may start.');
+
+const enforcement = z
+  .strictObject({
+    mode: z
+      .enum(['auto', 'bpf', 'user', 'off'])
+      .prefault('auto')
+      .describe(
+        'Who stops a call at its freeze line: bpf is the kernel itself, user a loop of the daemon, off nobody ' +
+          '(memory.high and memory.max still hold). auto: bpf where it passes its self-test, else user.',
+      ),
+    freezeLinePercent: decimal(1.25, 17)
+      .prefault('2')
+      .describe(
+        'How far over memory.high a call is frozen. Under 1.25 the kernel does not throttle yet; at 2 it does, ' +
+          'by milliseconds, so that memory that is lent is felt at once; at 17.7 a task already sleeps for 2 s.',
+      ),
+    throttleBudget: duration()
+      .prefault('200ms')
+      .describe(
+        'A call that is throttled for so long within one window is frozen below its line too. A fifth of the ' +
+          'time is what a user notices; a burst that ends by itself stays under it.',
+      ),
+    throttleBudgetEvents: whole(0, 1_000_000)
+      .prefault('256')
+      .describe(
+        'The same counted in reclaims that found nothing, for kernels on which the time cannot be seen: about ' +
+          '17 of them come before each sleep. 0: no limit.',
+      ),
+    window: duration()
+      .prefault('1s')
+      .describe('Over which both are counted. Bursts of memory in recorded sessions last 1 to 3 s.'),
+    freezeDeadline: duration()
+      .prefault('10s')
+      .describe(
+        'The longest single freeze; then memory is lent over the budget, or the call is killed. Others hold ' +
+          'their peak for 1 to 3 s, so that room has come by then if it comes at all.',
+      ),
+    throttleDeadline: duration()
+      .prefault('5s')
+      .describe(
+        'A call that has been at its memory.high for so long without reaching its freeze line is lent to, if ' +
+          'that slows it. Pressure is an average over 10 s and says little sooner.',
+      ),
+    throttlePressurePercent: decimal(1, 100)
+      .prefault('20')
+      .describe(
+        'What counts as slow: all tasks of the call wait for memory this much of the time. A program that ' +
+          'streams files through the page cache stays below it.',
+      ),
+    stuckDeadline: duration()
+      .prefault('60s')
+      .describe(
+        'A call that computes next to nothing and waits for memory all the time is killed after this, if ' +
+          'nothing can be lent. Half of the 120 s after which an agent gives up, so that it learns why.',
+      ),
+    hugePages: flag()
+      .prefault('false')
+      .describe(
+        'Whether calls may use transparent huge pages. Their charges are not throttled on any kernel: 16 ' +
+          'processes pass a memory.high of 128 MiB by 158 MiB.',
+      ),
+  })
+  .transform(({ throttleBudget, window, freezeDeadline, throttleDeadline, stuckDeadline, ...rest }) => ({
+    ...rest,
+    throttleBudgetMs: throttleBudget,
+    windowMs: window,
+    freezeDeadlineMs: freezeDeadline,
+    throttleDeadlineMs: throttleDeadline,
+    stuckDeadlineMs: stuckDeadline,
+  }))
+  .prefault({})
+  .describe('How limits are enforced.');
+
+const lend = z
+  .strictObject({
+    stepPercent: decimal(1, 1000)
+      .prefault('25')
+      .describe(
+        "A loan is at least this share of the call's memory.high, so that a large call is not frozen often.",
+      ),
+    stepMin: size()
+      .prefault('64M')
+      .describe(
+        'And at least this: smaller steps would freeze a call that starts from little dozens of times.',
+      ),
+    roomShare: decimal(1, 1000)
+      .prefault('8')
+      .describe(
+        'And at least one part in so many of what the pool has left: with much room nobody is slowed, and ' +
+          'eight calls can burst at once before loans get smaller.',
+      ),
+    least: size()
+      .prefault('4M')
+      .describe('The smallest loan worth a thaw: 16 tasks each charge 256 KiB ahead.'),
+    quiet: duration()
+      .prefault('3s')
+      .describe(
+        'Memory is given back once a call has been below its lines for so long. Bursts last 1 to 3 s; taking ' +
+          'back within one would freeze the call again.',
+      ),
+  })
+  .transform(({ stepPercent, stepMin, roomShare, least, quiet }) => ({
+    stepPercent,
+    stepMinBytes: stepMin,
+    roomShare,
+    leastBytes: least,
+    quietMs: quiet,
+  }))
+  .prefault({})
+  .describe('How memory is lent to a call over its memory.high.');
+
+const wrapper = z
+  .strictObject({
+    failClosed: flag()
+      .prefault('false')
+      .describe(
+        'Whether commands are refused (exit 125) while no daemon runs. false: they run unmanaged, because an ' +
+          'agent that cannot run anything is worse off than one without limits.',
+      ),
+    badIntent: z
+      .enum(['default', 'refuse'])
+      .prefault('default')
+      .describe(
+        'A command whose intent cannot be read runs with the defaults, and one line says why; or it is refused ' +
+          '(exit 125). A typing error in a variable is no reason not to run the tests.',
+      ),
+  })
+  .prefault({})
+  .describe('What the wrapper does when something is wrong.');
+
+const connections = z
+  .strictObject({
+    perUid: whole(1, 100_000)
+      .prefault('2048')
+      .describe('Each live call holds one. Four times the 500 calls at once that one user was tested with.'),
+    total: whole(1, 100_000)
+      .prefault('8192')
+      .describe('Four users at their limit; each connection and its call take about 10 file descriptors.'),
+    handshake: duration()
+      .prefault('2s')
+      .describe(
+        'A connection that has said nothing by then is closed. A wrapper speaks within a millisecond.',
+      ),
+  })
+  .transform(({ perUid, total, handshake }) => ({ perUid, total, handshakeMs: handshake }))
+  .prefault({})
+  .describe('Limits of the control socket, so that one user cannot shut out the others.');
+
+const metrics = z
+  .strictObject({
+    listen: listenAddress()
+      .prefault('off')
+      .describe(
+        'A TCP address for /metrics and /healthz, such as 127.0.0.1:9484. They are on the socket anyway.',
+      ),
+  })
+  .prefault({})
+  .describe('Metrics and health for those who cannot reach the socket.');
+
+const store = z
+  .strictObject({
+    path: autoPath()
+      .prefault('auto')
+      .describe('The database of finished calls. auto: agentrm.db in the state directory.'),
+    keepCalls: whole(0, 10_000_000)
+      .prefault('100000')
+      .describe('Older calls are forgotten. About half a kilobyte each: 50 MB, some weeks of a busy host.'),
+  })
+  .prefault({})
+  .describe('What is remembered of finished calls.');
+
+const report = z
+  .strictObject({
+    slow: duration()
+      .prefault('250ms')
+      .describe(
+        'The agent is told that a call was frozen, throttled or kept waiting only from here on. The median ' +
+          'command takes 2.5 s (3,984 recorded ones); less than a tenth of it is not worth the tokens.',
+      ),
+  })
+  .transform(({ slow }) => ({ slowMs: slow }))
+  .prefault({})
+  .describe('The line that an agent reads after a command.');
+
+/**
+ * The whole configuration; `{}` yields the defaults.
+ * @param uidOf the uid of a user's name, or undefined if there is none.
+ */
+export function configSchema(uidOf: (name: string) => number | undefined) {
+  return z.strictObject({
+    socket: socketPath()
+      .prefault('auto')
+      .describe(
+        'The control socket. auto: /run/agentrm/agentrm.sock as root, else agentrm/agentrm.sock in XDG_RUNTIME_DIR.',
+      ),
+    cgroup: path()
+      .prefault('/sys/fs/cgroup/agentrm')
+      .describe(
+        'The cgroup below which sessions and calls get theirs. At the top, where no other limit is in the way.',
+      ),
+    stateDir: autoPath()
+      .prefault('auto')
+      .describe('What outlives a reboot. auto: /var/lib/agentrm as root, else agentrm in XDG_STATE_HOME.'),
+    pinDir: path()
+      .prefault('/sys/fs/bpf/agentrm')
+      .describe('Where the BPF programs are pinned, so that limits hold while the daemon is restarted.'),
+    log,
+    pool,
+    defaults: limits()
+      .prefault('memory.swap.max=0 pids.max=4096')
+      .describe(
+        'Limits of a call of which nobody says anything else, in the words of AGENTRM_INTENT. No swap: reclaim ' +
+          'that swaps succeeds for minutes, in which nothing tells that the call is too large. 4096 tasks: a ' +
+          'parallel build with threaded tools stays below 2,000, a fork bomb is held well below the 32,768 of ' +
+          'a default kernel. memory.high, unless given here: a quarter of the pool, 256M to 4G.',
+      ),
+    classes,
+    agents,
+    rules,
+    ceiling: limits()
+      .prefault('')
+      .describe(
+        'The most that any call may have, whoever asks. memory.max, unless given here: the whole pool, which ' +
+          'is the most that makes sense; nothing else is limited but by the kernel.',
+      ),
+    ceilings: ceilings(uidOf),
+    admission,
+    enforcement,
+    lend,
+    leftovers: z
+      .enum(['keep', 'kill'])
+      .prefault('keep')
+      .describe(
+        'Processes that a command leaves in the background: kept within its limits until the session ends, or ' +
+          'killed with the shell. Agents start servers that way, to use them in the next command.',
+      ),
+    wrapper,
+    connections,
+    metrics,
+    store,
+    report,
+  });
+}
+
+/** What the daemon works with. Sizes in bytes, times in milliseconds; null is `auto` or `off`. */
+export type Config = z.output<ReturnType<typeof configSchema>>;

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Outcome } from '../control/types.ts';
+import { MOST_TASKS } from '../toolcall/intent.ts';
+import { durationWord, formatBytes, formatMs, MAX_DURATION_MS, sizeWord } from '../units.ts';
+import type { KillCode } from './decide.ts';
+import type { Limits } from './limits.ts';
+
+/** What is known of a call at its end, from the kernel and from the decisions; nothing is guessed. */
+export interface CallFacts {
+  readonly limits: Limits;
+  /** The most that memory.max could have been for this user. */
+  readonly ceilingBytes: number;
+  readonly outcome: Outcome;
+  readonly killCode: KillCode | null;
+  readonly peakBytes: number;
+  /** Summed over the call's tasks. */
+  readonly throttledMs: number;
+  readonly frozenMs: number;
+  readonly admissionWaitMs: number;
+  readonly durationMs: number;
+  /** `oom` of memory.events.local: how often the call's own memory.max was the one that was hit. */
+  readonly oomEvents: number;
+  /** `oom_kill` of memory.events.local: its processes that an OOM killer took, whoever's limit it was. */
+  readonly oomKills: number;
+  /** How often pids.max refused a fork. */
+  readonly pidsMaxHits: number;
+  /** The most that memory.high stood above the declared one. */
+  readonly lentBytes: number;
+  /** Processes that were still there when the shell had ended, … */
+  readonly leftovers: number;
+  /** … and whether they may stay. */
+  readonly leftoversKept: boolean;
+}
+
+export interface ReportSettings {
+  /** A call that was slowed by less is not worth a line. */
+  readonly slowMs: number;
+}
+
+/** The same for programs, such as a hook of the agent. */
+export interface CallReport {
+  readonly outcome: Outcome;
+  readonly killCode: KillCode | null;
+  /** The line that the agent reads, if any. */
+  readonly line: string | null;
+  /** An intent with which the command would probably have got through, if that would have helped. */
+  readonly advice: string | null;
+  readonly memory: {
+    /** Null: no limit. */
+    readonly highBytes: number | null;
+    readonly maxBytes: number | null;
+    readonly peakBytes: number;
+    readonly lentBytes: number;
+    readonly throttledMs: number;
+    readonly frozenMs: number;
+    readonly oomKills: number;
+  };
+  readonly admissionWaitMs: number;
+  readonly pidsMaxHits: number;
+  readonly leftovers: number;
+  readonly leftoversKept: boolean;
+}
+
+const MIB = 1024 * 1024;
+
+/** Who ran into a limit gets twice as much advised: the command says only that it needs more than that. */
+const ADVISED_FACTOR = 2;
+/** Above a peak that is known: the next run may need a little more. */
+const ADVISED_OVER_PEAK = 1.25;
+/** A peak this close to memory.max was stopped by it: what is charged is charged in steps. */
+const AT_MAX = 0.95;
+
+interface Clause {
+  readonly text: string;
+  readonly advice?: string | undefined;
+}
+
+/**
+ * The line for the agent, without its newline: what happened, in figures, and what to do about it. Null
+ * if there is nothing worth its tokens: the call was neither killed nor slowed for long, nothing was
+ * refused and nothing left behind.
+ */
+export function reportLine(facts: CallFacts, settings: ReportSettings): string | null {
+  const found = clauses(facts, settings);
+  if (found.length === 0) return null;
+  const texts = found.map(({ text, advice }) =>
+    advice === undefined ? text : `${text}; ask for more with AGENTRM_INTENT="${advice}"`,
+  );
+  return `agentrm: ${texts.join('; ')}`;
+}
+
+export function reportJson(facts: CallFacts, settings: ReportSettings): CallReport {
+  const advice = clauses(facts, settings).flatMap((clause) => clause.advice ?? []);
+  const { limits } = facts;
+  return {
+    outcome: facts.outcome,
+    killCode: facts.killCode,
+    line: reportLine(facts, settings),
+    advice: advice.length === 0 ? null : advice.join(' '),
+    memory: {
+      highBytes: finiteOrNull(limits.memoryHighBytes),
+      maxBytes: finiteOrNull(limits.memoryMaxBytes),
+      peakBytes: facts.peakBytes,
+      lentBytes: facts.lentBytes,
+      throttledMs: facts.throttledMs,
+      frozenMs: facts.frozenMs,
+      oomKills: facts.oomKills,
+    },
+    admissionWaitMs: facts.admissionWaitMs,
+    pidsMaxHits: facts.pidsMaxHits,
+    leftovers: facts.leftovers,
+    leftoversKept: facts.leftoversKept,
+  };
+}
+
+/** The line about an intent that was not understood; `word` comes quoted from parseIntent. */
+export function intentLine(
+  bad: { readonly word: string; readonly reason: string },
+  refused: boolean,
+): string {
+  const end = refused ? 'the command was not run' : 'it is ignored, the defaults apply';
+  return `agentrm: bad AGENTRM_INTENT: ${bad.word}: ${bad.reason}; ${end}`;
+}
+
+function clauses(facts: CallFacts, settings: ReportSettings): Clause[] {
+  const found: (Clause | null)[] = [
+    killed(facts) ?? slowed(facts, settings),
+    waited(facts, settings),
+    refusedForks(facts),
+    leftBehind(facts),
+  ];
+  return found.filter((clause) => clause !== null);
+}
+
+function killed(facts: CallFacts): Clause | null {
+  const { limits, peakBytes, frozenMs } = facts;
+  switch (facts.killCode) {
+    case 'memory-max':
+      return overMax(facts, `stuck at its memory.max ${formatBytes(limits.memoryMaxBytes)}`);
+    case 'host-memory':
+      return {
+        text:
+          `killed for memory: the host had none left to lend (used ${formatBytes(peakBytes)}, ` +
+          `frozen ${formatMs(frozenMs)}); run it again when less else runs, or make it smaller`,
+      };
+    case 'timeout':
+      return timedOut(limits.timeoutMs);
+    case 'session-end':
+      return { text: 'killed: its session has ended' };
+    case 'wrapper-lost':
+      return { text: 'killed: its wrapper was killed' };
+    case 'operator':
+      return { text: 'killed by the operator of this host' };
+    case 'leftover':
+    case null:
+      return facts.oomKills > 0 ? oomKilled(facts) : null;
+  }
+}
+
+function oomKilled(facts: CallFacts): Clause {
+  const { limits, peakBytes } = facts;
+  const maxBytes = limits.memoryMaxBytes;
+  const used = formatBytes(peakBytes);
+  if (facts.oomEvents === 0) {
+    return {
+      text:
+        `killed for memory by a limit that is not its own (used ${used}, its memory.max is ` +
+        `${formatBytes(maxBytes)}); run it again when less else runs, or make it smaller`,
+    };
+  }
+  if (peakBytes < maxBytes * AT_MAX) {
+    return {
+      text:
+        `killed for memory: it took ${used} at once and the host could not lend more (its memory.max is ` +
+        `${formatBytes(maxBytes)})`,
+      advice: `memory.high=${sizeWord(advisedBytes(peakBytes * ADVISED_FACTOR, maxBytes))}`,
+    };
+  }
+  return overMax(facts, `reached its memory.max ${formatBytes(maxBytes)}`);
+}
+
+function overMax({ limits, ceilingBytes, peakBytes }: CallFacts, how: string): Clause {
+  const text = `killed for memory: ${how} (peak ${formatBytes(peakBytes)})`;
+  const most = advisedBytes(limits.memoryMaxBytes * ADVISED_FACTOR, ceilingBytes);
+  if (most > limits.memoryMaxBytes) return { text, advice: `memory.max=${sizeWord(most)}` };
+  return { text: `${text}, the most that is allowed here; make it smaller or split it` };
+}
+
+function timedOut(timeoutMs: number | null): Clause {
+  if (timeoutMs === null) return { text: 'killed: ran too long' };
+  return {
+    text: `killed: ran longer than its timeout of ${formatMs(timeoutMs)} (time frozen or waiting not counted)`,
+    advice: `timeout=${durationWord(Math.min(timeoutMs * ADVISED_FACTOR, MAX_DURATION_MS))}`,
+  };
+}
+
+function slowed(facts: CallFacts, { slowMs }: ReportSettings): Clause | null {
+  const { limits, frozenMs, throttledMs, durationMs, peakBytes, lentBytes } = facts;
+  // Many tasks sleep at the same time; the call as a whole cannot have lost more than its duration.
+  const lostMs = frozenMs + Math.min(throttledMs, Math.max(0, durationMs - frozenMs));
+  if (lostMs < slowMs) return null;
+  const parts = [
+    frozenMs >= 1 ? `frozen ${formatMs(frozenMs)}` : null,
+    throttledMs >= 1 ? `throttled ${formatMs(throttledMs)}` : null,
+  ].filter((part) => part !== null);
+  const lent = lentBytes > 0 ? ` (${formatBytes(lentBytes)} lent)` : '';
+  const text =
+    `slowed for memory: ${parts.join(', ')}; used ${formatBytes(peakBytes)} of memory.high ` +
+    `${formatBytes(limits.memoryHighBytes)}${lent}`;
+  const wantedBytes = advisedBytes(peakBytes * ADVISED_OVER_PEAK, facts.ceilingBytes);
+  if (peakBytes < limits.memoryHighBytes || wantedBytes <= limits.memoryHighBytes) return { text };
+  return { text, advice: `memory.high=${sizeWord(wantedBytes)}` };
+}
+
+function waited({ admissionWaitMs }: CallFacts, { slowMs }: ReportSettings): Clause | null {
+  if (admissionWaitMs < slowMs) return null;
+  return { text: `waited ${formatMs(admissionWaitMs)} for memory before it started` };
+}
+
+function refusedForks({ pidsMaxHits, limits }: CallFacts): Clause | null {
+  if (pidsMaxHits === 0) return null;
+  return {
+    text: `reached its pids.max ${limits.pidsMax}: ${pidsMaxHits} ${plural(pidsMaxHits, 'fork')} refused`,
+    advice: `pids.max=${Math.min(limits.pidsMax * ADVISED_FACTOR, MOST_TASKS)}`,
+  };
+}
+
+function leftBehind({ leftovers, leftoversKept }: CallFacts): Clause | null {
+  if (leftovers === 0) return null;
+  const processes = `${leftovers} ${plural(leftovers, 'process', 'processes')}`;
+  return {
+    text: leftoversKept
+      ? `${processes} left running in the background, within the same limits`
+      : `${processes} left in the background, killed`,
+  };
+}
+
+function plural(count: number, one: string, many = `${one}s`): string {
+  return count === 1 ? one : many;
+}
+
+/**
+ * Rounded up to an eighth of the power of two below, so that what is advised is easy to read (387.5 MiB is
+ * 416M), and to no more than may be asked for.
+ */
+function advisedBytes(bytes: number, mostBytes: number): number {
+  const step = Math.max(16 * MIB, 2 ** Math.floor(Math.log2(bytes)) / 8);
+  return Math.min(Math.ceil(bytes / step) * step, Math.floor(mostBytes / MIB) * MIB);
+}
+
+function finiteOrNull(bytes: number): number | null {
+  return Number.isFinite(bytes) ? bytes : null;
+}
