@@ -12,6 +12,7 @@
  * and the keys stay below REQUEST_BYTES together.
  */
 #define ARGV_BYTES 16384
+#define ARGV_WORDS 1024
 #define ARGV_WRITTEN 40960
 #define INTENT_BYTES 4096
 #define INTENT_WRITTEN 8192
@@ -25,7 +26,7 @@ static void put_argv(struct text *t, char **argv)
 	size_t left = ARGV_BYTES;
 
 	text_put(t, "\"argv\":[");
-	for (char **arg = argv; *arg && left && stop - t->at > 8; arg++) {
+	for (char **arg = argv; *arg && arg - argv < ARGV_WORDS && left && stop - t->at > 8; arg++) {
 		size_t n = len(*arg);
 
 		if (n > left)

@@ -109,14 +109,14 @@ void report_end(struct run *run, int status, const struct rusage *usage)
 {
 	int64_t start_ns = now_ns();
 
-	if (run->daemon.sock < 0 && run->call[0])
-		reconnect(run);
+	/* Without a call the daemon has nothing to end. */
+	if (!run->call[0])
+		return;
 	if (run->daemon.sock < 0)
-		return;
-	send_end(run, status, usage);
-	/* Nobody keeps a report for a call that was never placed. */
-	if (!run->call[0] || run->daemon.sock < 0)
-		return;
-	if (!take_lines(run, start_ns + FIRST_ANSWER_NS) && run->daemon.sock >= 0 && daemon_alive(run->socket))
+		reconnect(run);
+	if (run->daemon.sock >= 0)
+		send_end(run, status, usage);
+	if (run->daemon.sock >= 0 && !take_lines(run, start_ns + FIRST_ANSWER_NS) &&
+	    run->daemon.sock >= 0 && daemon_alive(run->socket))
 		take_lines(run, start_ns + BUSY_ANSWER_NS);
 }
