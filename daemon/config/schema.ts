@@ -33,14 +33,15 @@ const log = z
       .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal'])
       .prefault('info')
       .describe(
-        'info tells of the start, of every call that was killed and of what does not work, and is silent otherwise.',
+        'info tells of the start, of every call that was killed and of what does not work, and is silent ' +
+          'otherwise.',
       ),
     commands: z
       .enum(['firstWord', 'full', 'none'])
       .prefault('firstWord')
       .describe(
-        'How much of a command is kept in logs, events and the list of calls. Arguments hold passwords and ' +
-          'tokens often enough; the first word (python3, make) is what one needs to know a call again.',
+        'How much of a command is kept in logs, events and the list of calls. Arguments hold passwords ' +
+          'and tokens often enough; the first word (python3, make) is what one needs to know a call again.',
       ),
   })
   .prefault({})
@@ -51,9 +52,9 @@ const pool = z
     reserve: autoSize()
       .prefault('auto')
       .describe(
-        'Memory that is not for calls but for the kernel, services and the agents themselves. auto: 25 % of ' +
-          'the first 4 GiB, 20 % of the next 4, 10 % of the next 8, 6 % up to 128 GiB, 2 % beyond, as ' +
-          'Kubernetes engines reserve on a node: 2.6 GiB of 16.',
+        'Memory that is not for calls but for the kernel, services and the agents themselves. auto: 25 % ' +
+          'of the first 4 GiB, 20 % of the next 4, 10 % of the next 8, 6 % up to 128 GiB, 2 % beyond, as ' +
+          'Google Kubernetes Engine reserves on a node: 2.6 GiB of 16.',
       ),
     budget: autoSize()
       .prefault('auto')
@@ -116,8 +117,9 @@ const rules = z
   )
   .prefault([])
   .describe(
-    'Limits by command, over those of the agent; the first rule that matches. A pattern is found anywhere ' +
-      'in the command where words begin and end; * is any text. Rules of a later file come first.\n' +
+    'Limits by command, over those of the agent; the first rule that matches. A pattern is found ' +
+      'anywhere in the command where words begin and end; * is any text. Rules of a later file come ' +
+      'first.\n' +
       'rules:\n  - command: npm install\n    intent: memory.high=2G timeout=10m\n' +
       '  - command: cargo build*--release\n    intent: memory.high=6G pids.max=8192',
   );
@@ -138,8 +140,8 @@ function ceilings(uidOf: (name: string) => number | undefined) {
     .array(entry)
     .prefault([])
     .describe(
-      'The most that the calls of one user may have, over the general ceiling. Entries of a later file come ' +
-        'first, and the first one for a user counts.\n' +
+      'The most that the calls of one user may have, over the general ceiling. Entries of a later file ' +
+        'come first, and the first one for a user counts.\n' +
         'ceilings:\n  - user: ci\n    limits: memory.max=8G pids.max=2048 class=background',
     );
 }
@@ -155,8 +157,8 @@ const admission = z
     pressurePercent: decimal(0, 100)
       .prefault('10')
       .describe(
-        'Calls wait only while some task of the host waits for memory this much of the time (PSI some, 10 s). ' +
-          'At 10 % programs are noticeably slower; below it a full pool is simply well used.',
+        'Calls wait only while some task of the host waits for memory this much of the time (PSI some, ' +
+          '10 s). At 10 % programs are noticeably slower; below it a full pool is simply well used.',
       ),
   })
   .transform(({ wait, pressurePercent }) => ({ waitMs: wait, pressurePercent }))
@@ -169,26 +171,28 @@ const enforcement = z
       .enum(['auto', 'bpf', 'user', 'off'])
       .prefault('auto')
       .describe(
-        'Who stops a call at its freeze line: bpf is the kernel itself, user a loop of the daemon, off nobody ' +
-          '(memory.high and memory.max still hold). auto: bpf where it passes its self-test, else user.',
+        'Who stops a call at its freeze line: bpf is the kernel itself, user a loop of the daemon, off ' +
+          'nobody (memory.high and memory.max still hold). auto: bpf where it passes its self-test, else ' +
+          'user.',
       ),
     freezeLinePercent: decimal(1.25, 17)
       .prefault('2')
       .describe(
-        'How far over memory.high a call is frozen. Under 1.25 the kernel does not throttle yet; at 2 it does, ' +
-          'by milliseconds, so that memory that is lent is felt at once; at 17.7 a task already sleeps for 2 s.',
+        'How far over memory.high a call is frozen. Under 1.25 the kernel does not throttle yet; at 2 it ' +
+          'does, by milliseconds, so that memory that is lent is felt at once; at 17.7 a task already ' +
+          'sleeps for 2 s.',
       ),
     throttleBudget: duration()
       .prefault('200ms')
       .describe(
-        'A call that is throttled for so long within one window is frozen below its line too. A fifth of the ' +
-          'time is what a user notices; a burst that ends by itself stays under it.',
+        'A call that is throttled for so long within one window is frozen below its line too. A fifth of ' +
+          'the time is what a user notices; a burst that ends by itself stays under it.',
       ),
     throttleBudgetEvents: whole(0, 1_000_000)
       .prefault('256')
       .describe(
-        'The same counted in reclaims that found nothing, for kernels on which the time cannot be seen: about ' +
-          '17 of them come before each sleep. 0: no limit.',
+        'The same counted in reclaims that found nothing, for kernels on which the time cannot be seen: ' +
+          'about 17 of them come before each sleep. 0: no limit.',
       ),
     window: duration()
       .prefault('1s')
@@ -196,20 +200,20 @@ const enforcement = z
     freezeDeadline: duration()
       .prefault('10s')
       .describe(
-        'The longest single freeze; then memory is lent over the budget, or the call is killed. Others hold ' +
-          'their peak for 1 to 3 s, so that room has come by then if it comes at all.',
+        'The longest single freeze; then memory is lent over the budget, or the call is killed. Others ' +
+          'hold their peak for 1 to 3 s, so that room has come by then if it comes at all.',
       ),
     throttleDeadline: duration()
       .prefault('5s')
       .describe(
-        'A call that has been at its memory.high for so long without reaching its freeze line is lent to, if ' +
-          'that slows it. Pressure is an average over 10 s and says little sooner.',
+        'A call that has been at its memory.high for so long without reaching its freeze line is lent ' +
+          'to, if that slows it. Pressure is an average over 10 s and says little sooner.',
       ),
     throttlePressurePercent: decimal(1, 100)
       .prefault('20')
       .describe(
-        'What counts as slow: all tasks of the call wait for memory this much of the time. A program that ' +
-          'streams files through the page cache stays below it.',
+        'What counts as slow: all tasks of the call wait for memory this much of the time. A program ' +
+          'that streams files through the page cache stays below it.',
       ),
     stuckDeadline: duration()
       .prefault('60s')
@@ -250,8 +254,8 @@ const lend = z
     roomShare: decimal(1, 1000)
       .prefault('8')
       .describe(
-        'And at least one part in so many of what the pool has left: with much room nobody is slowed, and ' +
-          'eight calls can burst at once before loans get smaller.',
+        'And at least one part in so many of what the pool has left: with much room nobody is slowed, ' +
+          'and eight calls can burst at once before loans get smaller.',
       ),
     least: size()
       .prefault('4M')
@@ -259,8 +263,8 @@ const lend = z
     quiet: duration()
       .prefault('3s')
       .describe(
-        'Memory is given back once a call has been below its lines for so long. Bursts last 1 to 3 s; taking ' +
-          'back within one would freeze the call again.',
+        'Memory is given back once a call has been below its lines for so long. Bursts last 1 to 3 s; ' +
+          'taking back within one would freeze the call again.',
       ),
   })
   .transform(({ stepPercent, stepMin, roomShare, least, quiet }) => ({
@@ -278,15 +282,15 @@ const wrapper = z
     failClosed: flag()
       .prefault('false')
       .describe(
-        'Whether commands are refused (exit 125) while no daemon runs. false: they run unmanaged, because an ' +
-          'agent that cannot run anything is worse off than one without limits.',
+        'Whether commands are refused (exit 125) while no daemon runs. false: they run unmanaged, ' +
+          'because an agent that cannot run anything is worse off than one without limits.',
       ),
     badIntent: z
       .enum(['default', 'refuse'])
       .prefault('default')
       .describe(
-        'A command whose intent cannot be read runs with the defaults, and one line says why; or it is refused ' +
-          '(exit 125). A typing error in a variable is no reason not to run the tests.',
+        'A command whose intent cannot be read runs with the defaults, and one line says why; or it is ' +
+          'refused (exit 125). A typing error in a variable is no reason not to run the tests.',
       ),
   })
   .prefault({})
@@ -338,8 +342,9 @@ const report = z
     slow: duration()
       .prefault('250ms')
       .describe(
-        'The agent is told that a call was frozen, throttled or kept waiting only from here on. The median ' +
-          'command takes 2.5 s (3,984 recorded ones); less than a tenth of it is not worth the tokens.',
+        'The agent is told that a call was frozen, throttled or kept waiting only from here on. The ' +
+          'median command takes 2.5 s (3,984 recorded ones); less than a tenth of it is not worth the ' +
+          'tokens.',
       ),
   })
   .transform(({ slow }) => ({ slowMs: slow }))
@@ -355,12 +360,14 @@ export function configSchema(uidOf: (name: string) => number | undefined) {
     socket: socketPath()
       .prefault('auto')
       .describe(
-        'The control socket. auto: /run/agentrm/agentrm.sock as root, else agentrm/agentrm.sock in XDG_RUNTIME_DIR.',
+        'The control socket. auto: /run/agentrm/agentrm.sock as root, else agentrm/agentrm.sock in ' +
+          'XDG_RUNTIME_DIR.',
       ),
     cgroup: path()
       .prefault('/sys/fs/cgroup/agentrm')
       .describe(
-        'The cgroup below which sessions and calls get theirs. At the top, where no other limit is in the way.',
+        'The cgroup below which sessions and calls get theirs. At the top, where no other limit is in ' +
+          'the way.',
       ),
     stateDir: autoPath()
       .prefault('auto')
@@ -373,10 +380,11 @@ export function configSchema(uidOf: (name: string) => number | undefined) {
     defaults: limits()
       .prefault('memory.swap.max=0 pids.max=4096')
       .describe(
-        'Limits of a call of which nobody says anything else, in the words of AGENTRM_INTENT. No swap: reclaim ' +
-          'that swaps succeeds for minutes, in which nothing tells that the call is too large. 4096 tasks: a ' +
-          'parallel build with threaded tools stays below 2,000, a fork bomb is held well below the 32,768 of ' +
-          'a default kernel. memory.high, unless given here: a quarter of the pool, 256M to 4G.',
+        'Limits of a call of which nobody says anything else, in the words of AGENTRM_INTENT. No swap: ' +
+          'reclaim that swaps succeeds for minutes, in which nothing tells that the call is too large. ' +
+          '4096 tasks: enough for a parallel build with threaded tools, and an eighth of the 32,768 of a ' +
+          'small host, which a fork bomb would take. memory.high, unless given here: a quarter of the ' +
+          'pool, 256M to 4G.',
       ),
     classes,
     agents,
@@ -384,8 +392,8 @@ export function configSchema(uidOf: (name: string) => number | undefined) {
     ceiling: limits()
       .prefault('')
       .describe(
-        'The most that any call may have, whoever asks. memory.max, unless given here: the whole pool, which ' +
-          'is the most that makes sense; nothing else is limited but by the kernel.',
+        'The most that any call may have, whoever asks. memory.max, unless given here: the whole pool, ' +
+          'which is the most that makes sense; nothing else is limited but by the kernel.',
       ),
     ceilings: ceilings(uidOf),
     admission,
@@ -395,8 +403,8 @@ export function configSchema(uidOf: (name: string) => number | undefined) {
       .enum(['keep', 'kill'])
       .prefault('keep')
       .describe(
-        'Processes that a command leaves in the background: kept within its limits until the session ends, or ' +
-          'killed with the shell. Agents start servers that way, to use them in the next command.',
+        'Processes that a command leaves in the background: kept within its limits until the session ' +
+          'ends, or killed with the shell. Agents start servers that way, to use them in the next command.',
       ),
     wrapper,
     connections,

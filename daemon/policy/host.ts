@@ -82,7 +82,9 @@ export function hostSettings(config: HostConfig, host: { readonly memTotalBytes:
   const sized = memoryHighBytes !== undefined || memoryMaxBytes !== undefined;
   // A call that may have the whole pool is stopped by the pool, in good order, before the host is.
   const general: Intent = { memoryMaxBytes: budgetBytes, ...config.ceiling };
-  const byUid = new Map(config.ceilings.map(({ uid, limits }) => [uid, { ...general, ...limits }]));
+  // The first entry of a user counts, so it goes in last.
+  const entries = config.ceilings.toReversed();
+  const byUid = new Map(entries.map(({ uid, limits }) => [uid, { ...general, ...limits }]));
   return {
     pool: {
       budgetBytes,

@@ -136,7 +136,10 @@ function resolveMemory(order: readonly (Intent | undefined)[], ceiling: Intent, 
   const fitting = askedHigh > memoryMaxBytes ? derived : askedHigh;
   const raised = Math.max(fitting, Math.min(LEAST_MEMORY_BYTES, derived));
   const memoryHighBytes = Math.min(raised, ceiling.memoryHighBytes ?? Infinity);
-  if (memoryHighBytes !== askedHigh) note(clamped, 'memory.high', askedHigh, memoryHighBytes, formatBytes);
+  // Only what was asked for can be refused.
+  const asked = layer?.memoryHighBytes !== undefined;
+  if (asked && memoryHighBytes !== askedHigh)
+    note(clamped, 'memory.high', askedHigh, memoryHighBytes, formatBytes);
   return { memoryHighBytes, memoryMaxBytes };
 }
 
