@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: Apache-2.0
+import assert from 'node:assert/strict';
+import { closeSync, existsSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import type { Socket } from 'node:net';
+import { join } from 'node:path';
+import { after, before, beforeEach, describe, it } from 'node:test';
+import fc from 'fast-check';
+import type { Native } from '../../native/agentrm.d.ts';
+import { answering, obliging, Peer, type Reply } from './peer.ts';
+import { finish, helper, printed, type Result, run, scratch, start, unbuilt, wrapper } from './shell.ts';
+
+const addon = new URL('../../dist/agentrm.node', import.meta.url).pathname;
+const native = existsSync(addon) ? (createRequire(import.meta.url)(addon) as Native) : undefined;
+
+/** The descriptor of a socket, for the addon. */
+const fdOf = (socket: Socket): number => (socket as unknown as { _handle: { fd: number } })._handle.fd;
+
+const ended = (status: number, stderr = ''): Result => ({ status, signal: null, stdout: 'ran\n', stderr });
+
+describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
+  const folder = scratch();
+  let path = '';
+  let count = 0;
+
+  after(() => folder[Symbol.dispose]());
+  beforeEach(() => {
+    count += 1;
+    path = join(folder.path, `${count}`);
+  });
+
+  const call = (env: Record<string, string> = {}, command = 'echo ran; exit 3'): Promise<Result> =>
+    run(wrapper, [command], { env: { AGENTRM_SOCKET: path, ...env } });
+
+  describe('what it sends', () => {
+    it('names the command, the directory, the intent, the session and the agent', async () => {
+      await using peer = await Peer.listen(path);
+      await run(wrapper, ['-lc', 'true "é\t"'], {
+        cwd: folder.path,
+        env: {
+          AGENTRM_SOCKET: path,
+          AGENTRM_INTENT: 'memory.high=1G',
+          CLAUDE_CODE_SESSION_ID: 'abc',
+          CLAUDECODE: '1',
+          CLAUDE_CODE_CHILD_SESSION: '1',
+        },
+      });
+      const { clone, ...request } = await peer.message('run');
+      assert.deepEqual(request, {
+        op: 'run',
+        v: 1,
+        argv: ['/bin/bash', '-lc', 'true "é\t"'],
+        cwd: folder.path,
+        intent: 'memory.high=1G',
+        session: 'abc',
+        agent: 'claude-code',
+      });
+      assert.equal(typeof clone, 'boolean');
+    });
+
+    it('prefers its own variables, and takes an empty one for none', async () => {
+      await using peer = await Peer.listen(path);
+      const claude = { CLAUDE_CODE_SESSION_ID: 'abc', AGENTRM_INTENT: '' };
+      await call({ ...claude, AGENTRM_SESSION: 'own', AGENTRM_AGENT: 'mine' });
+      const request = await peer.message('run');
+      assert.deepEqual([request.session, request.agent, 'intent' in request], ['own', 'mine', false]);
+    });
+
+    it('marks an intent that is too long, so that half of it is not taken for all', async () => {
+      await using peer = await Peer.listen(path);
+      await call({ AGENTRM_INTENT: `memory.high=1G ${'x'.repeat(10_000)}` });
+      const { intent } = await peer.message('run');
+      assert.match(String(intent), /^memory.high=1G x{4081} \(cut\)$/);
+    });
+
+    it('leaves out a directory that is gone', async () => {
+      await using peer = await Peer.listen(path);
+      const script = `mkdir ${path}.d && cd ${path}.d && rmdir ${path}.d && exec ${helper} /bin/bash -c true`;
+      await run('/bin/bash', ['-c', script], { env: { AGENTRM_SOCKET: path } });
+      assert.equal('cwd' in (await peer.message('run')), false);
+    });
+
+    it('replaces what is not UTF-8', async () => {
+      await using peer = await Peer.listen(path);
+      const script = `exec ${helper} /bin/bash -c ': $1' x $'a\\xff\\xc0\\x80\\xed\\xa0\\x80\\xf5b\\xe2\\x82'`;
+      const result = await run('/bin/bash', ['-c', script], { env: { AGENTRM_SOCKET: path } });
+      assert.equal(result.status, 0);
+      const { argv } = await peer.message('run');
+      assert.equal((argv as string[])[4], `a${'\ufffd'.repeat(7)}b${'\ufffd'.repeat(2)}`);
+    });
+
+    it('keeps any arguments within one line of 64 KiB of JSON', async () => {
+      await using peer = await Peer.listen(path);
+      const words = fc.array(fc.string({ unit: 'binary', maxLength: 40 }).map((s) => s.replaceAll('\0', '')));
+      const big = fc
+        .tuple(fc.constantFrom('\x01', '"', '\\', 'x', 'é', '\u{1f600}'), fc.integer({ min: 0, max: 9000 }))
+        .map(([unit, times]) => [unit.repeat(times), unit.repeat(times)]);
+      await fc.assert(
+        fc.asyncProperty(fc.oneof(words, big), fc.string(), async (rest, intent) => {
+          peer.messages.length = peer.lines.length = 0;
+          const args = ['/bin/bash', '-c', 'exit 3', ...rest];
+          const env = { AGENTRM_SOCKET: path, AGENTRM_INTENT: intent.replaceAll('\0', '') };
+          const result = await run(helper, args, { env });
+          assert.deepEqual([result.status, result.stderr], [3, '']);
+          const { argv } = await peer.message('run');
+          assert.ok(Buffer.byteLength(peer.lines[0] ?? '') < 65_536);
+          const bytes = Buffer.byteLength(args.join(''));
+          if (bytes < 5000) assert.deepEqual(argv, args.map((word) => word.toWellFormed()));
+          else assert.ok(args.join(' ').startsWith((argv as string[]).slice(0, -1).join(' ')));
+        }),
+        { numRuns: 60 },
+      );
+    });
+
+    it('sends no more words than the daemon takes', async () => {
+      await using peer = await Peer.listen(path);
+      await run(helper, ['/bin/bash', '-c', 'exit 0', ...Array.from({ length: 20_000 }, () => '')], {
+        env: { AGENTRM_SOCKET: path },
+      });
+      const { argv } = await peer.message('run');
+      assert.equal((argv as string[]).length, 1024);
+    });
+
+    it('tells how the command ended and what it used', async () => {
+      for (const [command, expected] of [
+        ['exit 42', { op: 'end', code: 42 }],
+        ['kill -USR1 $$', { op: 'end', signal: 10 }],
+      ] as const) {
+        await using peer = await Peer.listen(`${path}${command}`);
+        await call({ AGENTRM_SOCKET: peer.path }, command);
+        const { utimeMs, stimeMs, ...end } = await peer.message('end');
+        assert.deepEqual(end, expected);
+        assert.ok(Number.isInteger(utimeMs) && Number.isInteger(stimeMs));
+      }
+    });
+  });
+
+  describe('what it does on an answer', () => {
+    it('runs the command by itself on `none`, and ends the conversation', async () => {
+      await using peer = await Peer.listen(path, answering('go - none -\n'));
+      assert.deepEqual(await call(), ended(3));
+      assert.deepEqual(
+        peer.messages.map(({ op }) => op),
+        ['run'],
+      );
+    });
+
+    it('exits with the given code on `refuse`, after the reason', async () => {
+      await using _ = await Peer.listen(path, answering('note agentrm: bad intent\nrefuse 125\n'));
+      assert.deepEqual(await call(), { status: 125, signal: null, stdout: '', stderr: 'agentrm: bad intent\n' });
+    });
+
+    it('turns huge pages off, unless told to leave them', async () => {
+      const command = 'while read -r key value; do [[ $key == THP_enabled: ]] && echo "$value"; done </proc/$$/status';
+      for (const [flags, value] of [
+        ['-', '0'],
+        ['thp', '1'],
+        ['other,thp', '1'],
+        ['thpx', '0'],
+      ]) {
+        await using peer = await Peer.listen(`${path}${flags}`, answering(`go c1 clone ${flags}\n`));
+        const { stdout } = await call({ AGENTRM_SOCKET: peer.path }, command);
+        assert.equal(stdout, `${value}\n`, `${flags}`);
+      }
+    });
+
+    it('starts the command where it is without a cgroup to fork into, and has it moved', async () => {
+      await using peer = await Peer.listen(path);
+      assert.deepEqual(await call(), ended(3));
+      await peer.message('end');
+      assert.deepEqual(
+        peer.messages.map(({ op }) => op),
+        ['run', 'late', 'end'],
+      );
+    });
+
+    it('does not fork into a directory that is no cgroup, and keeps none of many descriptors', async (t) => {
+      if (native === undefined) return t.skip('dist/agentrm.node is not built');
+      const fds = [folder.path, '/proc', '/'].map((name) => openSync(name, 'r'));
+      await using peer = await Peer.listen(path, (message, socket) => {
+        if (message.op === 'run') native.sendFds(fdOf(socket), 'go c1 clone -\n', Array(20).fill(fds).flat());
+        else obliging(message, socket);
+      });
+      const command = 'for fd in /proc/$$/fd/*; do echo "${fd##*/}"; done; exit 3';
+      assert.deepEqual(await call({}, command), await run('/bin/bash', ['-c', command]));
+      for (const fd of fds) closeSync(fd);
+      assert.equal((await peer.message('late')).op, 'late');
+    });
+
+    it('has the command placed by a connection of its own on `move`', async () => {
+      const placed: Reply = (message, socket) => {
+        if (message.op === 'run') socket.write('go c1 move t0ken -\n');
+        if (message.op === 'place') socket.end('placed\n');
+        if (message.op === 'end') socket.end('bye\n');
+      };
+      await using peer = await Peer.listen(path, placed);
+      assert.deepEqual(await call(), ended(3));
+      const { op, v, token } = await peer.message('place');
+      assert.deepEqual({ op, v, token }, { op: 'place', v: 1, token: 't0ken' });
+      assert.equal((await peer.message('end')).code, 3);
+    });
+
+    for (const [name, answer, why] of [
+      ['says why it could not', 'failed no room\n', 'no room'],
+      ['hangs up', '', 'no answer'],
+      ['answers junk', 'what\n', 'no answer'],
+    ] as const) {
+      it(`runs the command unplaced if the daemon ${name}`, async () => {
+        await using _ = await Peer.listen(path, (message, socket) => {
+          if (message.op === 'run') socket.write('go c1 move t0ken -\n');
+          if (message.op === 'place') socket.end(answer);
+          if (message.op === 'end') socket.end('bye\n');
+        });
+        assert.deepEqual(await call(), ended(3, `agentrm: not placed: ${why}, running unmanaged\n`));
+      });
+    }
+  });
+
+  describe('what it does without one', () => {
+    const unmanaged = (why: string): string => `agentrm: ${why}, running unmanaged\n`;
+
+    it('runs the command at once if nobody listens', async () => {
+      assert.deepEqual(await call(), ended(3, unmanaged(`no daemon at ${path}`)));
+      await (await Peer.listen(path))[Symbol.asyncDispose]();
+      writeFileSync(path, 'a file, not a socket');
+      assert.deepEqual(await call(), ended(3, unmanaged(`no daemon at ${path}`)));
+    });
+
+    it('runs the command if the path is too long for a socket', async () => {
+      const AGENTRM_SOCKET = `${folder.path}/${'x'.repeat(200)}`;
+      assert.deepEqual(await call({ AGENTRM_SOCKET }), ended(3, unmanaged(`no daemon at ${AGENTRM_SOCKET}`)));
+    });
+
+    it('runs the command and stays when the daemon says nothing', async () => {
+      await using peer = await Peer.listen(path, () => {});
+      assert.deepEqual(
+        await call(),
+        ended(3, `agentrm: no answer yet from the daemon at ${path}, running unmanaged until it comes\n`),
+      );
+      assert.deepEqual(
+        peer.messages.map(({ op }) => op),
+        ['run'],
+      );
+    });
+
+    it('waits for a daemon that beats, and for one that has heard it', async () => {
+      const beat = Buffer.alloc(8);
+      beat.writeBigUInt64LE(process.hrtime.bigint());
+      writeFileSync(join(folder.path, 'heartbeat'), beat);
+      await using busy = await Peer.listen(path, (message, socket) => {
+        if (message.op === 'run') setTimeout(() => obliging(message, socket), 300);
+        else obliging(message, socket);
+      });
+      assert.deepEqual(await call(), ended(3));
+      assert.equal(busy.messages.length, 3);
+      writeFileSync(join(folder.path, 'heartbeat'), Buffer.alloc(8));
+      await using slow = await Peer.listen(`${path}.slow`, (message, socket) => {
+        if (message.op !== 'run') return obliging(message, socket);
+        socket.write('ack\n');
+        setTimeout(() => obliging(message, socket), 300);
+      });
+      assert.deepEqual(await call({ AGENTRM_SOCKET: slow.path }), ended(3));
+      assert.equal(slow.messages.length, 3);
+    });
+
+    it('gives up on admission after its bound, and is placed when the answer comes', async () => {
+      await using peer = await Peer.listen(path, (message, socket) => {
+        if (message.op === 'run') socket.write('ack\n');
+        else obliging(message, socket);
+      });
+      const child = start(wrapper, ['echo started; read -r; exit 3'], {
+        env: { AGENTRM_SOCKET: path, AGENTRM_ADMISSION_MS: '100' },
+      });
+      const result = finish(child);
+      await printed(child, 'started');
+      for (const socket of peer.sockets) socket.write('go c7 clone -\n');
+      await peer.message('late');
+      child.stdin.end('\n');
+      assert.equal((await result).status, 3);
+      assert.equal((await peer.message('end')).code, 3);
+    });
+
+    for (const [name, bytes] of [
+      ['junk', '\x00\xff\x1b junk\n'],
+      ['an HTTP answer', 'HTTP/1.1 400 Bad Request\r\n\r\n'],
+      ['a line without an end', 'x'.repeat(5000)],
+      ['a megabyte', 'note '.repeat(200_000)],
+      ['a `go` cut short', 'go c1\n'],
+      ['a `go` of another kind', 'go c1 fly -\n'],
+      ['a call whose name is too long', `go ${'c'.repeat(200)} clone -\n`],
+      ['a refusal with no code', 'refuse\n'],
+      ['a refusal with 0', 'refuse 0\n'],
+      ['a refusal with more than a byte', 'refuse 256\n'],
+      ['a NUL in a line', 'go c1 \0clone -\n'],
+      ['notes without end', 'note n\n'.repeat(100)],
+    ] as const) {
+      it(`runs the command on ${name}`, async () => {
+        await using _ = await Peer.listen(path, answering(Buffer.from(bytes, 'latin1')));
+        const result = await call();
+        assert.deepEqual([result.status, result.stdout], [3, 'ran\n']);
+        assert.ok(result.stderr.endsWith(unmanaged(`no valid answer from the daemon at ${path}`)), result.stderr);
+      });
+    }
+
+    it('puts an answer together from single bytes', async () => {
+      await using _ = await Peer.listen(path, (message, socket) => {
+        if (message.op !== 'run') return obliging(message, socket);
+        socket.setNoDelay(true);
+        const bytes = [...'ack\nnote agentrm: hi\ngo c1 clone -\n'];
+        const next = (): void => {
+          const byte = bytes.shift();
+          if (byte !== undefined) socket.write(byte, () => setImmediate(next));
+        };
+        next();
+      });
+      assert.deepEqual(await call(), ended(3, 'agentrm: hi\n'));
+    });
+
+    it('runs the command if the daemon hangs up before its answer', async () => {
+      await using _ = await Peer.listen(path, (_message, socket) => socket.destroy());
+      assert.deepEqual(await call(), ended(3, unmanaged(`no valid answer from the daemon at ${path}`)));
+    });
+
+    it('ends as the command does if the daemon dies at the end', async () => {
+      await using _ = await Peer.listen(path, (message, socket) => {
+        if (message.op === 'end') socket.destroy();
+        else obliging(message, socket);
+      });
+      assert.deepEqual(await call(), ended(3));
+    });
+
+    it('looks for a daemon that was restarted, and tells it of the end', async () => {
+      const first = await Peer.listen(path);
+      const child = start(wrapper, ['echo started; read -r; exit 3'], { env: { AGENTRM_SOCKET: path } });
+      const result = finish(child);
+      await printed(child, 'started');
+      await first.message('late');
+      await first[Symbol.asyncDispose]();
+      await using second = await Peer.listen(path, (message, socket) => {
+        if (message.op === 'adopt') socket.write('go c0123456789ab kept -\n');
+        if (message.op === 'end') socket.end('note agentrm: adopted\nbye\n');
+      });
+      const { op, v, call } = await second.message('adopt');
+      assert.deepEqual({ op, v, call }, { op: 'adopt', v: 1, call: 'c0123456789ab' });
+      child.stdin.end('\n');
+      const { status, stderr } = await result;
+      assert.deepEqual([status, stderr], [3, 'agentrm: adopted\n']);
+      assert.equal((await second.message('end')).code, 3);
+    });
+
+    it('asks no more when the new daemon does not know the call', async () => {
+      const first = await Peer.listen(path);
+      const child = start(wrapper, ['echo started; read -r; exit 3'], { env: { AGENTRM_SOCKET: path } });
+      const result = finish(child);
+      await printed(child, 'started');
+      await first.message('late');
+      await first[Symbol.asyncDispose]();
+      await using second = await Peer.listen(path, (_message, socket) => socket.write('gone\n'));
+      await second.message('adopt');
+      while (second.sockets.size > 0) await new Promise((resolve) => setImmediate(resolve));
+      child.stdin.end('\n');
+      assert.equal((await result).status, 3);
+      assert.deepEqual(
+        second.messages.map(({ op }) => op),
+        ['adopt'],
+      );
+    });
+  });
+
+  describe('where the administrator wants no unmanaged call', () => {
+    const flag = join(folder.path, 'fail-closed');
+
+    before(() => writeFileSync(flag, ''));
+    after(() => rmSync(flag));
+
+    for (const [name, reply, why] of [
+      ['nobody listens', undefined, 'no daemon at '],
+      ['the answer is junk', answering('junk\n'), 'no valid answer from the daemon at '],
+      ['no answer comes', () => {}, 'no answer in time from the daemon at '],
+    ] as const) {
+      it(`exits with 125 if ${name}`, async () => {
+        await using _ = reply === undefined ? undefined : await Peer.listen(path, reply);
+        assert.deepEqual(await call(), {
+          status: 125,
+          signal: null,
+          stdout: '',
+          stderr: `agentrm: ${why}${path}, not run (fail-closed)\n`,
+        });
+      });
+    }
+
+    it('exits with 125 if the command cannot be placed', async () => {
+      await using _ = await Peer.listen(path, (message, socket) => {
+        if (message.op === 'run') socket.write('go c1 move t0ken -\n');
+        if (message.op === 'place') socket.end('failed no room\n');
+        if (message.op === 'end') socket.end('bye\n');
+      });
+      assert.deepEqual(await call(), {
+        status: 125,
+        signal: null,
+        stdout: '',
+        stderr: 'agentrm: not placed: no room, not run (fail-closed)\n',
+      });
+    });
+
+    it('runs what the daemon itself lets run unmanaged', async () => {
+      await using _ = await Peer.listen(path, answering('go - none -\n'));
+      assert.deepEqual(await call(), ended(3));
+    });
+  });
+
+  it('says how it is used', async () => {
+    for (const args of [[], ['bash', '-c', 'true']]) {
+      const { status, stdout, stderr } = await run(helper, args);
+      assert.deepEqual([status, stdout], [125, '']);
+      assert.match(stderr, /^usage: agentrm-run /);
+    }
+  });
+
+  it('exits like a shell for a shell that is not there', async () => {
+    const env = { AGENTRM_SOCKET: path };
+    assert.equal((await run(helper, ['/no/such/shell'], { env })).status, 127);
+    assert.equal((await run(helper, ['/etc/passwd'], { env })).status, 126);
+    await using peer = await Peer.listen(path);
+    assert.equal((await run(helper, ['/no/such/shell'], { env })).status, 127);
+    assert.equal((await peer.message('end')).code, 127);
+  });
+});
