@@ -3,8 +3,9 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type * as z from 'zod';
 import { errnoOf, messageOf } from '../errors.ts';
+import { quoteWord } from '../toolcall/intent.ts';
 import { type Config, configSchema } from './schema.ts';
-import { type Problem, readSource, type Source } from './source.ts';
+import { formatPath, type Problem, readSource, type Source } from './source.ts';
 import { uidOfUser } from './users.ts';
 
 /** Settings that can be given without a file, for trials and tests. */
@@ -88,7 +89,7 @@ function single(name: string, path: readonly string[], value: string): Source {
   return {
     name,
     values,
-    problemAt: (at, message) => ({ source: name, path: at.map(String).join('.'), message }),
+    problemAt: (at, message) => ({ source: name, path: formatPath(at), message }),
   };
 }
 
@@ -123,7 +124,8 @@ function messageFor(issue: z.core.$ZodIssue): string {
       if (issue.input === undefined) return 'missing';
       return `not ${KINDS[issue.expected] ?? issue.expected}`;
     case 'invalid_value':
-      return `${JSON.stringify(String(issue.input)).slice(0, 64)}: not one of ${issue.values.join(', ')}`;
+      if (typeof issue.input !== 'string') return 'not a single value';
+      return `${quoteWord(issue.input)}: not one of ${issue.values.join(', ')}`;
     default:
       return issue.message;
   }

@@ -14,7 +14,8 @@ Sizes: a number with K, M, G or T, 1024-based; without one, bytes. Times: a numb
 
 /**
  * The configuration file as it is shipped: every setting with its description and its default, commented
- * out. Lines of settings begin with "#" and no single space after it, so that they can be told from text.
+ * out. A setting follows its "#" directly, or by two spaces in a section; text follows by one, examples by
+ * one or more than two.
  */
 export function sampleConfig(): string {
   const schema = z.toJSONSchema(

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { isMap, isScalar, isSeq, LineCounter, type Node, type ParsedNode, parseDocument, visit } from 'yaml';
-import { errnoOf } from '../errors.ts';
+import { errnoOf, messageOf } from '../errors.ts';
+import { quoteWord } from '../toolcall/intent.ts';
 
 /** One thing that is wrong with the configuration, and where. */
 export interface Problem {
@@ -25,10 +26,12 @@ export interface Source {
   readonly problemAt: (path: Path, message: string, wrong: 'key' | 'value') => Problem;
 }
 
-/** Hundreds of rules fit many times; a larger file is another file, given by mistake. */
-const MAX_FILE_BYTES = 1024 * 1024;
+/** Thousands of rules; a larger file is another file, given by mistake, and YAML takes its time with it. */
+const MAX_FILE_BYTES = 256 * 1024;
 /** One slip in the indentation can make an error of every line after it; the first ones tell. */
 const MAX_SYNTAX_PROBLEMS = 10;
+/** Messages of the YAML reader quote the file, of which one line may be all there is. */
+const MAX_MESSAGE = 200;
 
 /** `file:line:column: path: message`, less what is not known. */
 export function formatProblem({ source, line, column, path, message }: Problem): string {
@@ -47,7 +50,7 @@ export function readSource(file: string): Source | Problem[] | null {
     text = readText(file);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return null;
-    return [{ source: file, path: '', message: error instanceof Error ? error.message : String(error) }];
+    return [{ source: file, path: '', message: messageOf(error) }];
   }
   return parseSource(file, text);
 }
@@ -57,7 +60,7 @@ export function parseSource(name: string, text: string): Source | Problem[] {
   const lines = new LineCounter();
   const at = (offset: number, path: Path, message: string): Problem => {
     const { line, col } = lines.linePos(offset);
-    return { source: name, line, column: col, path: path.map(String).join('.'), message };
+    return { source: name, line, column: col, path: formatPath(path), message };
   };
   const document = parseDocument(text, {
     lineCounter: lines,
@@ -67,7 +70,7 @@ export function parseSource(name: string, text: string): Source | Problem[] {
     logLevel: 'silent',
   });
   const broken = [...document.errors, ...document.warnings].slice(0, MAX_SYNTAX_PROBLEMS);
-  if (broken.length > 0) return broken.map(({ pos, message }) => at(pos[0], [], message));
+  if (broken.length > 0) return broken.map(({ pos, message }) => at(pos[0], [], printable(message)));
   const unusable: Problem[] = [];
   visit(document, {
     // An alias would share settings that nobody sees side by side, and a few lines of them can mean millions.
@@ -86,6 +89,17 @@ export function parseSource(name: string, text: string): Source | Problem[] {
     values: empty ? {} : document.toJS(),
     problemAt: (path, message, wrong) => at(offsetOfPath(contents, path, wrong), path, message),
   };
+}
+
+/** `admission.wait`; keys that are no words are quoted, since anything can be in a file. */
+export function formatPath(path: Path): string {
+  return path
+    .map((key) => (/^[\w-]{1,64}$/.test(String(key)) ? String(key) : quoteWord(String(key))))
+    .join('.');
+}
+
+function printable(message: string): string {
+  return message.slice(0, MAX_MESSAGE).replaceAll(/[^\x20-\x7e]/g, '?');
 }
 
 /** Opens without waiting for a writer if it is a FIFO, and reads no device: neither would ever end. */
