@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-import { stringify } from 'yaml';
 import * as z from 'zod';
 import { configSchema } from './schema.ts';
 
@@ -32,11 +31,13 @@ function settings(schema: z.core.JSONSchema.JSONSchema, indent: string): string[
     if (property.properties !== undefined) {
       return [...above, `#${indent}${key}:`, ...settings(property, `${indent}  `)];
     }
-    return [
-      ...above,
-      `#${indent}${stringify({ [key]: property.default }, { schema: 'failsafe' }).trimEnd()}`,
-    ];
+    return [...above, `#${indent}${key}: ${show(property.default)}`];
   });
+}
+
+/** No default needs quotes in YAML, except for an empty one. */
+function show(value: unknown): string {
+  return typeof value === 'string' && value !== '' ? value : JSON.stringify(value);
 }
 
 /** A line is a paragraph, wrapped; the indentation of an example is kept. */
