@@ -47,7 +47,7 @@ export interface BpfProbe {
 export type EnforcingHook =
   | 'kprobe/schedule_timeout_killable'
   | 'fexit/reclaim_high'
-  | 'kprobe/reclaim_high'
+  | 'kretprobe/reclaim_high'
   | 'fentry/try_charge_memcg';
 
 export interface BpfOptions {
@@ -59,7 +59,7 @@ export interface BpfOptions {
   rootCgroupId: number;
   /** Depth of a call's cgroup counted from the top of the hierarchy (the top itself is 0). */
   callLevel: number;
-  /** Enforcing hooks to attach. Default: the best that this kernel has. */
+  /** Enforcing hooks to attach, see EnforcingHook. Default: the best that this kernel has. */
   hooks?: string[];
   /** Called with at most 256 events at a time, on the event loop of the thread that opened. */
   events: (events: BpfEvent[]) => void;
@@ -114,6 +114,20 @@ export interface CallStats {
   oomKills: number;
 }
 
+/** Since the maps were made, except recursionMisses: since this process loaded the programs. */
+export interface BpfCounters {
+  /** Events that found the ring buffer full. */
+  eventsDropped: number;
+  /** Times that the kernel skipped a program because it was running on that CPU already. */
+  recursionMisses: number;
+  /** Stops that the kernel refused to signal. */
+  sendSignalErrors: number;
+  /** Stops that are in effect but for which the table had no room. */
+  stopsUnrecorded: number;
+  /** Calls for which the sampler had no slot. */
+  callsUnsampled: number;
+}
+
 export interface Bpf {
   /** True if maps of an earlier process were found and kept. */
   readonly adopted: boolean;
@@ -133,8 +147,8 @@ export interface Bpf {
   samplerStart(): void;
   /** Newest sample of memory.current in bytes, at most about 1 ms old; -1 if the call is not sampled. No system call. */
   usage(cgroupId: number): number;
-  /** Things that must stay 0, or be seen; summed over CPUs since the maps were made. */
-  counters(): { eventsDropped: number; recursionMisses: number; sendSignalErrors: number };
+  /** Things that should stay 0 and must be seen if they don't. */
+  counters(): BpfCounters;
   /** verifiedInsns and runCount are 0 where the kernel does not say (runCount needs kernel.bpf_stats_enabled). */
   programs(): { name: string; type: string; attached: boolean; verifiedInsns: number; runCount: number }[];
   /** Stops delivery of events. What is pinned stays and goes on enforcing while the heartbeat is fresh. Idempotent. */

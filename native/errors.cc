@@ -17,6 +17,8 @@ Napi::Error systemError(Napi::Env env, const Failure &failure) {
 		message += " '" + failure.path + "'";
 	if (!failure.value.empty())
 		message += " <- '" + failure.value + "'";
+	if (!failure.detail.empty())
+		message += ": " + failure.detail;
 
 	Napi::Error error = Napi::Error::New(env, message);
 	Napi::Object object = error.Value();

@@ -13,6 +13,7 @@ struct Failure {
 	std::string syscall;
 	std::string path;
 	std::string value;
+	std::string detail = {};  // shown at the end of the message only
 };
 
 // An Error as Node makes it: message "CODE: text, syscall 'path'", and code, errno, syscall, path, value.

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <napi.h>
 
+#include "bpf.h"
 #include "cgroup.h"
 #include "heartbeat.h"
+#include "layout.h"
 #include "notify.h"
 #include "peer.h"
 #include "watch.h"
@@ -13,6 +15,8 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
 	agentrm::exportWatch(env, exports);
 	agentrm::exportHeartbeat(env, exports);
 	agentrm::exportNotify(env, exports);
+	agentrm::exportBpf(env, exports);
+	agentrm::exportAbi(env, exports);
 	return exports;
 }
 

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Throttling is the kernel's own (memory.high). These programs see its failures and stop the call: over the freeze
+ * line, or with the throttle budget used up. Reached over memory.high only, so below it they cost nothing.
+ */
+#ifndef AGENTRM_ENFORCE_BPF_H
+#define AGENTRM_ENFORCE_BPF_H
+
+#define NS_PER_MS 1000000ULL
+
+/* memory.high never sleeps for 10 ms or less, nor for more than 2 s (mm/memcontrol.c). */
+static __always_inline bool is_throttle_sleep(long jiffies, const struct agentrm_config *cfg)
+{
+	return jiffies > (long)cfg->hz / 100 && jiffies <= 2 * (long)cfg->hz;
+}
+
+/* Whether the cgroup of the task or one above it is over its memory.high. */
+static __always_inline bool over_high(struct task_struct *task)
+{
+	struct mem_cgroup *memcg = memcg_of(BPF_CORE_READ(task, cgroups, dfl_cgrp));
+
+	for (int i = 0; i < 16 && memcg; i++) {
+		struct cgroup_subsys_state *parent;
+
+		if ((unsigned long)BPF_CORE_READ(memcg, memory.usage.counter) > BPF_CORE_READ(memcg, memory.high))
+			return true;
+		parent = BPF_CORE_READ(memcg, css.parent);
+		memcg = parent ? (void *)parent - bpf_core_field_offset(struct mem_cgroup, css) : NULL;
+	}
+	return false;
+}
+
+static __always_inline bool daemon_alive(void)
+{
+	__u32 zero = 0;
+	__u64 *beat = bpf_map_lookup_elem(&heartbeat, &zero);
+
+	/* Signed: the beat may come from another CPU a moment "later" than the clock here. */
+	return beat && (__s64)(bpf_ktime_get_ns() - *beat) < (__s64)AGENTRM_HEARTBEAT_STALE_NS;
+}
+
+/*
+ * A debugger would take the signal for its own, and the shell that controls a job would see it stop: those wait for
+ * cgroup.freeze, which nobody sees.
+ */
+static __always_inline bool may_signal(struct task_struct *task)
+{
+	__u32 type = bpf_core_enum_value(enum pid_type, PIDTYPE_PGID);
+	struct signal_struct *own = BPF_CORE_READ(task, signal);
+	struct signal_struct *parent = BPF_CORE_READ(task, group_leader, real_parent, signal);
+	__u32 offset = bpf_core_field_offset(struct signal_struct, pids) + type * sizeof(struct pid *);
+	struct pid *own_group = NULL, *parent_group = NULL;
+
+	if (BPF_CORE_READ(task, ptrace) || BPF_CORE_READ(task, flags) & PF_EXITING)
+		return false;
+	bpf_probe_read_kernel(&own_group, sizeof(own_group), (void *)own + offset);
+	bpf_probe_read_kernel(&parent_group, sizeof(parent_group), (void *)parent + offset);
+	return own_group == parent_group;
+}
+
+static __always_inline void record_stop(__u64 call, __u32 tgid, bool by_bpf)
+{
+	struct agentrm_stop_key key = { .cgroup_id = call, .tgid = tgid };
+	struct agentrm_stop stop = { .time_ns = bpf_ktime_get_ns(), .by_bpf = by_bpf };
+	struct agentrm_stop *known = bpf_map_lookup_elem(&stops, &key);
+
+	if (known) {
+		/* The arrival of our own signal does not make it somebody else's. */
+		known->time_ns = stop.time_ns;
+		if (by_bpf)
+			known->by_bpf = 1;
+	} else if (bpf_map_update_elem(&stops, &key, &stop, BPF_ANY)) {
+		count(stops_unrecorded);
+	}
+}
+
+static __always_inline __u32 over_budget(struct agentrm_stats *st, const struct agentrm_policy *policy)
+{
+	if (policy->budget_ms && st->window_throttled_ms >= policy->budget_ms)
+		return AGENTRM_REASON_BUDGET_TIME;
+	if (policy->budget_events && st->window_events >= policy->budget_events)
+		return AGENTRM_REASON_BUDGET_EVENTS;
+	return AGENTRM_REASON_NONE;
+}
+
+/* Tasks of the call race here; a reset that counts one sleep more or less does no harm. */
+static __always_inline void use_budget(struct agentrm_stats *st, const struct agentrm_policy *policy, __u64 ms)
+{
+	__u64 now = bpf_ktime_get_ns();
+
+	if (st->window_cycle != policy->cycle || now - st->window_start_ns > policy->window_ms * NS_PER_MS) {
+		st->window_start_ns = now;
+		st->window_cycle = policy->cycle;
+		st->window_throttled_ms = 0;
+		st->window_events = 0;
+	}
+	__sync_fetch_and_add(&st->window_throttled_ms, ms);
+	__sync_fetch_and_add(&st->window_events, 1);
+}
+
+/* The current task is charging and reclaim got nothing for it: stop it if it is time to. */
+static __always_inline void stop_if_due(struct task_struct *task, struct cgroup *cgroup, __u64 call,
+					struct agentrm_stats *st, const struct agentrm_policy *policy,
+					const struct agentrm_config *cfg)
+{
+	__u32 mark = policy->cycle + 1, before = st->stopped_cycle, reason = AGENTRM_REASON_NONE;
+	__u64 usage = usage_bytes(memcg_of(cgroup), cfg);
+	bool signalled = false;
+
+	if (!(policy->flags & AGENTRM_ENFORCE) || !daemon_alive())
+		return;
+	if (before != mark) {
+		reason = usage > policy->freeze_line_bytes ? AGENTRM_REASON_LINE : over_budget(st, policy);
+		if (reason == AGENTRM_REASON_NONE)
+			return;
+	}
+	if (may_signal(task)) {
+		/* Before the signal, so that whoever sees the task stopped finds it here. */
+		record_stop(call, BPF_CORE_READ(task, tgid), true);
+		signalled = bpf_send_signal(SIGSTOP) == 0;
+		if (!signalled)
+			count(send_signal_errors);
+	}
+	__sync_fetch_and_add(&st->stops, 1);
+	/* The others of this cycle are stopped too, but one event is enough. */
+	if (before == mark || __sync_val_compare_and_swap(&st->stopped_cycle, before, mark) != before)
+		return;
+	st->usage_at_stop_bytes = usage;
+	if (!st->first_stop_ns)
+		st->first_stop_ns = bpf_ktime_get_ns();
+	send_event(AGENTRM_EVENT_STOP, call, task, usage, reason, signalled);
+}
+
+/* reclaim_high() has returned in the current task's context. */
+static __always_inline int after_reclaim(unsigned long reclaimed)
+{
+	const struct agentrm_config *cfg = get_config();
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct agentrm_policy *policy;
+	struct agentrm_stats *st;
+	struct cgroup *cgroup;
+	__u64 call;
+
+	if (!cfg)
+		return 0;
+	cgroup = call_cgroup_of(task, cfg);
+	call = cgroup_id(cgroup);
+	st = stats_of(call);
+	if (!st)
+		return 0;
+	__sync_fetch_and_add(&st->high_events, 1);
+	if (reclaimed)
+		return 0;
+	__sync_fetch_and_add(&st->empty_reclaims, 1);
+	policy = bpf_map_lookup_elem(&policies, &call);
+	if (!policy || !(cfg->hooks & AGENTRM_HOOK_RECLAIM))
+		return 0;
+	/* Without the sleep's own hook its length is not known: then the budget counts empty reclaims. */
+	if (!(cfg->hooks & AGENTRM_HOOK_SLEEP))
+		use_budget(st, policy, 0);
+	stop_if_due(task, cgroup, call, st, policy, cfg);
+	return 0;
+}
+
+/* The throttle sleep: reclaim has got nowhere, and the argument is the penalty. */
+SEC("kprobe/schedule_timeout_killable")
+int BPF_KPROBE(on_throttle_sleep, long timeout)
+{
+	const struct agentrm_config *cfg = get_config();
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct agentrm_policy *policy;
+	struct agentrm_stats *st;
+	struct cgroup *cgroup;
+	__u64 call, ms;
+
+	if (!cfg || !cfg->hz)
+		return 0;
+	cgroup = call_cgroup_of(task, cfg);
+	call = cgroup_id(cgroup);
+	st = stats_of(call);
+	/* Others sleep here too, NFS for one. */
+	if (!st || !is_throttle_sleep(timeout, cfg) || !over_high(task))
+		return 0;
+	ms = (__u64)timeout * 1000 / cfg->hz;
+	__sync_fetch_and_add(&st->throttled_ms, ms);
+	policy = bpf_map_lookup_elem(&policies, &call);
+	if (!policy)
+		return 0;
+	use_budget(st, policy, ms);
+	stop_if_due(task, cgroup, call, st, policy, cfg);
+	return 0;
+}
+
+SEC("fexit/reclaim_high")
+int BPF_PROG(on_reclaimed, void *memcg, unsigned int nr_pages, unsigned int gfp_mask, unsigned long reclaimed)
+{
+	return after_reclaim(reclaimed);
+}
+
+/* The same without the trampoline, whose recursion guard skips preempted calls from 7.1 on. */
+SEC("kretprobe/reclaim_high")
+int BPF_KRETPROBE(on_reclaimed_probe, unsigned long reclaimed)
+{
+	return after_reclaim(reclaimed);
+}
+
+/*
+ * Last resort: every charge comes here, and nothing is known of reclaim. Reclaim that works holds the usage at
+ * memory.high, so that over the line it has failed already or is failing.
+ */
+SEC("fentry/try_charge_memcg")
+int BPF_PROG(on_charge)
+{
+	const struct agentrm_config *cfg = get_config();
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct agentrm_policy *policy;
+	struct agentrm_stats *st;
+	struct cgroup *cgroup;
+	__u64 call;
+
+	if (!cfg)
+		return 0;
+	cgroup = call_cgroup_of(task, cfg);
+	call = cgroup_id(cgroup);
+	st = stats_of(call);
+	if (!st)
+		return 0;
+	policy = bpf_map_lookup_elem(&policies, &call);
+	if (policy)
+		stop_if_due(task, cgroup, call, st, policy, cfg);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The few kernel structures that are read, with the few members that are needed. Offsets are relocated to the running
+ * kernel when the object is loaded (CO-RE), so neither order nor size matter here.
+ */
+#ifndef AGENTRM_KERNEL_BPF_H
+#define AGENTRM_KERNEL_BPF_H
+
+#define SIGCONT 18
+#define SIGSTOP 19
+#define CLOCK_MONOTONIC 1
+#define PF_EXITING 0x00000004
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+typedef struct {
+	long counter;
+} atomic_long_t;
+
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
+};
+
+struct cgroup {
+	int level;
+	struct kernfs_node *kn;
+	struct cgroup_subsys_state *subsys[64];
+	struct cgroup *ancestors[64];
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+
+struct page_counter {
+	atomic_long_t usage;
+	unsigned long high;
+};
+
+struct mem_cgroup {
+	struct cgroup_subsys_state css;
+	struct page_counter memory;
+};
+
+struct pid;
+
+struct signal_struct {
+	struct pid *pids[4];
+};
+
+struct task_struct {
+	int pid;
+	int tgid;
+	unsigned int flags;
+	unsigned int ptrace;
+	char comm[16];
+	struct task_struct *real_parent;
+	struct task_struct *group_leader;
+	struct css_set *cgroups;
+	struct signal_struct *signal;
+};
+
+struct oom_control {
+	struct task_struct *chosen;
+};
+
+struct bpf_iter__cgroup {
+	struct cgroup *cgroup;
+};
+
+#pragma clang attribute pop
+
+/* Enumerators differ between kernels and configurations: read with bpf_core_enum_value(). */
+enum cgroup_subsys_id {
+	memory_cgrp_id = 0,
+};
+
+enum pid_type {
+	PIDTYPE_PGID = 2,
+};
+
+#endif

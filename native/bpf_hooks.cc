@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bpf_hooks.h"
+
+#include <bpf/btf.h>
+
+#include "../bpf/abi.h"
+
+namespace agentrm {
+
+const std::vector<Hook> &enforcingHooks() {
+	static const std::vector<Hook> hooks = {
+		{"kprobe/schedule_timeout_killable", AGENTRM_HOOK_SLEEP},
+		{"fexit/reclaim_high", AGENTRM_HOOK_RECLAIM},
+		{"kretprobe/reclaim_high", AGENTRM_HOOK_RECLAIM},
+		{"fentry/try_charge_memcg", AGENTRM_HOOK_CHARGE},
+	};
+	return hooks;
+}
+
+KernelTypes::KernelTypes() : btf_(btf__load_vmlinux_btf()) {}
+
+KernelTypes::~KernelTypes() {
+	btf__free(btf_);
+}
+
+bool KernelTypes::has(const std::string &section) const {
+	if (!btf_)
+		return false;
+	const size_t slash = section.find('/');
+	const std::string kind = section.substr(0, slash), name = section.substr(slash + 1);
+	if (kind == "tp_btf")
+		return btf__find_by_name_kind(btf_, ("btf_trace_" + name).c_str(), BTF_KIND_TYPEDEF) > 0;
+	if (kind == "iter")
+		return btf__find_by_name_kind(btf_, ("bpf_iter_" + name).c_str(), BTF_KIND_FUNC) > 0;
+	return btf__find_by_name_kind(btf_, name.c_str(), BTF_KIND_FUNC) > 0;
+}
+
+std::vector<std::string> defaultHooks(const KernelTypes &types) {
+	for (const Hook &hook : enforcingHooks())
+		if (types.has(hook.name))
+			return {hook.name};
+	return {};
+}
+
+}  // namespace agentrm
