@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { fstatSync } from 'node:fs';
 import pino from 'pino';
+import { LogSink } from './log-sink.ts';
 
 export const levels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
 export type Level = (typeof levels)[number];
@@ -18,12 +19,6 @@ export interface LogOptions {
   readonly onDrop?: () => void;
 }
 
-/**
- * Bytes of log that wait for a slow reader before lines are dropped: some thousand lines, and small
- * beside the daemon. Waiting instead would stop the daemon, and with it every decision on a frozen call.
- */
-const MAX_BUFFERED_BYTES = 1024 * 1024;
-
 /** syslog(3) priorities of pino's levels. */
 const priorities: Readonly<Record<number, number>> = { 10: 7, 20: 7, 30: 6, 40: 4, 50: 3, 60: 2 };
 
@@ -34,29 +29,24 @@ const priorities: Readonly<Record<number, number>> = { 10: 7, 20: 7, 30: 6, 40: 
  */
 export function createLogger(options: LogOptions): Log {
   const fd = options.fd ?? 1;
-  const stream = pino.destination({ fd, sync: false, maxLength: MAX_BUFFERED_BYTES });
-  // Nothing can be reported about a log that cannot be written; the daemon goes on without it.
-  stream.on('error', () => options.onDrop?.());
-  stream.on('drop', () => options.onDrop?.());
+  const sink = new LogSink(fd, options.onDrop ?? (() => {}));
   const settings: pino.LoggerOptions = {
     level: options.level,
     base: { pid: process.pid },
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
   };
-  return pino(settings, (options.journal ?? isJournal(process.env, fd)) ? journalStream(stream) : stream);
+  const log = pino(settings, (options.journal ?? isJournal(process.env, fd)) ? prefixed(sink) : sink);
+  sinks.set(log, sink);
+  return log;
 }
 
-/** Writes what is still buffered, waiting for it: for the end of the process only. */
+/** Writes what waits, for the end of the process; for a logger of {@link createLogger}, not its children. */
 export function flushLog(log: Log): void {
-  const stream: unknown = Reflect.get(log, pino.symbols.streamSym);
-  if (!isFlushable(stream)) return;
-  try {
-    stream.flushSync();
-  } catch {
-    // The reader has gone, or nothing was ever written.
-  }
+  sinks.get(log)?.flushSync();
 }
+
+const sinks = new WeakMap<Log, LogSink>();
 
 /** Whether journald reads `fd`: systemd names its device and inode in JOURNAL_STREAM (systemd.exec(5)). */
 export function isJournal(env: NodeJS.ProcessEnv, fd: number): boolean {
@@ -69,24 +59,13 @@ export function isJournal(env: NodeJS.ProcessEnv, fd: number): boolean {
   }
 }
 
-interface Flushable {
-  flushSync(): void;
-}
-
-function isFlushable(stream: unknown): stream is Flushable {
-  return typeof stream === 'object' && stream !== null && 'flushSync' in stream;
-}
-
 /** pino sets `lastLevel` before each write on a stream that carries its metadata symbol. */
-function journalStream(stream: ReturnType<typeof pino.destination>) {
+function prefixed(sink: LogSink) {
   return {
     [Symbol.for('pino.metadata')]: true,
     lastLevel: 30,
     write(line: string): void {
-      stream.write(`<${priorities[this.lastLevel] ?? 6}>${line}`);
-    },
-    flushSync(): void {
-      stream.flushSync();
+      sink.write(`<${priorities[this.lastLevel] ?? 6}>${line}`);
     },
   };
 }

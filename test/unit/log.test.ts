@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, fstatSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, constants, fstatSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -87,43 +87,86 @@ test('journald is recognised by the device and inode of the descriptor', (t) => 
   assert.equal(isJournal({ JOURNAL_STREAM: `${dev}:${ino}` }, fd), false);
 });
 
-test('a reader that does not read costs lines, not the daemon', async (t) => {
-  const script = `
-    import { createLogger } from ${JSON.stringify(new URL('../../daemon/log.ts', import.meta.url).href)};
-    let dropped = 0;
-    const log = createLogger({ level: 'info', onDrop: () => { dropped += 1; } });
-    for (let i = 0; i < 200; i++) log.info({ text: 'x'.repeat(16 * 1024) }, 'line');
-    setImmediate(() => process.send(dropped));`;
-  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
-    stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
-  });
-  t.after(() => child.kill('SIGKILL'));
-  const [dropped] = await once(child, 'message');
-  assert.ok(dropped > 0 && dropped < 200, `${dropped} lines dropped`);
-});
-
-test('a log whose reader has gone does not end the daemon', async () => {
-  const script = `
+/** Runs a module with a logger to a pipe, whose reading end is `reader`. */
+function logging(t: TestContext, code: string) {
+  const module = `
     import { createLogger, flushLog } from ${JSON.stringify(new URL('../../daemon/log.ts', import.meta.url).href)};
     let dropped = 0;
     const log = createLogger({ level: 'info', onDrop: () => { dropped += 1; } });
-    process.on('message', () => {
-      log.info('line');
-      setImmediate(function wait() {
-        if (dropped === 0) { log.info('line'); setImmediate(wait); return; }
-        flushLog(log);
-        process.send('alive', () => process.exit(0));
-      });
-    });
-    process.send('ready');`;
-  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
-    stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
+    ${code}`;
+  const directory = mkdtempSync(join(tmpdir(), 'agentrm-log-'));
+  const path = join(directory, 'pipe');
+  // Not the pipe that spawn makes: that is a socket.
+  execFileSync('mkfifo', [path]);
+  const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  const writer = openSync(path, 'w');
+  const child = spawn(process.execPath, ['--input-type=module', '-e', module], {
+    stdio: ['ignore', writer, 'inherit', 'ipc'],
   });
+  closeSync(writer);
+  t.after(() => {
+    child.kill('SIGKILL');
+    rmSync(directory, { recursive: true });
+  });
+  return { child, reader };
+}
+
+test('the last words before the end are written', async (t) => {
+  const { child, reader } = logging(
+    t,
+    `
+    for (let i = 0; i < 3; i++) log.info({ i }, 'line');
+    setImmediate(() => setImmediate(() => {
+      log.fatal({ i: 3 }, 'cannot go on');
+      flushLog(log);
+      process.exit(1);
+    }));`,
+  );
+  assert.deepEqual(await once(child, 'exit'), [1, null]);
+  const lines = readFileSync(reader, 'utf8').split('\n').slice(0, -1);
+  closeSync(reader);
+  assert.deepEqual(lines.map((line) => JSON.parse(line).i).sort(), [0, 1, 2, 3]);
+});
+
+test('a reader that does not read costs lines, and neither stops nor keeps the daemon', async (t) => {
+  const { child, reader } = logging(
+    t,
+    `
+    for (let i = 0; i < 200; i++) log.info({ text: 'x'.repeat(16 * 1024) }, 'line');
+    setTimeout(() => {
+      for (let i = 0; i < 200; i++) log.info({ text: 'x'.repeat(16 * 1024) }, 'line');
+      flushLog(log);
+      process.send(dropped, () => process.exit(7));
+    }, 200);`,
+  );
+  t.after(() => child.kill('SIGKILL'));
+  const [dropped] = await once(child, 'message');
+  assert.ok(dropped > 100 && dropped < 400, `${dropped} lines dropped`);
+  assert.deepEqual(await once(child, 'exit'), [7, null]);
+  closeSync(reader);
+});
+
+test('a reader that has gone costs lines, and neither ends nor keeps the daemon', async (t) => {
+  const { child, reader } = logging(
+    t,
+    `
+    process.on('message', function tick() {
+      log.info('line');
+      if (dropped < 3) { setImmediate(tick); return; }
+      log.info('line');
+      flushLog(log);
+      process.send(dropped, () => process.exit(7));
+    });
+    process.send('ready');`,
+  );
+  t.after(() => child.kill('SIGKILL'));
   await once(child, 'message');
-  child.stdout?.destroy();
+  closeSync(reader);
   child.send('go');
-  const [answer] = await once(child, 'message');
-  assert.equal(answer, 'alive');
-  const [code] = await once(child, 'exit');
-  assert.equal(code, 0);
+  assert.deepEqual((await once(child, 'message'))[0], 4);
+  assert.deepEqual(await once(child, 'exit'), [7, null]);
+});
+
+test('a descriptor that is not open is refused at once', () => {
+  assert.throws(() => createLogger({ level: 'info', fd: 999_999 }), { code: 'EBADF' });
 });
