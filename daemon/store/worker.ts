@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+import { parentPort, workerData } from 'node:worker_threads';
+import { messageOf } from '../errors.ts';
+import { Database, type Filter, type Row, type StoredRow } from './database.ts';
+
+/** What the thread is started with. */
+export interface WorkerSettings {
+  readonly path: string;
+  readonly keepCalls: number;
+}
+
+export type Work =
+  | { readonly do: 'write'; readonly rows: readonly Row[] }
+  | { readonly do: 'start'; readonly filter: Filter; readonly limit: number }
+  | { readonly do: 'page'; readonly filter: Filter; readonly seq: number; readonly limit: number }
+  | { readonly do: 'close' };
+
+export type WorkResult = number | undefined | readonly StoredRow[];
+
+/** A request has one reply; a notice comes by itself. */
+export interface Request {
+  readonly number: number;
+  readonly work: Work;
+}
+
+export type Reply =
+  | { readonly number: number; readonly result: WorkResult }
+  | { readonly number: number; readonly error: string }
+  | { readonly notice: string };
+
+// The thread that owns the database: the only one in the daemon that waits for the disk.
+const port = parentPort;
+if (port !== null) {
+  const settings: WorkerSettings = workerData;
+  const reply = (message: Reply): void => port.postMessage(message);
+  const database = new Database({ ...settings, onNotice: (notice) => reply({ notice }) });
+
+  const run = (work: Work): WorkResult => {
+    switch (work.do) {
+      case 'write':
+        database.write(work.rows);
+        return undefined;
+      case 'start':
+        return database.start(work.filter, work.limit);
+      case 'page':
+        return database.page(work.filter, work.seq, work.limit);
+      case 'close':
+        database.close();
+        return undefined;
+    }
+  };
+
+  port.on('message', ({ number, work }: Request) => {
+    try {
+      reply({ number, result: run(work) });
+    } catch (error) {
+      reply({ number, error: messageOf(error) });
+    }
+  });
+}

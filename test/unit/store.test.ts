@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: Apache-2.0
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { type TestContext, test } from 'node:test';
+import fc from 'fast-check';
+import type { CallRecord } from '../../daemon/control/types.ts';
+import { createLogger, flushLog } from '../../daemon/log.ts';
+import { type Query, Store } from '../../daemon/store/store.ts';
+import { StoreThread } from '../../daemon/store/thread.ts';
+import { callRecord } from '../lib/records.ts';
+
+function setUp(t: TestContext, options: { keepCalls?: number; path?: string } = {}) {
+  const directory = mkdtempSync(join(tmpdir(), 'agentrm-store-'));
+  const fd = openSync(join(directory, 'log'), 'a');
+  const log = createLogger({ level: 'info', fd });
+  const path = options.path ?? join(directory, 'state', 'calls.db');
+  const stores: Store[] = [];
+  t.after(async () => {
+    await Promise.all(stores.map((store) => store.close()));
+    closeSync(fd);
+    rmSync(directory, { recursive: true });
+  });
+  return {
+    directory,
+    path,
+    open: () => {
+      const store = new Store({ ...options, path, log });
+      stores.push(store);
+      return store;
+    },
+    messages: (): string[] => {
+      flushLog(log);
+      const lines = readFileSync(join(directory, 'log'), 'utf8').split('\n').slice(0, -1);
+      return lines.map((line) => JSON.parse(line).msg);
+    },
+  };
+}
+
+async function find(store: Store, query: Partial<Query> = {}): Promise<CallRecord[]> {
+  const found: CallRecord[] = [];
+  for await (const line of store.lines({ limit: 100_000, ...query })) found.push(JSON.parse(line));
+  return found;
+}
+
+async function ids(store: Store, query: Partial<Query> = {}): Promise<string[]> {
+  return (await find(store, query)).map(({ id }) => id);
+}
+
+/** Waits until the store has written all that it holds: it looks each time that it has answered. */
+async function settled(store: Store): Promise<void> {
+  while (store.counters().pending > 0) await find(store, { limit: 1 });
+}
+
+function records(count: number, from = 0): CallRecord[] {
+  return Array.from({ length: count }, (_, index) => callRecord(from + index));
+}
+
+test('what was added is found at once, whole, and by the next daemon too', async (t) => {
+  const { open, path } = setUp(t);
+  const store = open();
+  const record = callRecord(1, {
+    command: 'a\u0000b "quoted" \u{1f600} \ud800',
+    exitCode: null,
+    signal: 'SIGKILL',
+    outcome: 'killed',
+    decisions: [{ atMs: 12, action: 'freeze', reason: 'over the freeze line', usageBytes: 5 }],
+  });
+  store.add(record);
+  assert.deepEqual(await find(store), [record]);
+  await store.close();
+  assert.deepEqual(await find(open()), [record]);
+  assert.equal(statSync(path).mode & 0o777, 0o600);
+});
+
+test('the newest come, oldest first, over many pages and by session and user', async (t) => {
+  const { open } = setUp(t);
+  const store = open();
+  const all = records(900).map((record, index) => ({
+    ...record,
+    session: `session-${index % 3}`,
+    uid: 1000 + (index % 2),
+  }));
+  for (const record of all) store.add(record);
+  const idsOf = (some: CallRecord[]) => some.map(({ id }) => id);
+  assert.deepEqual(await ids(store), idsOf(all));
+  assert.deepEqual(await ids(store, { limit: 600 }), idsOf(all.slice(-600)));
+  assert.deepEqual(
+    await ids(store, { limit: 290, session: 'session-1' }),
+    idsOf(all.filter(({ session }) => session === 'session-1').slice(-290)),
+  );
+  assert.deepEqual(await ids(store, { uid: 1001 }), idsOf(all.filter(({ uid }) => uid === 1001)));
+  assert.deepEqual(await ids(store, { uid: 1001, session: "x' OR 1=1 --" }), []);
+  assert.deepEqual(await ids(store, { limit: 0 }), []);
+});
+
+test('only the newest keepCalls stay', async (t) => {
+  const { open, path } = setUp(t, { keepCalls: 50 });
+  const store = open();
+  for (const record of records(700)) store.add(record);
+  assert.deepEqual(
+    await ids(store),
+    records(50, 650).map(({ id }) => id),
+  );
+  await store.close();
+  const file = new DatabaseSync(path);
+  assert.deepEqual({ ...file.prepare('SELECT count(*) AS rows FROM calls').get() }, { rows: 50 });
+  file.close();
+});
+
+test('a record is cut to its bounds', async (t) => {
+  const { open } = setUp(t);
+  const store = open();
+  const decisions = Array.from({ length: 500 }, (_, atMs) => ({
+    atMs,
+    action: 'thaw' as const,
+    reason: 'room',
+  }));
+  store.add(callRecord(1, { command: 'x'.repeat(1024 * 1024), decisions }));
+  const [found] = await find(store);
+  assert.equal(found?.command, `${'x'.repeat(1024)}…`);
+  assert.deepEqual(
+    found?.decisions.map(({ atMs }) => atMs),
+    Array.from({ length: 32 }, (_, index) => 468 + index),
+  );
+});
+
+test('a record that is no JSON is counted, and harms no other', async (t) => {
+  const { open } = setUp(t);
+  const store = open();
+  store.add(callRecord(1, { durationMs: 1n as unknown as number }));
+  store.add(callRecord(2));
+  assert.deepEqual(await ids(store), [callRecord(2).id]);
+  assert.deepEqual(store.counters(), { written: 1, dropped: 1, errors: 0, pending: 0 });
+});
+
+test('a file that cannot be opened: records stay in memory, bounded, and are told of once', async (t) => {
+  const { open, path, messages } = setUp(t);
+  mkdirSync(path, { recursive: true });
+  const store = open();
+  for (const record of records(3000)) store.add(record);
+  const newest = records(2048, 952).map(({ id }) => id);
+  assert.deepEqual(await ids(store), newest);
+  assert.deepEqual(await ids(store, { limit: 5 }), newest.slice(-5));
+  const { errors, ...counters } = store.counters();
+  assert.deepEqual(counters, { written: 0, dropped: 952, pending: 2048 });
+  assert.ok(errors >= 2);
+  assert.deepEqual(messages(), ['finished calls are kept in memory']);
+  rmSync(path, { recursive: true });
+  await settled(store);
+  assert.deepEqual(await ids(store), newest);
+  assert.deepEqual(messages(), ['finished calls are kept in memory', 'finished calls are stored again']);
+  await store.close();
+  assert.deepEqual(await ids(open()), newest);
+});
+
+test('a file that another process has locked: answers, and writes when it is free', async (t) => {
+  const { open, path } = setUp(t);
+  const store = open();
+  store.add(callRecord(1));
+  await settled(store);
+  const other = new DatabaseSync(path);
+  other.exec('BEGIN IMMEDIATE');
+  store.add(callRecord(2));
+  assert.deepEqual(await ids(store), [callRecord(1).id, callRecord(2).id]);
+  assert.equal(store.counters().pending, 1);
+  other.exec('COMMIT');
+  other.close();
+  await settled(store);
+  assert.deepEqual(await ids(store), [callRecord(1).id, callRecord(2).id]);
+  assert.equal(store.counters().written, 2);
+});
+
+test('a file that is no database is moved aside, and a new one begun', async (t) => {
+  const { open, path, messages, directory } = setUp(t);
+  mkdirSync(join(directory, 'state'));
+  writeFileSync(path, 'not a database, '.repeat(1000));
+  const store = open();
+  store.add(callRecord(1));
+  await settled(store);
+  assert.deepEqual(await ids(store), [callRecord(1).id]);
+  assert.match(readFileSync(`${path}.corrupt`, 'utf8'), /^not a database/);
+  assert.deepEqual(messages(), ['database moved aside']);
+});
+
+test('a file with damaged pages is moved aside at the next start', async (t) => {
+  const { open, path, messages } = setUp(t);
+  const first = open();
+  for (const record of records(500)) first.add(record);
+  await first.close();
+  const fd = openSync(path, 'r+');
+  writeSync(fd, Buffer.alloc(8192, 0xa5), 0, 8192, 8192);
+  closeSync(fd);
+  const second = open();
+  second.add(callRecord(1000));
+  await settled(second);
+  assert.deepEqual(await ids(second), [callRecord(1000).id]);
+  assert.ok(existsSync(`${path}.corrupt`));
+  assert.deepEqual(messages(), ['database moved aside']);
+});
+
+test('a file that is damaged while it is open does not stop the store', async (t) => {
+  const { open, path } = setUp(t);
+  const store = open();
+  for (const record of records(500)) store.add(record);
+  await settled(store);
+  truncateSync(path, 4096);
+  truncateSync(`${path}-wal`, 0);
+  for (const record of records(500, 500)) store.add(record);
+  await settled(store);
+  assert.deepEqual(
+    (await ids(store)).slice(-500),
+    records(500, 500).map(({ id }) => id),
+  );
+});
+
+test('a file of a newer version is kept aside', async (t) => {
+  const { open, path } = setUp(t);
+  const first = open();
+  first.add(callRecord(1));
+  await first.close();
+  const newer = new DatabaseSync(path);
+  newer.exec('PRAGMA user_version = 99');
+  newer.close();
+  const second = open();
+  second.add(callRecord(2));
+  assert.deepEqual(await ids(second), [callRecord(2).id]);
+  const aside = new DatabaseSync(`${path}.newer`);
+  assert.deepEqual({ ...aside.prepare('SELECT id FROM calls').get() }, { id: callRecord(1).id });
+  aside.close();
+});
+
+test('a disk that hangs holds nobody up', async (t) => {
+  const { open, path, directory } = setUp(t);
+  mkdirSync(join(directory, 'state'));
+  // Opening a pipe that nobody reads waits for ever, as a disk may.
+  execFileSync('mkfifo', [path]);
+  const store = open();
+  for (const record of records(300)) store.add(record);
+  try {
+    assert.deepEqual(
+      await ids(store),
+      records(300).map(({ id }) => id),
+    );
+    await store.close();
+    assert.equal(store.counters().pending, 300);
+  } finally {
+    closeSync(openSync(path, constants.O_RDONLY | constants.O_NONBLOCK));
+  }
+});
+
+test('a thread that dies fails what waits, and the next request has a new one', async () => {
+  const start = (code: string) => {
+    const file = new URL(`data:text/javascript,${code}`);
+    const thread = new StoreThread({ path: '/nonexistent', keepCalls: 1 }, () => {}, file);
+    return () => thread.request({ do: 'start', filter: {}, limit: 1 });
+  };
+  const exits = start('process.exit(3)');
+  await assert.rejects(exits(), /the database thread ended/);
+  await assert.rejects(exits(), /the database thread ended/);
+  await assert.rejects(start('throw new Error("broken")')(), /the database thread failed: broken/);
+});
+
+/** A process that adds records without end and says how many are written. */
+function writer(path: string, wrap: string[] = []) {
+  const url = (file: string) => JSON.stringify(new URL(file, import.meta.url).href);
+  const script = `
+    import { createLogger } from ${url('../../daemon/log.ts')};
+    import { Store } from ${url('../../daemon/store/store.ts')};
+    import { callRecord } from ${url('../lib/records.ts')};
+    const store = new Store({ path: ${JSON.stringify(path)}, log: createLogger({ level: 'fatal', fd: 2 }) });
+    let number = 0;
+    setInterval(() => {
+      for (let i = 0; i < 20; i++) store.add(callRecord(number++));
+    }, 5);
+    setInterval(async () => {
+      let found = 0;
+      for await (const line of store.lines({ limit: 10_000 })) if (JSON.parse(line).id) found += 1;
+      process.stdout.write(JSON.stringify({ ...store.counters(), found }) + '\\n');
+    }, 20);`;
+  const [program = '', ...rest] = [...wrap, process.execPath, '--input-type=module', '-e', script];
+  return spawn(program, rest, { stdio: ['ignore', 'pipe', 'inherit'] });
+}
+
+async function* reports(child: ReturnType<typeof writer>) {
+  let text = '';
+  for await (const chunk of child.stdout.setEncoding('utf8')) {
+    text += chunk;
+    const lines = text.split('\n');
+    text = lines.pop() ?? '';
+    for (const line of lines) yield JSON.parse(line);
+  }
+}
+
+test('kill -9 while it writes loses nothing that was written, and leaves a sound file', async (t) => {
+  const { open, path } = setUp(t);
+  const child = writer(path);
+  t.after(() => child.kill('SIGKILL'));
+  let written = 0;
+  for await (const report of reports(child)) {
+    written = report.written;
+    if (written > 300) child.kill('SIGKILL');
+  }
+  const found = await ids(open());
+  assert.ok(found.length >= written, `${found.length} found, ${written} written`);
+  assert.deepEqual(
+    found,
+    records(found.length).map(({ id }) => id),
+  );
+  assert.ok(!existsSync(`${path}.corrupt`));
+});
+
+test('a full disk: answers from memory, and writes again when there is room', async (t) => {
+  const { open, path } = setUp(t);
+  // A limit on the size of files gives EFBIG where a full disk gives ENOSPC; it needs no privilege.
+  const child = writer(path, ['bash', '-c', 'ulimit -S -f 128; exec "$@"', 'bash']);
+  t.after(() => child.kill('SIGKILL'));
+  let full: { written: number; pending: number } | undefined;
+  let again = false;
+  for await (const report of reports(child)) {
+    if (full === undefined && report.errors > 0 && report.pending > 0) {
+      assert.ok(report.found >= report.pending);
+      full = report;
+      const raise = spawn('prlimit', ['--pid', String(child.pid), '--fsize=unlimited']);
+      assert.deepEqual(await once(raise, 'exit'), [0, null]);
+    }
+    again = full !== undefined && report.written > full.written + full.pending;
+    if (again) child.kill('SIGTERM');
+  }
+  assert.ok(full !== undefined && full.written > 0, 'the limit was never reached');
+  assert.ok(again);
+  assert.ok((await ids(open())).length > full.written);
+});
+
+test('property: nothing is lost unseen, and no bound is passed', async (t) => {
+  const step = fc.oneof(
+    fc.record({ add: fc.integer({ min: 1, max: 400 }) }),
+    fc.record({ find: fc.integer({ min: 0, max: 600 }) }),
+    fc.constant({ reopen: true }),
+  );
+  await fc.assert(
+    fc.asyncProperty(
+      fc.integer({ min: 1, max: 300 }),
+      fc.array(step, { maxLength: 8 }),
+      async (keepCalls, steps) => {
+        const { open } = setUp(t, { keepCalls });
+        let store = open();
+        let added = 0;
+        let addedHere = 0;
+        for (const action of steps) {
+          if ('add' in action) {
+            for (const record of records(action.add, added)) store.add(record);
+            added += action.add;
+            addedHere += action.add;
+          } else if ('find' in action) {
+            const expected = Math.min(action.find, keepCalls, added);
+            const newest = records(expected, added - expected).map(({ id }) => id);
+            assert.deepEqual(await ids(store, { limit: action.find }), newest);
+          } else {
+            await store.close();
+            store = open();
+            addedHere = 0;
+          }
+          const { written, dropped, pending } = store.counters();
+          assert.equal(written + dropped + pending, addedHere);
+        }
+        await store.close();
+      },
+    ),
+    { numRuns: 10 },
+  );
+});
