@@ -91,5 +91,39 @@ dist/daemon/.stamp: $(DAEMON_SOURCES) tsconfig.json node_modules/.package-lock.j
 dist/agentrmd dist/agentrm: deploy/launcher
 	$(Q)mkdir -p dist && install -m 0755 $< $@
 
+# LAYER, KERNEL and FILTER narrow it down: make test LAYER=unit FILTER=intent
+test: build test-clients-setup ## every test layer, or LAYER=... KERNEL=... FILTER=...
+	$(Q)node test/run.ts $(LAYER:%=--layer %) $(KERNEL:%=--kernel %) $(FILTER)
+
+check lint: build ## formatter, linter, types, shellcheck, a second compiler
+	$(Q)node test/run.ts --layer lint
+
+# The tree below lib/agentrm has the checkout's own layout, so everything finds everything there as it does here.
+# Node comes along unless it is the machine's own: distributions are behind.
+LIBDIR := $(PREFIX)/lib/agentrm
+UNITDIR := $(PREFIX)/lib/systemd/system
+UNITS := agentrmd.service agentrmd.socket agentrm-calls.service
+
+install: build ## to PREFIX=/usr/local, below DESTDIR if set
+	$(Q)install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(PREFIX)/sbin $(LIBDIR)/wrapper $(UNITDIR) /etc/agentrm)
+	$(Q)rm -rf $(DESTDIR)$(LIBDIR)/dist $(DESTDIR)$(LIBDIR)/node_modules $(DESTDIR)$(LIBDIR)/.tools
+	$(Q)cp -R dist package.json LICENSE $(DESTDIR)$(LIBDIR)/
+	$(Q)npm ls --all --omit=dev --omit=optional --parseable | sed -n 's|^$(CURDIR)/||p' | \
+		xargs cp -R --parents -t $(DESTDIR)$(LIBDIR)
+	$(Q)[[ $$(readlink .tools/node) == /* ]] || install -D -m 0755 .tools/node $(DESTDIR)$(LIBDIR)/.tools/node
+	$(Q)install -m 0755 wrapper/agentrm-bash $(DESTDIR)$(LIBDIR)/wrapper/
+	$(Q)ln -sfn ../lib/agentrm/dist/agentrm $(DESTDIR)$(PREFIX)/bin/agentrm
+	$(Q)ln -sfn ../lib/agentrm/wrapper/agentrm-bash $(DESTDIR)$(PREFIX)/bin/agentrm-bash
+	$(Q)ln -sfn ../lib/agentrm/dist/agentrmd $(DESTDIR)$(PREFIX)/sbin/agentrmd
+	$(Q)for unit in $(UNITS); do \
+		sed 's|@libdir@|$(LIBDIR)|g; s|@sbindir@|$(PREFIX)/sbin|g' deploy/$$unit >$(DESTDIR)$(UNITDIR)/$$unit; \
+	done
+	$(Q)[[ -e $(DESTDIR)/etc/agentrm/agentrmd.yaml ]] || \
+		install -m 0644 deploy/agentrmd.yaml $(DESTDIR)/etc/agentrm/
+# With this one capability agentrm-run can fork into a call's cgroup for any user: a move would wait for the kernel.
+	$(Q)if [[ $$EUID == 0 ]] && command -v setcap >/dev/null; then \
+		setcap cap_dac_override=p $(DESTDIR)$(LIBDIR)/dist/agentrm-run; \
+	fi
+
 clean: ## what the build made (not what set-up brought)
 	$(Q)rm -rf build dist
