@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+import { release } from 'node:os';
+import { nowMs } from '../clock.ts';
+import type { Paths } from '../config/paths.ts';
+import type { Config } from '../config/schema.ts';
+import type { Backend } from '../kernel/backend.ts';
+import type { HostSettings } from '../policy/host.ts';
+import type { SessionRegistry } from '../session/registry.ts';
+import type { Controller } from '../toolcall/controller.ts';
+import type { CallManager } from '../toolcall/manager.ts';
+import { callStateOf, liveCall } from '../toolcall/record.ts';
+import { version } from '../version.ts';
+import type { CallState, LiveCall, SessionRecord, Status } from './types.ts';
+
+export interface StatusSources {
+  readonly backend: Backend;
+  readonly controller: Controller | undefined;
+  readonly manager: CallManager;
+  readonly sessions: SessionRegistry;
+  readonly paths: Paths;
+  readonly config: () => Config;
+  readonly host: () => HostSettings;
+}
+
+/** The daemon's state as the control socket shows it. */
+export class StatusView {
+  readonly #sources: StatusSources;
+  readonly #startedMs = nowMs();
+
+  constructor(sources: StatusSources) {
+    this.#sources = sources;
+  }
+
+  status(): Omit<Status, 'counters'> {
+    const { backend, controller, sessions } = this.#sources;
+    const config = this.#sources.config();
+    const { budgetBytes } = this.#sources.host().pool;
+    const pool = controller?.pool();
+    return {
+      version: version(),
+      pid: process.pid,
+      uptimeMs: Math.round(nowMs() - this.#startedMs),
+      backend: {
+        mode: backend.mode,
+        hooks: backend.enforcer?.hooks ?? [],
+        reason: backend.reason,
+        degraded: backend.degraded,
+      },
+      kernel: release(),
+      cgroup: config.cgroup,
+      socket: this.#sources.paths.socket,
+      pool: {
+        budgetBytes,
+        reserveBytes: this.#sources.host().reserveBytes,
+        usedBytes: pool?.usedBytes ?? 0,
+        roomBytes: pool?.roomBytes ?? 0,
+      },
+      sessions: sessions.size,
+      calls: this.calls(),
+    };
+  }
+
+  /** How many calls are in each state. */
+  calls(): Record<CallState, number> {
+    const { manager } = this.#sources;
+    const counts = { waiting: manager.waiting, running: 0, throttled: 0, frozen: 0, lingering: 0 };
+    for (const call of manager.calls()) counts[callStateOf(call)] += 1;
+    return counts;
+  }
+
+  /** @param uid whose; undefined: everybody's. */
+  sessions(uid: number | undefined): SessionRecord[] {
+    const { sessions, manager, controller, backend } = this.#sources;
+    const used = new Map<string, number>();
+    for (const call of manager.calls()) {
+      const usedBytes = controller?.usageBytes(call) ?? 0;
+      used.set(call.session.key, (used.get(call.session.key) ?? 0) + usedBytes);
+    }
+    return [...sessions.all()]
+      .filter((session) => uid === undefined || session.uid === uid)
+      .map((session) => ({
+        id: session.id,
+        uid: session.uid,
+        agent: session.agent,
+        cgroup: `${backend.root?.path ?? ''}/${session.name}`,
+        startedAt: new Date(session.startedAtMs).toISOString(),
+        lastActiveAt: new Date(session.lastActiveMs).toISOString(),
+        liveCalls: session.liveCalls,
+        finishedCalls: session.finishedCalls,
+        usedBytes: used.get(session.key) ?? 0,
+      }));
+  }
+
+  /** @param uid whose; undefined: everybody's. */
+  liveCalls(uid: number | undefined, sessionId: string | undefined): LiveCall[] {
+    const { manager, controller, backend } = this.#sources;
+    const { enforcer } = backend;
+    if (controller === undefined || enforcer === undefined) return [];
+    return [...manager.calls()]
+      .filter((call) => uid === undefined || call.session.uid === uid)
+      .filter((call) => sessionId === undefined || call.session.id === sessionId)
+      .map((call) => liveCall(call, enforcer, controller.usageBytes(call), nowMs()));
+  }
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Socket } from 'node:net';
+import type { Native, PeerCred } from '../kernel/native.ts';
+import type { Call } from '../toolcall/call.ts';
+import type { Answer, CallManager } from '../toolcall/manager.ts';
+import { LineReader, parseMessage, type WrapperMessage } from './protocol.ts';
+
+export interface WrapperConnectionOptions {
+  readonly socket: Socket;
+  /** The descriptor of the socket: node:net cannot pass descriptors over it. */
+  readonly fd: number;
+  readonly peer: PeerCred;
+  readonly native: Native;
+  readonly manager: CallManager;
+  /** Called for each message that is not of the protocol, and for a line that is too long. */
+  readonly onBadMessage: (reason: 'malformed' | 'too-long' | 'out-of-order') => void;
+}
+
+/** One wrapper on the socket: carries its messages to the call manager and the answers back. */
+export class WrapperConnection {
+  readonly #options: WrapperConnectionOptions;
+  readonly #reader: LineReader;
+  #call: Call | undefined;
+  #state: 'new' | 'waiting' | 'answered' | 'ended' = 'new';
+
+  constructor(options: WrapperConnectionOptions) {
+    this.#options = options;
+    this.#reader = new LineReader(
+      (line) => this.#onLine(line),
+      () => this.#bad('too-long'),
+    );
+    options.socket.on('data', (chunk) => this.#reader.push(chunk));
+    options.socket.on('close', () => this.#onClose());
+  }
+
+  #onLine(line: string): void {
+    const message = parseMessage(line);
+    if (message === undefined) return this.#bad('malformed');
+    this.#options.socket.setTimeout(0);
+    if (message.op === 'run' && this.#state === 'new') return this.#run(message);
+    if (message.op === 'adopt' && this.#state === 'new') return this.#adopt(message.call);
+    if (message.op === 'place' && this.#state === 'new') return this.#place(message.token);
+    if (message.op === 'late' && this.#call !== undefined) {
+      this.#options.manager.placeLate(this.#call);
+      return;
+    }
+    if (message.op === 'end' && this.#call !== undefined && this.#state === 'answered') {
+      return this.#end(this.#call, message);
+    }
+    this.#bad('out-of-order');
+  }
+
+  #run(message: WrapperMessage & { op: 'run' }): void {
+    const { manager, peer } = this.#options;
+    this.#state = 'waiting';
+    const answered = manager.start(peer, message, (answer) => this.#answer(answer));
+    if (!answered) this.#options.socket.write('ack\n');
+  }
+
+  /** @returns whether the wrapper is still there to take the answer. */
+  #answer(answer: Answer): boolean {
+    const { socket } = this.#options;
+    if (socket.destroyed) return false;
+    this.#state = 'answered';
+    const notes = answer.notes.map((note) => `note ${note}\n`).join('');
+    if (answer.kind === 'refuse') {
+      socket.write(`${notes}refuse ${answer.code}\n`);
+    } else if (answer.kind === 'none') {
+      socket.write(`${notes}go - none -\n`);
+    } else {
+      this.#call = answer.call;
+      const flags = answer.call.hugePages ? 'thp' : '-';
+      if (answer.kind === 'move') {
+        socket.write(`${notes}go ${answer.call.id} move ${answer.token} ${flags}\n`);
+      } else {
+        const line = `${notes}go ${answer.call.id} clone ${flags}\n`;
+        this.#options.native.sendFds(this.#options.fd, line, [answer.call.cgroup.fd]);
+      }
+    }
+    return true;
+  }
+
+  #adopt(id: string): void {
+    const { manager, peer, socket } = this.#options;
+    this.#call = manager.rejoin(peer, id);
+    this.#state = 'answered';
+    socket.write(this.#call === undefined ? 'gone\n' : `go ${id} kept -\n`);
+  }
+
+  #place(token: string): void {
+    const { manager, peer, socket } = this.#options;
+    this.#state = 'ended';
+    manager.place(peer, token).then(
+      () => socket.end('placed\n'),
+      (error: unknown) => socket.end(`failed ${error instanceof Error ? error.message : 'unknown'}\n`),
+    );
+  }
+
+  #end(call: Call, message: WrapperMessage & { op: 'end' }): void {
+    this.#state = 'ended';
+    const lines = this.#options.manager.end(call, message);
+    this.#options.socket.end(`${lines.map((line) => `note ${line}\n`).join('')}bye\n`);
+  }
+
+  #bad(reason: 'malformed' | 'too-long' | 'out-of-order'): void {
+    this.#options.onBadMessage(reason);
+    this.#options.socket.destroy();
+  }
+
+  #onClose(): void {
+    if (this.#call !== undefined && this.#state !== 'ended') this.#options.manager.wrapperGone(this.#call);
+    this.#call = undefined;
+  }
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { pathsOf } from './config/paths.ts';
+import type { Config } from './config/schema.ts';
+import { createApi } from './control/api.ts';
+import { EventLog } from './control/events.ts';
+import { createMetrics } from './control/metrics.ts';
+import { isOperator } from './control/operators.ts';
+import { ControlServer } from './control/server.ts';
+import { StatusView } from './control/status.ts';
+import { openBackend } from './kernel/backend.ts';
+import { pinDirOf } from './kernel/bpf-enforcer.ts';
+import { hostChecks } from './kernel/doctor.ts';
+import type { EnforcerEvents } from './kernel/enforcer.ts';
+import { Freezer } from './kernel/freezer.ts';
+import { Guard } from './kernel/guard.ts';
+import { hostMemory, hostPressure } from './kernel/host.ts';
+import { native as loadNative } from './kernel/native.ts';
+import type { Log } from './log.ts';
+import { hostSettings } from './policy/host.ts';
+import { resolveIntent } from './policy/limits.ts';
+import { linesFor } from './policy/lines.ts';
+import { SessionRegistry } from './session/registry.ts';
+import { openStore } from './store/store.ts';
+import { adopt } from './toolcall/adoption.ts';
+import type { Call } from './toolcall/call.ts';
+import { Controller } from './toolcall/controller.ts';
+import { CallManager } from './toolcall/manager.ts';
+
+/**
+ * How often the main loop shows that it runs. BPF stops nothing, and the guard thaws everything, when
+ * the last beat is 2 s old: several beats may be late before that.
+ */
+const BEAT_MS = 250;
+
+/** A guard that ends is started again, but not in a loop that eats a CPU. */
+const GUARD_RESTART_MS = 1000;
+
+export interface Daemon {
+  /** Puts a new configuration in force for calls to come; the socket and the cgroup root stay. */
+  reload(config: Config): void;
+  /** A new configuration was refused: the old one stays in force. */
+  reloadFailed(): void;
+  /** Stops: calls are thawed, relaxed and left for the next daemon. */
+  close(): Promise<void>;
+}
+
+/**
+ * agentrmd without its command line: opens everything, adopts what an earlier daemon left, listens.
+ * @param logLinesDropped how many lines the log has lost so far.
+ * @throws AgentrmError if the addon is missing or the socket cannot be had. A host that cannot enforce
+ *   is no error: its commands run unmanaged.
+ */
+export async function startDaemon(initial: Config, log: Log, logLinesDropped: () => number): Promise<Daemon> {
+  let config = initial;
+  const native = loadNative();
+  const settings = () => hostSettings(config, { memTotalBytes: hostMemory().totalBytes });
+  let host = settings();
+  const paths = pathsOf(config, process.env, process.getuid?.() ?? 0);
+  const runtimeDir = dirname(paths.socket);
+  mkdirSync(runtimeDir, { recursive: true, mode: 0o755 });
+
+  const events = new EventLog();
+  const emit = (
+    kind: string,
+    about: { uid?: number; session?: string; call?: string },
+    detail: object = {},
+  ) => {
+    const { uid, ...subject } = about;
+    metrics.event(kind, detail);
+    events.emit(kind, uid, { ...subject, ...detail });
+  };
+  const emitCall = (kind: string, call: Call, detail: object = {}) =>
+    emit(kind, { uid: call.session.uid, session: call.session.id, call: call.id }, detail);
+
+  const store = openStore({
+    path: paths.database,
+    keepCalls: config.store.keepCalls,
+    log: log.child({ component: 'store' }),
+  });
+  const sessions = new SessionRegistry(native, (session) => manager.sessionEnded(session));
+  // The back end reports to the manager, which is made of the back end: hence the forwarding.
+  const forward: EnforcerEvents = {
+    stop: (event) => manager.stop(event),
+    oom: (event) => manager.oom(event),
+    emptied: (cgroupId) => manager.emptied(cgroupId),
+  };
+  const backend = openBackend({
+    native,
+    cgroupPath: config.cgroup,
+    pinDir: config.pinDir,
+    mode: config.enforcement.mode,
+    events: forward,
+  });
+  const { root, enforcer } = backend;
+  const controller =
+    enforcer &&
+    new Controller({
+      enforcer,
+      freezer: new Freezer(native, enforcer),
+      config: () => config,
+      poolSettings: () => host.pool,
+      hostMemory,
+      log: log.child({ component: 'controller' }),
+      emit: emitCall,
+    });
+  const manager = new CallManager({
+    native,
+    root,
+    enforcer,
+    controller,
+    sessions,
+    config: () => config,
+    host: () => host,
+    log: log.child({ component: 'calls' }),
+    emit,
+    onUnmanaged: (reason) => metrics.unmanaged(reason),
+    onAdmitted: (waitMs) => metrics.admitted(waitMs),
+    onFinished: (record) => {
+      store.add(record);
+      metrics.finished(record);
+    },
+  });
+  const view = new StatusView({
+    backend,
+    controller,
+    manager,
+    sessions,
+    paths,
+    config: () => config,
+    host: () => host,
+  });
+  const metrics = createMetrics({
+    status: () => view.status(),
+    enforcer: () => enforcer?.counters(),
+    store: () => store.counters(),
+    eventsLost: () => events.dropped,
+    logLinesDropped: logLinesDropped,
+    pressure: hostPressure,
+  });
+
+  const api = createApi({
+    status: () => ({ ...view.status(), counters: metrics.counters() }),
+    sessions: (uid) => view.sessions(uid),
+    liveCalls: (uid, session) => view.liveCalls(uid, session),
+    finishedCalls: (query) => store.lines(query),
+    events,
+    doctor: async () => ({ checks: await hostChecks({ cgroupRoot: config.cgroup }) }),
+    metrics: () => metrics.text(),
+    notReady: () => (backend.mode === 'none' ? (backend.reason ?? 'no enforcement') : undefined),
+    isOperator,
+  });
+  const server = new ControlServer({
+    path: paths.socket,
+    native,
+    manager,
+    http: api,
+    connectionsPerUid: config.connections.perUid,
+    silentMs: config.connections.handshakeMs,
+    onRefused: (reason) => metrics.refused(reason),
+  });
+  await server.listen();
+
+  const heartbeatPath = `${runtimeDir}/heartbeat`;
+  const heartbeat = native.openHeartbeat(heartbeatPath);
+  const beat = () => {
+    heartbeat.beat();
+    enforcer?.beat();
+  };
+  beat();
+  const beatTimer = setInterval(beat, BEAT_MS);
+  writeFailClosed(runtimeDir, config);
+
+  let guard: Guard | undefined;
+  let guardTimer: NodeJS.Timeout | undefined;
+  const startGuard = () => {
+    if (root === undefined) return;
+    guard = Guard.start({
+      rootPath: root.path,
+      heartbeatPath,
+      pinDir: pinDirOf(config.pinDir, native, root),
+      onExit: (reason) => {
+        log.error({ reason }, 'guard ended');
+        emit('degraded', {}, { error: `the guard ended: ${reason}` });
+        guardTimer = setTimeout(startGuard, GUARD_RESTART_MS);
+      },
+    });
+    if (guard === undefined) log.warn('no agentrm-guard: what is frozen stays frozen if the daemon dies');
+  };
+  startGuard();
+
+  if (root !== undefined) {
+    const usual = (uid: number) => {
+      const { limits } = resolveIntent({
+        classes: config.classes,
+        defaults: host.defaults,
+        ceiling: host.ceilingFor(uid),
+      });
+      const lines = linesFor({
+        highBytes: limits.memoryHighBytes,
+        declaredMaxBytes: limits.memoryMaxBytes,
+        freezeLinePercent: config.enforcement.freezeLinePercent,
+      });
+      return { limits, lines };
+    };
+    const adopted = adopt({ root, sessions, manager, usual, log });
+    if (adopted.calls > 0 || adopted.removed > 0)
+      log.info({ ...adopted }, 'adopted what an earlier daemon left');
+  }
+  for (const reason of backend.degraded) emit('degraded', {}, { error: reason });
+  log.info(
+    { mode: backend.mode, hooks: enforcer?.hooks, reason: backend.reason, socket: paths.socket },
+    'ready',
+  );
+  native.notify(`READY=1\nSTATUS=${backend.mode} enforcement`);
+
+  return {
+    reload(next) {
+      config = next;
+      host = settings();
+      writeFailClosed(runtimeDir, config);
+      metrics.reloaded(true);
+      emit('reload', {});
+    },
+    reloadFailed() {
+      metrics.reloaded(false);
+    },
+    async close() {
+      native.notify('STOPPING=1');
+      await server.close();
+      api.close();
+      clearInterval(beatTimer);
+      clearTimeout(guardTimer);
+      const idle = controller === undefined || controller.size === 0;
+      manager.close();
+      controller?.close();
+      sessions.close();
+      await guard?.stop();
+      // With calls alive the kernel side stays for the next daemon; without a heartbeat it only counts.
+      enforcer?.close(idle);
+      root?.cgroup.close();
+      heartbeat.close();
+      await store.close();
+    },
+  };
+}
+
+/** The wrapper looks for this file when no daemon answers: then nobody else could tell it. */
+function writeFailClosed(runtimeDir: string, config: Config): void {
+  const path = `${runtimeDir}/fail-closed`;
+  if (config.wrapper.failClosed) writeFileSync(path, '');
+  else rmSync(path, { force: true });
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+import { closeSync } from 'node:fs';
+import { errnoOf } from '../errors.ts';
+import { files } from './files.ts';
+import { type Pressure, parseFlatKeyed, parsePressure } from './host.ts';
+import type { Native } from './native.ts';
+
+/** What memory.events.local counts for one cgroup without its descendants. */
+export interface MemoryEvents {
+  readonly high: number;
+  readonly max: number;
+  readonly oom: number;
+  readonly oomKill: number;
+}
+
+export interface CpuUsage {
+  readonly userMs: number;
+  readonly systemMs: number;
+}
+
+/**
+ * One cgroup: an open directory and its inode, which is also the id that BPF knows it by. A path
+ * could be another cgroup a moment later; this cannot. Every method throws the kernel's error with
+ * path, value and errno.
+ */
+export class Cgroup {
+  readonly fd: number;
+  readonly id: number;
+  readonly name: string;
+  readonly #native: Native;
+  #open = true;
+
+  private constructor(native: Native, name: string, fd: number, id: number) {
+    this.#native = native;
+    this.name = name;
+    this.fd = fd;
+    this.id = id;
+  }
+
+  static open(native: Native, path: string): Cgroup {
+    const fd = native.openDir(path);
+    return new Cgroup(native, path, fd, native.inode(fd));
+  }
+
+  child(name: string): Cgroup {
+    const fd = this.#native.openDirAt(this.fd, name);
+    return new Cgroup(this.#native, name, fd, this.#native.inode(fd));
+  }
+
+  makeChild(name: string): Cgroup {
+    const { fd, id } = this.#native.mkdirAt(this.fd, name);
+    return new Cgroup(this.#native, name, fd, id);
+  }
+
+  openOrMakeChild(name: string): Cgroup {
+    try {
+      return this.makeChild(name);
+    } catch (error) {
+      if (errnoOf(error) !== 'EEXIST') throw error;
+      return this.child(name);
+    }
+  }
+
+  removeChild(name: string): void {
+    this.#native.rmdirAt(this.fd, name);
+  }
+
+  read(file: string): string {
+    return this.#native.readAt(this.fd, file);
+  }
+
+  write(file: string, value: string): void {
+    this.#native.writeAt(this.fd, file, value);
+  }
+
+  /** For memory.high and memory.max: lowering them makes the kernel reclaim in the writer. */
+  writeOffThread(file: string, value: string): Promise<void> {
+    return this.#native.writeAtAsync(this.fd, file, value);
+  }
+
+  getState(name: string): string | null {
+    return this.#native.getXattr(this.fd, name);
+  }
+
+  setState(name: string, value: string): void {
+    this.#native.setXattr(this.fd, name, value);
+  }
+
+  /** A number file; `max` is Infinity. */
+  readNumber(file: string): number {
+    const text = this.read(file).trim();
+    return text === 'max' ? Number.POSITIVE_INFINITY : Number(text);
+  }
+
+  populated(): boolean {
+    return parseFlatKeyed(this.read(files.events)).get('populated') === 1;
+  }
+
+  /** Pids in this cgroup itself, not below it. */
+  procs(): number[] {
+    return this.read(files.procs).split('\n').filter(Boolean).map(Number);
+  }
+
+  memoryEvents(): MemoryEvents {
+    const values = parseFlatKeyed(this.read(files.memoryEventsLocal));
+    return {
+      high: values.get('high') ?? 0,
+      max: values.get('max') ?? 0,
+      oom: values.get('oom') ?? 0,
+      oomKill: values.get('oom_kill') ?? 0,
+    };
+  }
+
+  memoryPressure(): Pressure {
+    return parsePressure(this.read(files.memoryPressure));
+  }
+
+  cpuUsage(): CpuUsage {
+    const values = parseFlatKeyed(this.read(files.cpuStat));
+    return {
+      userMs: Math.round((values.get('user_usec') ?? 0) / 1000),
+      systemMs: Math.round((values.get('system_usec') ?? 0) / 1000),
+    };
+  }
+
+  /** Idempotent. */
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    closeSync(this.fd);
+  }
+}

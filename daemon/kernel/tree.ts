@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readdirSync, readFileSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
+import { AgentrmError, errnoOf, messageOf } from '../errors.ts';
+import { Cgroup } from './cgroup.ts';
+import { files } from './files.ts';
+import type { Native } from './native.ts';
+
+/** The controllers that calls are limited with. Only memory is indispensable. */
+const WANTED = ['memory', 'pids', 'cpu', 'io'] as const;
+
+export interface CgroupRoot {
+  readonly path: string;
+  readonly cgroup: Cgroup;
+  /** As it stands in the `0::` line of /proc/PID/cgroup, without a slash at the end. */
+  readonly procPath: string;
+  /** Depth below the root of the hierarchy: /sys/fs/cgroup/agentrm is 1. */
+  readonly level: number;
+  readonly controllers: ReadonlySet<string>;
+  /** What could not be enabled, a sentence each. */
+  readonly degraded: readonly string[];
+}
+
+/** Where cgroup v2 is mounted, found by the longest mount point that is a prefix of the path. */
+export function cgroupMountOf(path: string, procRoot = '/proc'): string | undefined {
+  let best: string | undefined;
+  for (const line of readFileSync(`${procRoot}/self/mountinfo`, 'utf8').split('\n')) {
+    const [before, after] = line.split(' - ');
+    if (after === undefined || !after.startsWith('cgroup2 ')) continue;
+    const mount = before?.split(' ')[4];
+    if (mount === undefined) continue;
+    if (path === mount || path.startsWith(`${mount}/`)) {
+      if (best === undefined || mount.length > best.length) best = mount;
+    }
+  }
+  return best;
+}
+
+/**
+ * Makes the root of the daemon's tree if it is not there and turns the controllers on, in its
+ * parent and in itself. Processes must live in neither (no-internal-process rule, cgroup-v2.rst).
+ * @throws AgentrmError AGENTRM_ERR_CGROUP if the path is not on cgroup v2 or memory is not to be had.
+ */
+export function openRoot(native: Native, path: string, procRoot = '/proc'): CgroupRoot {
+  const mount = cgroupMountOf(path, procRoot);
+  if (mount === undefined || path === mount) {
+    throw new AgentrmError('AGENTRM_ERR_CGROUP', `${path}: not a directory below a cgroup v2 mount`);
+  }
+  const degraded: string[] = [];
+  let parent: Cgroup | undefined;
+  let root: Cgroup | undefined;
+  try {
+    parent = Cgroup.open(native, dirname(path));
+    const offered = new Set(parent.read(files.controllers).trim().split(/\s+/));
+    for (const controller of WANTED) {
+      if (!offered.has(controller))
+        degraded.push(`${dirname(path)} does not offer the ${controller} controller`);
+      else enable(parent, controller, dirname(path), degraded);
+    }
+    root = parent.openOrMakeChild(basename(path));
+    const controllers = new Set(root.read(files.controllers).trim().split(/\s+/).filter(Boolean));
+    if (!controllers.has('memory')) {
+      throw new AgentrmError('AGENTRM_ERR_CGROUP', `${path}: no memory controller: ${degraded.join('; ')}`);
+    }
+    enableAll(root, controllers, path, degraded);
+    return {
+      path,
+      cgroup: root,
+      procPath: path.slice(mount.length),
+      level: path.slice(mount.length).split('/').length - 1,
+      controllers,
+      degraded,
+    };
+  } catch (error) {
+    root?.close();
+    if (error instanceof AgentrmError) throw error;
+    throw new AgentrmError('AGENTRM_ERR_CGROUP', `${path}: ${messageOf(error)}`, error);
+  } finally {
+    parent?.close();
+  }
+}
+
+/** Turns the wanted controllers on for the children of a cgroup; what fails is added to `degraded`. */
+export function enableAll(
+  cgroup: Cgroup,
+  controllers: ReadonlySet<string>,
+  path: string,
+  degraded: string[] = [],
+): void {
+  const wanted = WANTED.filter((controller) => controllers.has(controller));
+  try {
+    cgroup.write(files.subtreeControl, wanted.map((controller) => `+${controller}`).join(' '));
+  } catch {
+    // All in one write fails as a whole; one by one keeps those that can be had.
+    for (const controller of wanted) enable(cgroup, controller, path, degraded);
+  }
+}
+
+/** The names of the child cgroups of a directory. */
+export function childNames(path: string): string[] {
+  return readdirSync(path, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map((entry) => entry.name);
+}
+
+function enable(cgroup: Cgroup, controller: string, path: string, degraded: string[]): void {
+  try {
+    cgroup.write(files.subtreeControl, `+${controller}`);
+  } catch (error) {
+    degraded.push(`${path}/${files.subtreeControl}: +${controller}: ${errnoOf(error) ?? messageOf(error)}`);
+  }
+}

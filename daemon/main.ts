@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+import { Command, CommanderError } from 'commander';
+import { type Flags, type Loaded, loadConfig } from './config/load.ts';
+import { formatProblem } from './config/source.ts';
+import { startDaemon } from './daemon.ts';
+import { messageOf } from './errors.ts';
+import { native } from './kernel/native.ts';
+import { createLogger, flushLog } from './log.ts';
+import { version } from './version.ts';
+
+/** As the command line tool: 1 failed, 2 usage or configuration. */
+const FAILED = 1;
+const USAGE = 2;
+
+/**
+ * After this a stop is no longer waited for: systemd's own patience is 90 s, but an agent host that
+ * shuts down should not hang on us.
+ */
+const STOP_DEADLINE_MS = 5000;
+
+interface Options {
+  readonly config?: string;
+  readonly socket?: string;
+  readonly cgroup?: string;
+  readonly logLevel?: string;
+}
+
+const program = new Command('agentrmd')
+  .description('puts every tool call of every agent on this host into a cgroup with limits of its own')
+  .version(version())
+  .option('--config <file>', 'this configuration file instead of those in /etc/agentrm')
+  .option('--socket <path>', 'the control socket')
+  .option('--cgroup <path>', 'the cgroup below which calls get theirs')
+  .option('--log-level <level>', 'trace, debug, info, warn, error or fatal')
+  .exitOverride();
+
+try {
+  program.parse();
+} catch (error) {
+  process.exit(error instanceof CommanderError && error.exitCode === 0 ? 0 : USAGE);
+}
+
+const options = program.opts<Options>();
+const flags: Flags = {
+  socket: options.socket,
+  cgroup: options.cgroup,
+  logLevel: options.logLevel,
+};
+const load = (): Loaded => loadConfig({ file: options.config, flags });
+
+const loaded = load();
+if (!loaded.ok) {
+  for (const problem of loaded.problems) process.stderr.write(`agentrmd: ${formatProblem(problem)}\n`);
+  process.exit(USAGE);
+}
+
+let logLinesDropped = 0;
+const log = createLogger({
+  level: loaded.config.log.level,
+  onDrop: () => {
+    logLinesDropped += 1;
+  },
+});
+
+try {
+  const daemon = await startDaemon(loaded.config, log, () => logLinesDropped);
+
+  process.on('SIGHUP', () => {
+    const again = load();
+    native().notify('RELOADING=1');
+    if (again.ok) {
+      daemon.reload(again.config);
+      log.info('configuration reloaded');
+    } else {
+      daemon.reloadFailed();
+      for (const problem of again.problems)
+        log.error({ problem: formatProblem(problem) }, 'configuration kept');
+    }
+    native().notify('READY=1');
+  });
+
+  let stopping = false;
+  const stop = (signal: NodeJS.Signals): void => {
+    if (stopping) return;
+    stopping = true;
+    log.info({ signal }, 'stopping');
+    setTimeout(() => exit(FAILED), STOP_DEADLINE_MS).unref();
+    daemon.close().then(
+      () => exit(0),
+      (error: unknown) => {
+        log.error({ err: error }, 'stop failed');
+        exit(FAILED);
+      },
+    );
+  };
+  process.on('SIGTERM', stop);
+  process.on('SIGINT', stop);
+} catch (error) {
+  process.stderr.write(`agentrmd: ${messageOf(error)}\n`);
+  exit(FAILED);
+}
+
+function exit(code: number): never {
+  flushLog(log);
+  process.exit(code);
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+import { nowMs } from '../clock.ts';
+import type { Decision } from '../control/types.ts';
+import type { Cgroup } from '../kernel/cgroup.ts';
+import type { ProcessId } from '../kernel/proc.ts';
+import type { KillCode } from '../policy/decide.ts';
+import type { Limits } from '../policy/limits.ts';
+import type { Lines } from '../policy/lines.ts';
+import type { Session } from '../session/registry.ts';
+import type { SessionCgroup } from './session-cgroup.ts';
+
+/**
+ * Decisions that are kept of one call. A call that is lent to in steps makes a few dozen; one that
+ * is frozen and thawed for hours must not grow the daemon.
+ */
+const MAX_DECISIONS = 128;
+
+export interface CallInit {
+  readonly session: Session;
+  readonly sessionCgroup: SessionCgroup;
+  readonly cgroup: Cgroup;
+  /** Of the cgroup, as in the `0::` line of /proc/PID/cgroup. */
+  readonly procPath: string;
+  readonly limits: Limits;
+  readonly lines: Lines;
+  readonly ceilingBytes: number;
+  /** As much of the command as may be kept. */
+  readonly command: string;
+  readonly agent: string | null;
+  readonly hugePages: boolean;
+  readonly wrapper: ProcessId;
+  readonly admissionWaitMs: number;
+  readonly startedAtMs?: number;
+}
+
+/** One Bash command of an agent with all its descendants: its cgroup, its limits, what was decided. */
+export class Call {
+  readonly session: Session;
+  readonly sessionCgroup: SessionCgroup;
+  readonly cgroup: Cgroup;
+  readonly procPath: string;
+  readonly limits: Limits;
+  readonly ceilingBytes: number;
+  readonly command: string;
+  readonly agent: string | null;
+  readonly hugePages: boolean;
+  readonly wrapper: ProcessId;
+  readonly admissionWaitMs: number;
+  /** Milliseconds of nowMs(), after admission. */
+  readonly startedAtMs: number;
+  readonly decisions: Decision[] = [];
+  /** Of the wrapper, nearest first; read after the answer has gone out. */
+  ancestors: readonly ProcessId[] = [];
+  /** What the kernel enforces now; moves when memory is lent and given back. */
+  lines: Lines;
+  /** Counted up at each thaw, so that the next stop is news again. */
+  cycle = 1;
+  phase: 'live' | 'lingering' | 'gone' = 'live';
+  frozenSinceMs: number | undefined;
+  throttledSinceMs: number | undefined;
+  lastPressedMs = 0;
+  /** User time of its tasks at the last sample, while it is throttled. */
+  cpuSample: { readonly userMs: number; readonly atMs: number } | undefined;
+  killCode: KillCode | undefined;
+  /** memory.high is being lowered in the thread pool; nothing else may move the lines meanwhile. */
+  givingBack = false;
+  #frozenMs = 0;
+
+  constructor(init: CallInit) {
+    this.session = init.session;
+    this.sessionCgroup = init.sessionCgroup;
+    this.cgroup = init.cgroup;
+    this.procPath = init.procPath;
+    this.limits = init.limits;
+    this.lines = init.lines;
+    this.ceilingBytes = init.ceilingBytes;
+    this.command = init.command;
+    this.agent = init.agent;
+    this.hugePages = init.hugePages;
+    this.wrapper = init.wrapper;
+    this.admissionWaitMs = init.admissionWaitMs;
+    this.startedAtMs = init.startedAtMs ?? nowMs();
+  }
+
+  /** The name of its cgroup. */
+  get id(): string {
+    return this.cgroup.name;
+  }
+
+  /** Time frozen so far, the freeze that is under way included. */
+  frozenMs(nowMs: number): number {
+    return this.#frozenMs + (this.frozenSinceMs === undefined ? 0 : nowMs - this.frozenSinceMs);
+  }
+
+  /** Ends the freeze that is under way. */
+  countFreeze(nowMs: number): void {
+    this.#frozenMs = this.frozenMs(nowMs);
+    this.frozenSinceMs = undefined;
+  }
+
+  /** Puts back what was counted before a restart of the daemon. */
+  restoreFrozenMs(frozenMs: number): void {
+    this.#frozenMs = frozenMs;
+  }
+
+  record(decision: Omit<Decision, 'atMs'>, nowMs: number): void {
+    // The first ones tell how it began and the last ones how it ended; the middle repeats itself.
+    if (this.decisions.length >= MAX_DECISIONS) this.decisions.splice(MAX_DECISIONS / 2, 1);
+    this.decisions.push({ atMs: Math.max(0, Math.round(nowMs - this.startedAtMs)), ...decision });
+  }
+}

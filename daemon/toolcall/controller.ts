@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: Apache-2.0
+import { nowMs } from '../clock.ts';
+import type { Config } from '../config/schema.ts';
+import { errnoOf, messageOf } from '../errors.ts';
+import type { Enforcer, StopEvent } from '../kernel/enforcer.ts';
+import { files } from '../kernel/files.ts';
+import type { Freezer } from '../kernel/freezer.ts';
+import type { HostMemory } from '../kernel/host.ts';
+import type { Log } from '../log.ts';
+import {
+  decideFrozen,
+  decideGiveBack,
+  decideThrottled,
+  decideTimeout,
+  type HeldCall,
+  type KillCode,
+} from '../policy/decide.ts';
+import type { Lines } from '../policy/lines.ts';
+import { type Pool, type PoolSettings, poolState } from '../policy/pool.ts';
+import type { Call } from './call.ts';
+import { cgroupNumber } from './limit-files.ts';
+import { saveCall } from './saved-state.ts';
+
+/**
+ * How often calls are looked at for what no event tells: pool room for a frozen call, a call that is
+ * throttled without reaching its line, lent memory that is no longer used, timeouts. Bursts last 1 to
+ * 3 s, and a look costs no system call for a call below memory.high.
+ */
+const TICK_MS = 100;
+
+/**
+ * After a thaw a program may still stop itself, because it saw its child stopped (su, runuser, nsenter
+ * do). It does so as soon as it runs, so a few ticks of looking are enough.
+ */
+const AFTERCARE_MS = 2000;
+
+/** Over this long the CPU use of a throttled call is averaged; cpu.stat is flushed every 2 s at worst. */
+const CPU_SAMPLE_MS = 2000;
+
+export interface ControllerDeps {
+  readonly enforcer: Enforcer;
+  readonly freezer: Freezer;
+  readonly config: () => Config;
+  readonly poolSettings: () => PoolSettings;
+  readonly hostMemory: () => HostMemory;
+  readonly log: Log;
+  readonly emit: (kind: string, call: Call, detail?: object) => void;
+}
+
+/** Holds live calls to their limits: carries out what the policy decides about them. */
+export class Controller {
+  readonly #deps: ControllerDeps;
+  readonly #calls = new Map<number, Call>();
+  readonly #aftercare = new Map<Call, number>();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(deps: ControllerDeps) {
+    this.#deps = deps;
+  }
+
+  /** Begins to enforce a call's lines. */
+  add(call: Call): void {
+    this.#calls.set(call.cgroup.id, call);
+    this.#enforce(call);
+    this.#timer ??= setInterval(() => this.#tick(), TICK_MS).unref();
+  }
+
+  /** Stops looking after a call; its cgroup may be removed afterwards. */
+  remove(call: Call): void {
+    this.#calls.delete(call.cgroup.id);
+    this.#aftercare.delete(call);
+    this.#deps.enforcer.forget(call.cgroup);
+    if (this.#calls.size > 0) return;
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  find(cgroupId: number): Call | undefined {
+    return this.#calls.get(cgroupId);
+  }
+
+  all(): IterableIterator<Call> {
+    return this.#calls.values();
+  }
+
+  get size(): number {
+    return this.#calls.size;
+  }
+
+  /** What the pool has, from one look at the host and at every call. */
+  pool(): Pool {
+    const calls = [...this.#calls.values()].map((call) => ({
+      usageBytes: this.usageBytes(call),
+      highBytes: call.lines.memoryHighBytes,
+      declaredHighBytes: call.limits.memoryHighBytes,
+    }));
+    return poolState(
+      { memAvailableBytes: this.#deps.hostMemory().availableBytes },
+      calls,
+      this.#deps.poolSettings(),
+    );
+  }
+
+  usageBytes(call: Call): number {
+    try {
+      return this.#deps.enforcer.usageBytes(call.cgroup);
+    } catch (error) {
+      // Removed under us: it holds nothing any more.
+      if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENODEV') return 0;
+      throw error;
+    }
+  }
+
+  /** The kernel says that a call is over its line, or that its throttle budget is used up. */
+  onStop(event: StopEvent): void {
+    const call = this.#calls.get(event.cgroupId);
+    if (call === undefined || call.frozenSinceMs !== undefined || call.killCode !== undefined) return;
+    this.#guarded(call, () => {
+      const reason = STOP_REASONS[event.reason];
+      this.#freeze(call, reason, event.usageBytes);
+      this.#deps.emit('stop', call, {
+        reason: event.reason,
+        pid: event.pid,
+        comm: event.comm,
+        usageBytes: event.usageBytes,
+        signalled: event.signalled,
+      });
+      this.#decide(call);
+    });
+  }
+
+  /** A call that an earlier daemon left frozen: decide about it anew. */
+  onFound(call: Call, frozen: boolean): void {
+    if (!frozen) return;
+    this.#guarded(call, () => {
+      this.#freeze(call, 'found frozen', this.usageBytes(call));
+      this.#decide(call);
+    });
+  }
+
+  /** Ends all of a call's processes, frozen or not. */
+  kill(call: Call, code: KillCode, reason: string): void {
+    if (call.killCode !== undefined) return;
+    call.killCode = code;
+    this.#guarded(call, () => {
+      const usageBytes = this.usageBytes(call);
+      call.cgroup.write(files.kill, '1');
+      call.record({ action: 'kill', reason, usageBytes }, nowMs());
+      this.#deps.emit('kill', call, { code, reason, usageBytes });
+      this.#deps.log.warn({ call: call.id, code, reason, usageBytes }, 'call killed');
+      saveCall(call, nowMs());
+    });
+  }
+
+  /** Lets a call go on without the throttle: a daemon that is gone could not decide about it. */
+  release(call: Call): void {
+    this.#guarded(call, () => {
+      call.cgroup.write(files.memoryHigh, 'max');
+      if (call.frozenSinceMs !== undefined) this.#thaw(call, 'daemon stops');
+    });
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #tick(): void {
+    const now = nowMs();
+    let pool: Pool | undefined;
+    for (const call of this.#calls.values()) {
+      if (call.killCode !== undefined) continue;
+      this.#guarded(call, () => {
+        if (this.#timedOut(call, now)) return;
+        if (call.frozenSinceMs !== undefined) {
+          pool = undefined;
+          this.#decide(call);
+          return;
+        }
+        const usageBytes = this.usageBytes(call);
+        // memory.high is overrun by a page or two before it throttles, hence no exact comparison.
+        if (usageBytes >= call.lines.memoryHighBytes * 0.99) {
+          call.lastPressedMs = now;
+          pool ??= this.pool();
+          this.#decideThrottled(call, usageBytes, pool, now);
+        } else {
+          call.throttledSinceMs = undefined;
+          if (call.lines.memoryHighBytes > call.limits.memoryHighBytes && !call.givingBack) {
+            pool ??= this.pool();
+            this.#giveBack(call, usageBytes, pool, now);
+          }
+        }
+      });
+    }
+    for (const [call, untilMs] of this.#aftercare) {
+      if (call.frozenSinceMs === undefined) {
+        this.#guarded(call, () => this.#deps.freezer.continueStopped(call.cgroup, call.procPath));
+      }
+      if (now > untilMs) {
+        this.#aftercare.delete(call);
+        this.#guarded(call, () => this.#deps.enforcer.clearStoppedTasks(call.cgroup));
+      }
+    }
+  }
+
+  #freeze(call: Call, reason: string, usageBytes: number): void {
+    this.#deps.freezer.freeze(call.cgroup, call.procPath);
+    const now = nowMs();
+    call.frozenSinceMs = now;
+    call.lastPressedMs = now;
+    call.record({ action: 'freeze', reason, usageBytes }, now);
+    this.#deps.emit('freeze', call, { reason, usageBytes });
+  }
+
+  #thaw(call: Call, reason: string): void {
+    this.#deps.freezer.thaw(call.cgroup, call.procPath);
+    const now = nowMs();
+    call.countFreeze(now);
+    call.throttledSinceMs = undefined;
+    this.#aftercare.set(call, now + AFTERCARE_MS);
+    this.#deps.emit('thaw', call, { reason });
+  }
+
+  #decide(call: Call): void {
+    const now = nowMs();
+    const decision = decideFrozen(
+      { ...this.#held(call, this.usageBytes(call)), frozenSinceMs: call.frozenSinceMs ?? now },
+      this.pool(),
+      now,
+      this.#deps.config(),
+    );
+    if (decision.action === 'lend') {
+      this.#lend(call, decision.lines, decision.reason);
+    } else if (decision.action === 'kill') {
+      this.kill(call, decision.code, decision.reason);
+    } else if (decision.action === 'wait' && call.decisions.at(-1)?.action !== 'wait') {
+      call.record({ action: 'wait', reason: decision.reason }, now);
+      this.#deps.emit('wait', call, { reason: decision.reason });
+      saveCall(call, nowMs());
+    }
+  }
+
+  /** In this order nothing can run into an old limit: max, freeze line, high, then thaw. */
+  #lend(call: Call, lines: Lines, reason: string): void {
+    const usageBytes = this.usageBytes(call);
+    if (lines.memoryMaxBytes !== call.lines.memoryMaxBytes) {
+      call.cgroup.write(files.memoryMax, cgroupNumber(lines.memoryMaxBytes));
+    }
+    call.lines = lines;
+    call.cycle += 1;
+    this.#enforce(call);
+    call.cgroup.write(files.memoryHigh, cgroupNumber(lines.memoryHighBytes));
+    if (call.frozenSinceMs !== undefined) this.#thaw(call, 'lent');
+    call.record({ action: 'lend', reason, usageBytes, highBytes: lines.memoryHighBytes }, nowMs());
+    this.#deps.emit('lend', call, { reason, usageBytes, highBytes: lines.memoryHighBytes });
+    saveCall(call, nowMs());
+  }
+
+  #decideThrottled(call: Call, usageBytes: number, pool: Pool, now: number): void {
+    call.throttledSinceMs ??= now;
+    const { userMs } = call.cgroup.cpuUsage();
+    const before = call.cpuSample ?? { userMs: 0, atMs: call.startedAtMs };
+    if (now - before.atMs >= CPU_SAMPLE_MS || call.cpuSample === undefined)
+      call.cpuSample = { userMs, atMs: now };
+    const decision = decideThrottled(
+      {
+        ...this.#held(call, usageBytes),
+        throttledSinceMs: call.throttledSinceMs,
+        pressureFullPercent: call.cgroup.memoryPressure().fullAvg10,
+        userCpuPercent: (100 * (userMs - before.userMs)) / Math.max(1, now - before.atMs),
+      },
+      pool,
+      now,
+      this.#deps.config(),
+    );
+    if (decision.action === 'lend') this.#lend(call, decision.lines, decision.reason);
+    else if (decision.action === 'kill') this.kill(call, decision.code, decision.reason);
+  }
+
+  /** Lowering goes the other way: high first, in the thread pool because the writer reclaims, max last. */
+  #giveBack(call: Call, usageBytes: number, pool: Pool, now: number): void {
+    const lines = decideGiveBack(
+      {
+        ...this.#held(call, usageBytes),
+        declaredHighBytes: call.limits.memoryHighBytes,
+        lastPressedMs: call.lastPressedMs,
+      },
+      pool,
+      now,
+      this.#deps.config(),
+    );
+    if (lines === null) return;
+    call.givingBack = true;
+    const before = call.lines;
+    call.cgroup
+      .writeOffThread(files.memoryHigh, cgroupNumber(lines.memoryHighBytes))
+      .then(async () => {
+        // Meanwhile the call may have ended, or have been frozen and lent to.
+        if (call.lines !== before || call.frozenSinceMs !== undefined || !this.#calls.has(call.cgroup.id))
+          return;
+        call.lines = { ...before, memoryHighBytes: lines.memoryHighBytes };
+        if (this.usageBytes(call) > lines.freezeLineBytes) return;
+        call.lines = { ...call.lines, freezeLineBytes: lines.freezeLineBytes };
+        this.#enforce(call);
+        if (lines.memoryMaxBytes < before.memoryMaxBytes) {
+          await call.cgroup.writeOffThread(files.memoryMax, cgroupNumber(lines.memoryMaxBytes));
+          call.lines = { ...call.lines, memoryMaxBytes: lines.memoryMaxBytes };
+        }
+        call.record(
+          { action: 'give-back', reason: 'burst over', usageBytes, highBytes: lines.memoryHighBytes },
+          now,
+        );
+        this.#deps.emit('give-back', call, { usageBytes, highBytes: lines.memoryHighBytes });
+        saveCall(call, nowMs());
+      })
+      .catch((error: unknown) => this.#report(call, error))
+      .finally(() => {
+        call.givingBack = false;
+      });
+  }
+
+  #timedOut(call: Call, now: number): boolean {
+    const { timeoutMs } = call.limits;
+    if (timeoutMs === null) return false;
+    const { due } = decideTimeout(
+      { startedAtMs: call.startedAtMs, timeoutMs, frozenMs: call.frozenMs(now) },
+      now,
+    );
+    if (due) this.kill(call, 'timeout', `ran longer than its timeout of ${timeoutMs} ms`);
+    return due;
+  }
+
+  #held(call: Call, usageBytes: number): HeldCall {
+    return {
+      usageBytes,
+      tasks: call.cgroup.readNumber(files.pidsCurrent),
+      highBytes: call.lines.memoryHighBytes,
+      declaredMaxBytes: call.limits.memoryMaxBytes,
+    };
+  }
+
+  #enforce(call: Call): void {
+    const { enforcement } = this.#deps.config();
+    this.#deps.enforcer.set(
+      call.cgroup,
+      {
+        freezeLineBytes: call.lines.freezeLineBytes,
+        budgetMs: enforcement.throttleBudgetMs,
+        budgetEvents: enforcement.throttleBudgetEvents,
+        windowMs: enforcement.windowMs,
+      },
+      call.cycle,
+    );
+  }
+
+  #guarded(call: Call, action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.#report(call, error);
+    }
+  }
+
+  /** A kernel file that fails belongs to one call; the others must not suffer for it. */
+  #report(call: Call, error: unknown): void {
+    this.#deps.emit('degraded', call, { error: messageOf(error) });
+    this.#deps.log.error({ err: error, call: call.id }, 'call not under control');
+  }
+}
+
+const STOP_REASONS = {
+  line: 'over its freeze line',
+  'budget-time': 'throttle budget used up (time)',
+  'budget-events': 'throttle budget used up (events)',
+} as const;

@@ -1,0 +1,529 @@
+// SPDX-License-Identifier: Apache-2.0
+import { randomBytes } from 'node:crypto';
+import { closeSync } from 'node:fs';
+import { nowMs } from '../clock.ts';
+import { commandText } from '../command-text.ts';
+import type { Config } from '../config/schema.ts';
+import type { CallRecord } from '../control/types.ts';
+import { errnoOf, messageOf } from '../errors.ts';
+import { containerCeiling } from '../kernel/container.ts';
+import type { Enforcer, EnforcerEvents, OomEvent, StopEvent } from '../kernel/enforcer.ts';
+import { files } from '../kernel/files.ts';
+import { hostPressure } from '../kernel/host.ts';
+import type { Native, PeerCred } from '../kernel/native.ts';
+import { ancestors, cgroupPathOf, descendants, isAlive, processStat } from '../kernel/proc.ts';
+import type { CgroupRoot } from '../kernel/tree.ts';
+import type { Log } from '../log.ts';
+import { decideAdmission } from '../policy/admission.ts';
+import type { HostSettings } from '../policy/host.ts';
+import { minCeiling, type Resolved, resolveIntent } from '../policy/limits.ts';
+import { linesFor } from '../policy/lines.ts';
+import { intentLine, reportLine } from '../policy/report.ts';
+import { matchRule } from '../policy/rules.ts';
+import type { Session, SessionRegistry } from '../session/registry.ts';
+import { Call } from './call.ts';
+import { commandOf } from './command.ts';
+import type { Controller } from './controller.ts';
+import { type Intent, parseIntent } from './intent.ts';
+import { type Ending, finish } from './record.ts';
+import { saveCall, saveSession } from './saved-state.ts';
+import { SessionCgroup } from './session-cgroup.ts';
+
+/** Why a command ran without a cgroup of its own; each has a counter. */
+export type UnmanagedReason = 'nested' | 'degraded' | 'error' | 'gone';
+
+/** What the wrapper is told to do. Every note is one line for the agent. */
+export type Answer =
+  | { readonly kind: 'none'; readonly notes: readonly string[] }
+  | { readonly kind: 'refuse'; readonly code: number; readonly notes: readonly string[] }
+  | { readonly kind: 'clone'; readonly call: Call; readonly notes: readonly string[] }
+  | { readonly kind: 'move'; readonly call: Call; readonly token: string; readonly notes: readonly string[] };
+
+/** What the wrapper asks for; everything about who it is comes from the kernel. */
+export interface RunRequest {
+  readonly argv: readonly string[];
+  readonly intent?: string | undefined;
+  readonly session?: string | undefined;
+  readonly agent?: string | undefined;
+  /** The wrapper can fork into a cgroup it is given. */
+  readonly clone?: boolean | undefined;
+}
+
+export interface ManagerDeps {
+  readonly native: Native;
+  /** Undefined on a host without a usable cgroup v2: then every command runs unmanaged. */
+  readonly root: CgroupRoot | undefined;
+  readonly enforcer: Enforcer | undefined;
+  readonly controller: Controller | undefined;
+  readonly sessions: SessionRegistry;
+  readonly config: () => Config;
+  readonly host: () => HostSettings;
+  readonly log: Log;
+  readonly emit: (
+    kind: string,
+    about: { session?: string; call?: string; uid?: number },
+    detail?: object,
+  ) => void;
+  readonly onUnmanaged: (reason: UnmanagedReason) => void;
+  readonly onAdmitted: (waitMs: number) => void;
+  readonly onFinished: (record: CallRecord) => void;
+}
+
+/** The exit status of a wrapper that may not run its command (env(1) and timeout(1) use it alike). */
+const REFUSED = 125;
+/**
+ * Calls that may wait for admission at a time. Each waits 5 s at most, so more would mean that over
+ * 200 calls a second arrive on a host that has no memory left.
+ */
+const MAX_WAITING = 1024;
+/** How often the pool is looked at for calls that wait. */
+const ADMISSION_TICK_MS = 50;
+
+interface Waiting {
+  readonly since: number;
+  /** @returns true if it needs to wait no longer. */
+  readonly attempt: (now: number) => boolean;
+}
+
+/** The life of tool calls: admission, placement, the end and what is left behind. */
+export class CallManager implements EnforcerEvents {
+  readonly #deps: ManagerDeps;
+  readonly #cgroups = new Map<string, SessionCgroup>();
+  readonly #byId = new Map<string, Call>();
+  readonly #tokens = new Map<string, Call>();
+  readonly #waiting: Waiting[] = [];
+  #waitTimer: NodeJS.Timeout | undefined;
+
+  constructor(deps: ManagerDeps) {
+    this.#deps = deps;
+  }
+
+  /** Calls that have not ended, and those whose processes live on. */
+  calls(): IterableIterator<Call> {
+    return this.#byId.values();
+  }
+
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
+  /**
+   * A wrapper asks to run a command.
+   * @param answer called once, during this call if it can be answered at once; false from it means
+   *   that the wrapper has gone.
+   * @returns whether it was answered at once.
+   */
+  start(peer: PeerCred, request: RunRequest, answer: (answer: Answer) => boolean): boolean {
+    const { root, controller } = this.#deps;
+    const none = (reason: UnmanagedReason, notes: readonly string[] = []): true => {
+      this.#deps.onUnmanaged(reason);
+      if (reason !== 'gone') answer({ kind: 'none', notes });
+      return true;
+    };
+    if (root === undefined || controller === undefined) return none('degraded');
+    const path = peer.pidfd < 0 ? undefined : cgroupPathOf(peer.pid);
+    if (path === undefined) return none('gone');
+    const inside = this.#callOfPath(root, path);
+    if (inside !== undefined) {
+      this.#deps.emit(
+        'nested',
+        { session: inside.session.id, call: inside.id, uid: peer.uid },
+        {
+          ...(request.intent ? { intentIgnored: true } : {}),
+        },
+      );
+      return none('nested');
+    }
+
+    const config = this.#deps.config();
+    const notes: string[] = [];
+    let perCall: Intent | undefined;
+    if (request.intent) {
+      const parsed = parseIntent(request.intent);
+      if (parsed.ok) perCall = parsed.intent;
+      else {
+        const refused = config.wrapper.badIntent === 'refuse';
+        notes.push(intentLine(parsed, refused));
+        this.#deps.emit('bad-intent', { uid: peer.uid }, { word: parsed.word, reason: parsed.reason });
+        if (refused) {
+          answer({ kind: 'refuse', code: REFUSED, notes });
+          return true;
+        }
+      }
+    }
+    const resolved = this.#resolve(peer, request, path, perCall);
+    const since = nowMs();
+    const attempt = (now: number): boolean => {
+      const decision = decideAdmission(
+        { needBytes: resolved.limits.memoryHighBytes, waitedMs: now - since },
+        controller.pool(),
+        { memorySomePercent: hostPressure('memory')?.someAvg10 ?? 0 },
+        now,
+        config.admission,
+      );
+      if (decision.action === 'wait') return false;
+      const waitMs = now - since;
+      this.#deps.onAdmitted(waitMs);
+      this.#place(peer, request, resolved, waitMs, notes, answer);
+      return true;
+    };
+    if (this.#waiting.length >= MAX_WAITING || attempt(since)) return true;
+    this.#waiting.push({ since, attempt });
+    this.#waitTimer ??= setInterval(() => this.#admitWaiting(), ADMISSION_TICK_MS);
+    return false;
+  }
+
+  /** The child of a wrapper that cannot fork into a cgroup asks to be moved into its own. */
+  async place(peer: PeerCred, token: string): Promise<void> {
+    const call = this.#tokens.get(token);
+    this.#tokens.delete(token);
+    if (call === undefined || call.phase !== 'live') throw new Error('no such call');
+    if (peer.uid !== call.session.uid) throw new Error('not your call');
+    if (peer.pidfd < 0) throw new Error('already gone');
+    // The write waits for an RCU grace period when it comes alone: 12 to 19 ms at the median, 7.2 and 6.12.
+    await call.cgroup.writeOffThread(files.procs, String(peer.pid));
+  }
+
+  /** The wrapper started its command before the answer came: its whole tree is moved. */
+  placeLate(call: Call): void {
+    void this.#moveTree(call);
+  }
+
+  /** A wrapper that had a call before the daemon was restarted. Undefined: not known, or not its own. */
+  rejoin(peer: PeerCred, id: string): Call | undefined {
+    const call = this.#byId.get(id);
+    const stat = processStat(peer.pid);
+    if (call === undefined || stat === undefined || peer.pidfd < 0) return undefined;
+    return stat.pid === call.wrapper.pid && stat.startTicks === call.wrapper.startTicks ? call : undefined;
+  }
+
+  /**
+   * The command has ended.
+   * @returns the lines that the agent should read, none for a call of which there is nothing to tell.
+   */
+  end(call: Call, ending: Ending): string[] {
+    const { enforcer, log } = this.#deps;
+    if (call.phase !== 'live' || enforcer === undefined) return [];
+    call.phase = 'lingering';
+    let lines: string[] = [];
+    try {
+      const { record, facts } = finish(call, ending, enforcer, nowMs());
+      const kept = this.#deps.config().leftovers === 'keep';
+      const line = reportLine({ ...facts, leftoversKept: kept }, this.#deps.config().report);
+      lines = line === null ? [] : [line];
+      this.#deps.onFinished(record);
+      this.#deps.emit('call-end', about(call), { record });
+      log.info(
+        {
+          call: call.id,
+          outcome: record.outcome,
+          durationMs: record.durationMs,
+          peakBytes: record.memory.peakBytes,
+        },
+        'call ended',
+      );
+    } catch (error) {
+      // The cgroup was removed under us: the command has run, only its figures are lost.
+      log.error({ err: error, call: call.id }, 'call ended without figures');
+      this.#deps.emit('degraded', about(call), { error: messageOf(error) });
+    }
+    // The wrapper waits for the answer; the rest can be done after it.
+    setImmediate(() => {
+      this.#tidy(call);
+      this.#deps.sessions.callEnded(call.session, call.ancestors);
+      this.#saveSession(call.session);
+    });
+    return lines;
+  }
+
+  /** The connection of a live call has closed: the wrapper was killed, or it will come back. */
+  wrapperGone(call: Call): void {
+    if (call.phase !== 'live') return;
+    let pidfd: number;
+    try {
+      pidfd = this.#deps.native.pidfdOpen(call.wrapper.pid);
+    } catch {
+      this.#lose(call);
+      return;
+    }
+    if (!isAlive(call.wrapper)) {
+      closeSync(pidfd);
+      this.#lose(call);
+      return;
+    }
+    const watch = this.#deps.native.watch(pidfd, 'readable', () => {
+      watch.close();
+      closeSync(pidfd);
+      this.#lose(call);
+    });
+  }
+
+  stop(event: StopEvent): void {
+    this.#deps.controller?.onStop(event);
+  }
+
+  oom(event: OomEvent): void {
+    const call = this.#deps.controller?.find(event.cgroupId);
+    if (call === undefined) return;
+    this.#deps.emit('oom', about(call), { pid: event.pid, comm: event.comm });
+  }
+
+  emptied(cgroupId: number): void {
+    const call = this.#deps.controller?.find(cgroupId);
+    if (call?.phase === 'lingering') this.#tidy(call);
+  }
+
+  /** The last owner of a session and its last call have ended: nothing of it may stay. */
+  sessionEnded(session: Session): void {
+    for (const call of this.#byId.values()) {
+      if (call.session !== session) continue;
+      this.#deps.controller?.kill(call, 'session-end', 'its session ended');
+      this.#tidy(call);
+    }
+    this.#removeIfOver(session);
+    this.#deps.emit('session-end', { session: session.id, uid: session.uid });
+  }
+
+  /** Puts back a call that an earlier daemon left. */
+  restore(call: Call, lingering: boolean, frozen: boolean): void {
+    this.#byId.set(call.id, call);
+    this.#deps.controller?.add(call);
+    if (lingering) {
+      call.phase = 'lingering';
+    } else {
+      this.#deps.sessions.callStarted(call.session);
+      // Its wrapper reconnects within a second; if it has died meanwhile nobody will report the end.
+      this.wrapperGone(call);
+    }
+    this.#deps.controller?.onFound(call, frozen);
+  }
+
+  /** Puts back the cgroup of a session that an earlier daemon left. */
+  keep(session: Session, cgroup: SessionCgroup): void {
+    this.#cgroups.set(session.key, cgroup);
+  }
+
+  /** Leaves calls as a daemon that stops should: not frozen, not throttled, adoptable. */
+  close(): void {
+    clearInterval(this.#waitTimer);
+    for (const call of this.#byId.values()) {
+      this.#deps.controller?.release(call);
+      call.cgroup.close();
+    }
+    for (const cgroup of this.#cgroups.values()) cgroup.close();
+    this.#byId.clear();
+    this.#cgroups.clear();
+  }
+
+  #callOfPath(root: CgroupRoot, path: string): Call | undefined {
+    if (!path.startsWith(`${root.procPath}/`)) return undefined;
+    const id = path.slice(root.procPath.length + 1).split('/')[1];
+    return id === undefined ? undefined : this.#byId.get(id);
+  }
+
+  #resolve(peer: PeerCred, request: RunRequest, path: string, perCall: Intent | undefined): Resolved {
+    const config = this.#deps.config();
+    const host = this.#deps.host();
+    const command = commandOf(request.argv);
+    const container = containerCeiling(this.#deps.root?.path ?? '', this.#deps.root?.procPath ?? '', path);
+    const ceiling = host.ceilingFor(peer.uid);
+    const rule = matchRule(config.rules, command)?.intent;
+    const agent = request.agent === undefined ? undefined : config.agents[request.agent]?.intent;
+    return resolveIntent({
+      ...(perCall === undefined ? {} : { perCall }),
+      ...(rule === undefined ? {} : { rule }),
+      ...(agent === undefined ? {} : { agent }),
+      classes: config.classes,
+      defaults: host.defaults,
+      ceiling: container === undefined ? ceiling : minCeiling(ceiling, { memoryMaxBytes: container }),
+    });
+  }
+
+  #place(
+    peer: PeerCred,
+    request: RunRequest,
+    resolved: Resolved,
+    admissionWaitMs: number,
+    notes: readonly string[],
+    answer: (answer: Answer) => boolean,
+  ): void {
+    let call: Call;
+    try {
+      call = this.#make(peer, request, resolved, admissionWaitMs);
+    } catch (error) {
+      const reason = errnoOf(error) === 'ESRCH' ? 'gone' : 'error';
+      this.#deps.onUnmanaged(reason);
+      this.#deps.log.error({ err: error, uid: peer.uid }, 'call not placed');
+      this.#deps.emit('unmanaged', { uid: peer.uid }, { error: messageOf(error) });
+      answer({ kind: 'none', notes: [...notes, `agentrm: running unmanaged: ${messageOf(error)}`] });
+      return;
+    }
+    const token = request.clone ? undefined : randomBytes(16).toString('hex');
+    if (token !== undefined) this.#tokens.set(token, call);
+    let taken = false;
+    try {
+      taken = answer(
+        token === undefined ? { kind: 'clone', call, notes } : { kind: 'move', call, token, notes },
+      );
+    } catch (error) {
+      this.#deps.log.error({ err: error, call: call.id }, 'answer not sent');
+    }
+    if (!taken) {
+      this.#lose(call);
+      return;
+    }
+    setImmediate(() => this.#afterStart(call));
+  }
+
+  #make(peer: PeerCred, request: RunRequest, resolved: Resolved, admissionWaitMs: number): Call {
+    const { root, controller, sessions } = this.#deps;
+    const wrapper = processStat(peer.pid);
+    if (root === undefined || controller === undefined || wrapper === undefined) {
+      throw Object.assign(new Error('the wrapper has gone'), { code: 'ESRCH' });
+    }
+    const config = this.#deps.config();
+    const agent = request.agent ?? null;
+    const session = sessions.join(peer.uid, request.session, processStat(wrapper.ppid), agent);
+    const sessionCgroup = this.#sessionCgroup(root, session);
+    const lines = this.#lines(resolved);
+    const cgroup = sessionCgroup.take({ limits: resolved.limits, lines });
+    const call = new Call({
+      session,
+      sessionCgroup,
+      cgroup,
+      procPath: `${root.procPath}/${session.name}/${cgroup.name}`,
+      limits: resolved.limits,
+      lines,
+      ceilingBytes: resolved.ceilingBytes,
+      command: commandText(commandOf(request.argv), config.log.commands),
+      agent,
+      hugePages: config.enforcement.hugePages,
+      wrapper: { pid: wrapper.pid, startTicks: wrapper.startTicks },
+      admissionWaitMs,
+    });
+    controller.add(call);
+    saveCall(call, nowMs());
+    this.#byId.set(call.id, call);
+    sessions.callStarted(session);
+    return call;
+  }
+
+  /** What can wait until the command runs. */
+  #afterStart(call: Call): void {
+    if (call.phase === 'gone') return;
+    call.ancestors = ancestors(call.wrapper.pid);
+    try {
+      saveCall(call, nowMs());
+    } catch (error) {
+      this.#deps.log.error({ err: error, call: call.id }, 'state of call not saved');
+    }
+    this.#deps.emit('call-start', about(call), {
+      command: call.command,
+      highBytes: call.limits.memoryHighBytes,
+      maxBytes: call.limits.memoryMaxBytes,
+      class: call.limits.class,
+    });
+    call.sessionCgroup.prepare();
+  }
+
+  #sessionCgroup(root: CgroupRoot, session: Session): SessionCgroup {
+    let cgroup = this.#cgroups.get(session.key);
+    if (cgroup === undefined) {
+      const usual = resolveIntent({
+        classes: this.#deps.config().classes,
+        defaults: this.#deps.host().defaults,
+        ceiling: this.#deps.host().ceilingFor(session.uid),
+      });
+      cgroup = new SessionCgroup(root, session.name, { limits: usual.limits, lines: this.#lines(usual) });
+      this.#cgroups.set(session.key, cgroup);
+      this.#saveSession(session);
+      this.#deps.emit('session-start', { session: session.id, uid: session.uid }, { agent: session.agent });
+    }
+    return cgroup;
+  }
+
+  #lines(resolved: Resolved) {
+    return linesFor({
+      highBytes: resolved.limits.memoryHighBytes,
+      declaredMaxBytes: resolved.limits.memoryMaxBytes,
+      freezeLinePercent: this.#deps.config().enforcement.freezeLinePercent,
+    });
+  }
+
+  #admitWaiting(): void {
+    const now = nowMs();
+    // In order of arrival; the first that does not fit keeps those behind it waiting too.
+    while (this.#waiting[0]?.attempt(now)) this.#waiting.shift();
+    if (this.#waiting.length > 0) return;
+    clearInterval(this.#waitTimer);
+    this.#waitTimer = undefined;
+  }
+
+  async #moveTree(call: Call): Promise<void> {
+    // Twice: what is forked while the first pass moves its parents is found by the second.
+    for (let pass = 0; pass < 2; pass += 1) {
+      for (const pid of descendants(call.wrapper.pid)) {
+        try {
+          await call.cgroup.writeOffThread(files.procs, String(pid));
+        } catch (error) {
+          if (errnoOf(error) !== 'ESRCH')
+            this.#deps.log.error({ err: error, call: call.id, pid }, 'process not moved');
+        }
+      }
+    }
+  }
+
+  #lose(call: Call): void {
+    if (call.phase !== 'live') return;
+    this.#deps.controller?.kill(call, 'wrapper-lost', 'its wrapper has gone');
+    this.end(call, {});
+  }
+
+  /** Removes a call that has ended, or leaves it until its last process has. */
+  #tidy(call: Call): void {
+    if (call.phase !== 'lingering') return;
+    try {
+      if (call.cgroup.populated()) {
+        const orphaned = call.killCode === undefined && this.#deps.config().leftovers === 'kill';
+        if (orphaned) this.#deps.controller?.kill(call, 'leftover', 'its command has ended');
+        saveCall(call, nowMs());
+        return;
+      }
+      call.sessionCgroup.cgroup.removeChild(call.id);
+    } catch (error) {
+      // ENOENT, ENODEV: somebody removed it. EBUSY: an exit is still under way; it will be reported.
+      if (errnoOf(error) === 'EBUSY') return;
+      if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ENODEV') {
+        this.#deps.log.error({ err: error, call: call.id }, 'cgroup not removed');
+        return;
+      }
+    }
+    call.phase = 'gone';
+    this.#deps.controller?.remove(call);
+    this.#byId.delete(call.id);
+    call.cgroup.close();
+    this.#removeIfOver(call.session);
+  }
+
+  #removeIfOver(session: Session): void {
+    if (this.#deps.sessions.has(session)) return;
+    for (const call of this.#byId.values()) if (call.session === session) return;
+    const cgroup = this.#cgroups.get(session.key);
+    if (cgroup?.remove()) this.#cgroups.delete(session.key);
+  }
+
+  #saveSession(session: Session): void {
+    const cgroup = this.#cgroups.get(session.key)?.cgroup;
+    if (cgroup === undefined || !this.#deps.sessions.has(session)) return;
+    try {
+      const { uid, id, agent, startedAtMs } = session;
+      saveSession(cgroup, { uid, id, agent, startedAtMs, owners: this.#deps.sessions.owners(session) });
+    } catch (error) {
+      this.#deps.log.error({ err: error, session: session.id }, 'state of session not saved');
+    }
+  }
+}
+
+function about(call: Call): { session: string; call: string; uid: number } {
+  return { session: call.session.id, call: call.id, uid: call.session.uid };
+}

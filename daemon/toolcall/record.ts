@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+import { constants } from 'node:os';
+import type { CallMemory, CallRecord, CallState, LiveCall } from '../control/types.ts';
+import type { Enforcer } from '../kernel/enforcer.ts';
+import { files } from '../kernel/files.ts';
+import { parseFlatKeyed } from '../kernel/host.ts';
+import { outcomeOf } from '../policy/decide.ts';
+import type { CallFacts } from '../policy/report.ts';
+import type { Call } from './call.ts';
+
+/** How the command ended, as its parent, the wrapper, saw it. */
+export interface Ending {
+  readonly code?: number | undefined;
+  readonly signal?: number | undefined;
+}
+
+export interface FinishedCall {
+  readonly record: CallRecord;
+  readonly facts: CallFacts;
+}
+
+const signalNames = new Map(
+  Object.entries(constants.signals).map(([name, number]) => [number as number, name]),
+);
+
+/**
+ * What the kernel knows of a call at its end. Read while its cgroup is still there: the evidence goes
+ * with it.
+ */
+export function finish(call: Call, ending: Ending, enforcer: Enforcer, nowMs: number): FinishedCall {
+  const { cgroup, limits } = call;
+  const events = cgroup.memoryEvents();
+  const cpu = cgroup.cpuUsage();
+  const leftovers = cgroup.populated() ? cgroup.readNumber(files.pidsCurrent) : 0;
+  const memory: CallMemory = { ...memoryOf(call, enforcer, nowMs), oomKills: events.oomKill };
+  const highestBytes = Math.max(
+    limits.memoryHighBytes,
+    ...call.decisions.map((entry) => entry.highBytes ?? 0),
+  );
+  const outcome = outcomeOf({ killCode: call.killCode ?? null, oomKills: events.oomKill });
+  const durationMs = Math.max(0, Math.round(nowMs - call.startedAtMs));
+  const record: CallRecord = {
+    ...identity(call),
+    exitCode: ending.code ?? null,
+    signal: ending.signal === undefined ? null : (signalNames.get(ending.signal) ?? `SIG${ending.signal}`),
+    durationMs,
+    outcome,
+    memory,
+    cpu,
+    decisions: call.decisions,
+  };
+  const facts: CallFacts = {
+    limits,
+    ceilingBytes: call.ceilingBytes,
+    outcome,
+    killCode: call.killCode ?? null,
+    peakBytes: memory.peakBytes,
+    throttledMs: memory.throttledMs,
+    frozenMs: memory.frozenMs,
+    admissionWaitMs: call.admissionWaitMs,
+    durationMs,
+    oomEvents: events.oom,
+    oomKills: events.oomKill,
+    pidsMaxHits: pidsMaxHits(call),
+    lentBytes: Number.isFinite(highestBytes) ? highestBytes - limits.memoryHighBytes : 0,
+    leftovers,
+    leftoversKept: leftovers > 0,
+  };
+  return { record, facts };
+}
+
+/** The state of a call that has not been removed yet. */
+export function callStateOf(call: Call): Exclude<CallState, 'waiting'> {
+  if (call.phase !== 'live') return 'lingering';
+  if (call.frozenSinceMs !== undefined) return 'frozen';
+  return call.throttledSinceMs === undefined ? 'running' : 'throttled';
+}
+
+/** A call that has not ended, as the control socket shows it. */
+export function liveCall(call: Call, enforcer: Enforcer, usedBytes: number, nowMs: number): LiveCall {
+  return {
+    ...identity(call),
+    state: callStateOf(call),
+    memory: { ...memoryOf(call, enforcer, nowMs), usedBytes },
+    decisions: call.decisions,
+  };
+}
+
+function identity(call: Call) {
+  return {
+    id: call.id,
+    session: call.session.id,
+    uid: call.session.uid,
+    agent: call.agent,
+    command: call.command,
+    startedAt: new Date(call.startedAtMs).toISOString(),
+  };
+}
+
+function memoryOf(call: Call, enforcer: Enforcer, nowMs: number): Omit<CallMemory, 'oomKills'> {
+  const stats = enforcer.stats(call.cgroup);
+  return {
+    highBytes: finiteOrNull(call.limits.memoryHighBytes),
+    maxBytes: finiteOrNull(call.limits.memoryMaxBytes),
+    peakBytes: call.cgroup.readNumber(files.memoryPeak),
+    throttledMs: Math.round(stats.throttledMs),
+    frozenMs: Math.round(call.frozenMs(nowMs)),
+    highEvents: call.cgroup.memoryEvents().high,
+  };
+}
+
+function pidsMaxHits(call: Call): number {
+  try {
+    return parseFlatKeyed(call.cgroup.read(files.pidsEvents)).get('max') ?? 0;
+  } catch {
+    return 0; // the tree has no pids controller, which is reported as degraded at start-up
+  }
+}
+
+function finiteOrNull(bytes: number): number | null {
+  return Number.isFinite(bytes) ? bytes : null;
+}

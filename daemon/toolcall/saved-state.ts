@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Decision } from '../control/types.ts';
+import type { Cgroup } from '../kernel/cgroup.ts';
+import { STATE_XATTR } from '../kernel/files.ts';
+import type { ProcessId } from '../kernel/proc.ts';
+import type { Limits } from '../policy/limits.ts';
+import type { Lines } from '../policy/lines.ts';
+import type { Call } from './call.ts';
+
+/*
+ * What a next daemon must know of a call stands on the call's own cgroup, as an extended attribute:
+ * it lives exactly as long as the cgroup, needs no file of its own and cannot name the wrong one.
+ */
+
+const VERSION = 1;
+/** Of the decisions only the last are kept over a restart; an attribute has room for little more. */
+const KEPT_DECISIONS = 16;
+
+export interface SavedCall {
+  readonly v: number;
+  readonly limits: Limits;
+  readonly lines: Lines;
+  readonly ceilingBytes: number;
+  readonly command: string;
+  readonly agent: string | null;
+  readonly hugePages: boolean;
+  readonly wrapper: ProcessId;
+  readonly ancestors: readonly ProcessId[];
+  readonly admissionWaitMs: number;
+  readonly startedAtMs: number;
+  readonly cycle: number;
+  readonly frozenMs: number;
+  readonly lingering: boolean;
+  readonly decisions: readonly Decision[];
+}
+
+export interface SavedSession {
+  readonly v: number;
+  readonly uid: number;
+  readonly id: string;
+  readonly agent: string | null;
+  readonly startedAtMs: number;
+  readonly owners: readonly ProcessId[];
+}
+
+export function saveCall(call: Call, nowMs: number): void {
+  const saved: SavedCall = {
+    v: VERSION,
+    limits: call.limits,
+    lines: call.lines,
+    ceilingBytes: call.ceilingBytes,
+    command: call.command.slice(0, 1024),
+    agent: call.agent,
+    hugePages: call.hugePages,
+    wrapper: call.wrapper,
+    ancestors: call.ancestors,
+    admissionWaitMs: call.admissionWaitMs,
+    startedAtMs: call.startedAtMs,
+    cycle: call.cycle,
+    frozenMs: call.frozenMs(nowMs),
+    lingering: call.phase === 'lingering',
+    decisions: call.decisions.slice(-KEPT_DECISIONS),
+  };
+  call.cgroup.setState(STATE_XATTR, encode(saved));
+}
+
+export function saveSession(cgroup: Cgroup, session: Omit<SavedSession, 'v'>): void {
+  cgroup.setState(STATE_XATTR, encode({ v: VERSION, ...session }));
+}
+
+/** Undefined if the cgroup has no state or one of another version: then it is nobody's call. */
+export function loadCall(cgroup: Cgroup): SavedCall | undefined {
+  return load<SavedCall>(cgroup);
+}
+
+export function loadSession(cgroup: Cgroup): SavedSession | undefined {
+  return load<SavedSession>(cgroup);
+}
+
+function load<T extends { v: number }>(cgroup: Cgroup): T | undefined {
+  const text = cgroup.getState(STATE_XATTR);
+  if (text === null) return undefined;
+  try {
+    // Only root can write this attribute, and only this file does.
+    const value = JSON.parse(text, (_, entry) =>
+      entry === 'Infinity' ? Number.POSITIVE_INFINITY : entry,
+    ) as T;
+    return value.v === VERSION ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** JSON has no Infinity, which is what `max` is in limits. */
+function encode(value: object): string {
+  return JSON.stringify(value, (_, entry) => (entry === Number.POSITIVE_INFINITY ? 'Infinity' : entry));
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+import { randomBytes } from 'node:crypto';
+import { errnoOf } from '../errors.ts';
+import type { Cgroup } from '../kernel/cgroup.ts';
+import { type CgroupRoot, enableAll } from '../kernel/tree.ts';
+import type { Limits } from '../policy/limits.ts';
+import type { Lines } from '../policy/lines.ts';
+import { type LimitFile, limitFiles } from './limit-files.ts';
+
+/** What a call declares, and where that puts the lines for the kernel. */
+export interface CallLimits {
+  readonly limits: Limits;
+  readonly lines: Lines;
+}
+
+/**
+ * The cgroup of a session and, in it, one spare for the next call: made with the default limits
+ * while nothing waits, so that a call pays only for the limits in which it differs.
+ */
+export class SessionCgroup {
+  readonly cgroup: Cgroup;
+  readonly #root: CgroupRoot;
+  readonly #usual: CallLimits;
+  #spare: Cgroup | undefined;
+
+  /**
+   * Makes the session's cgroup, or opens the one that is there.
+   * @param usual what most calls get: the spare is made with it.
+   */
+  constructor(root: CgroupRoot, name: string, usual: CallLimits) {
+    this.#root = root;
+    this.#usual = usual;
+    this.cgroup = root.cgroup.openOrMakeChild(name);
+    enableAll(this.cgroup, root.controllers, `${root.path}/${name}`);
+  }
+
+  /**
+   * A cgroup for a call with its limits in force.
+   * @throws the kernel's error, with path and errno; nothing is left behind then.
+   */
+  take(limits: CallLimits): Cgroup {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    if (spare !== undefined) {
+      try {
+        const set = new Map(this.#files(this.#usual).map((entry) => [entry.file, entry.value]));
+        apply(
+          spare,
+          this.#files(limits).filter((entry) => set.get(entry.file) !== entry.value),
+        );
+        return spare;
+      } catch {
+        // Somebody removed it, or it holds what it should not: a fresh one tells what is wrong.
+        this.#discard(spare);
+      }
+    }
+    return this.#make(limits);
+  }
+
+  /** Makes the spare if there is none. Errors are the next call's to report. */
+  prepare(): void {
+    if (this.#spare !== undefined) return;
+    try {
+      this.#spare = this.#make(this.#usual);
+    } catch {
+      this.#spare = undefined;
+    }
+  }
+
+  /** Removes the spare and the session's cgroup; false if something still lives in it. */
+  remove(): boolean {
+    if (this.#spare !== undefined) this.#discard(this.#spare);
+    this.#spare = undefined;
+    try {
+      this.#root.cgroup.removeChild(this.cgroup.name);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') return false;
+    }
+    this.cgroup.close();
+    return true;
+  }
+
+  /** Closes without removing: the next daemon adopts what is there. */
+  close(): void {
+    if (this.#spare !== undefined) this.#discard(this.#spare);
+    this.#spare = undefined;
+    this.cgroup.close();
+  }
+
+  #files({ limits, lines }: CallLimits): LimitFile[] {
+    return limitFiles(limits, lines, this.#root.controllers);
+  }
+
+  #make(limits: CallLimits): Cgroup {
+    const cgroup = this.cgroup.makeChild(`c${randomBytes(6).toString('hex')}`);
+    try {
+      apply(cgroup, this.#files(limits));
+      return cgroup;
+    } catch (error) {
+      this.#discard(cgroup);
+      throw error;
+    }
+  }
+
+  #discard(cgroup: Cgroup): void {
+    try {
+      this.cgroup.removeChild(cgroup.name);
+    } catch {
+      // Not empty, or gone: the session's end kills and removes whatever is left in it.
+    }
+    cgroup.close();
+  }
+}
+
+function apply(cgroup: Cgroup, entries: readonly LimitFile[]): void {
+  for (const { file, value, optional } of entries) {
+    try {
+      cgroup.write(file, value);
+    } catch (error) {
+      // memory.swap.max is absent without CONFIG_SWAP, io.weight without an I/O policy that has it.
+      if (!(optional && errnoOf(error) === 'ENOENT')) throw error;
+    }
+  }
+}

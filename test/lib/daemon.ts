@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { CallRecord, Event, LiveCall, Status } from '../../daemon/control/types.ts';
+
+/** The checkout. */
+export const top = fileURLToPath(new URL('../../', import.meta.url));
+export const agentrmBash = `${top}wrapper/agentrm-bash`;
+
+export interface Ran {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface RunOptions {
+  readonly env?: Record<string, string>;
+  readonly input?: string;
+  readonly uid?: number;
+  /** Kills the command's process group when it is over; the result then has that signal. */
+  readonly timeoutMs?: number;
+}
+
+/** A real daemon in a directory of its own, with a cgroup root of its own. */
+export class TestDaemon {
+  readonly dir: string;
+  readonly socket: string;
+  readonly cgroup: string;
+  readonly configPath: string;
+  #child: ChildProcess | undefined;
+  #log = '';
+
+  constructor(options: { config?: string; cgroup?: string } = {}) {
+    this.dir = mkdtempSync(join(tmpdir(), 'agentrm-'));
+    this.socket = `${this.dir}/run/agentrm.sock`;
+    this.cgroup = options.cgroup ?? `/sys/fs/cgroup/test-${process.pid}-${counter++}`;
+    this.configPath = `${this.dir}/agentrmd.yaml`;
+    writeFileSync(this.configPath, `stateDir: ${this.dir}/state\n${options.config ?? ''}`);
+  }
+
+  /** Everything it has logged so far. */
+  get log(): string {
+    return this.#log;
+  }
+
+  get pid(): number {
+    const pid = this.#child?.pid;
+    if (pid === undefined) throw new Error('the daemon is not running');
+    return pid;
+  }
+
+  /** Starts it; resolves when the socket answers. */
+  async start(): Promise<this> {
+    const args = ['--config', this.configPath, '--socket', this.socket, '--cgroup', this.cgroup];
+    const child = spawn(`${top}dist/agentrmd`, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#child = child;
+    const keep = (chunk: Buffer) => {
+      this.#log += chunk.toString();
+    };
+    child.stdout.on('data', keep);
+    child.stderr.on('data', keep);
+    const ended = once(child, 'exit').then(() => {
+      throw new Error(`the daemon ended before it answered:\n${this.#log}`);
+    });
+    ended.catch(() => {});
+    await Promise.race([ended, this.#answers()]);
+    return this;
+  }
+
+  status(): Promise<Status> {
+    return this.get<Status>('/v1/status');
+  }
+
+  /** Finished calls, oldest first. */
+  async calls(): Promise<CallRecord[]> {
+    return parseLines<CallRecord>(await this.text('/v1/calls?limit=100000'));
+  }
+
+  async liveCalls(): Promise<LiveCall[]> {
+    return parseLines<LiveCall>(await this.text('/v1/calls?limit=0&live=1'));
+  }
+
+  async events(): Promise<Event[]> {
+    return parseLines<Event>(await this.text('/v1/events'));
+  }
+
+  /** Resolves with the first event, remembered or to come, that satisfies the test. */
+  async event(test: (event: Event) => boolean, timeoutMs = 60_000): Promise<Event> {
+    const signal = AbortSignal.timeout(timeoutMs);
+    let rest = '';
+    for await (const chunk of await this.#stream('/v1/events?follow=1', signal)) {
+      rest += chunk;
+      const lines = rest.split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) {
+        const event = JSON.parse(line) as Event;
+        if (test(event)) return event;
+      }
+    }
+    throw new Error('the daemon ended the event stream');
+  }
+
+  async get<T>(path: string): Promise<T> {
+    return JSON.parse(await this.text(path)) as T;
+  }
+
+  async text(path: string): Promise<string> {
+    let body = '';
+    for await (const chunk of await this.#stream(path)) body += chunk;
+    return body;
+  }
+
+  /** Environment for a wrapper that is to use this daemon. */
+  env(extra: Record<string, string> = {}): Record<string, string> {
+    // Emulated, a daemon that is warming up may take longer than the 50 ms that a wrapper waits.
+    return { ...(process.env as Record<string, string>), AGENTRM_SOCKET: this.socket, ...extra };
+  }
+
+  /** Runs `agentrm-bash -c COMMAND`. */
+  run(command: string, options: RunOptions = {}): Promise<Ran> {
+    return runCommand(agentrmBash, ['-c', command], { ...options, env: this.env(options.env) });
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal);
+  }
+
+  /** kill -9, as by the OOM killer. */
+  async crash(): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const exited = once(child, 'exit');
+    child.kill('SIGKILL');
+    await exited;
+  }
+
+  /** A clean stop. @returns its exit status. */
+  async stop(): Promise<number | null> {
+    const child = this.#child;
+    if (child === undefined) return null;
+    if (child.exitCode === null && child.signalCode === null) {
+      const exited = once(child, 'exit');
+      child.kill('SIGTERM');
+      await exited;
+    }
+    return child.exitCode;
+  }
+
+  /** Stops it and removes its files. */
+  async close(): Promise<void> {
+    await this.stop();
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  async #answers(): Promise<void> {
+    for (;;) {
+      try {
+        await this.status();
+        return;
+      } catch {
+        // The socket is not there yet; there is nothing to wait on but itself.
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+  }
+
+  #stream(path: string, signal?: AbortSignal): Promise<AsyncIterable<string>> {
+    return new Promise((resolve, reject) => {
+      const options = { socketPath: this.socket, path, ...(signal === undefined ? {} : { signal }) };
+      const sent = request(options, (response) => {
+        response.setEncoding('utf8');
+        resolve(response);
+      });
+      sent.once('error', reject);
+      sent.end();
+    });
+  }
+}
+
+let counter = 0;
+
+/** Runs a program to its end. */
+export async function runCommand(file: string, args: string[], options: RunOptions = {}): Promise<Ran> {
+  const child = execFile(file, args, {
+    env: options.env ?? process.env,
+    encoding: 'utf8',
+    maxBuffer: 64 * 1024 * 1024,
+    ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
+    ...(options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs, killSignal: 'SIGKILL' }),
+  });
+  let stdout = '';
+  let stderr = '';
+  child.stdout?.on('data', (chunk: string) => {
+    stdout += chunk;
+  });
+  child.stderr?.on('data', (chunk: string) => {
+    stderr += chunk;
+  });
+  child.stdin?.end(options.input ?? '');
+  const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
+  return { code, signal, stdout, stderr };
+}
+
+function parseLines<T>(text: string): T[] {
+  return text
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as T);
+}
