@@ -67,8 +67,8 @@ build: bpf native wrapper daemon ## everything, into dist/
 bpf: $(BUILD)/CMakeCache.txt ## dist/agentrm.bpf.o and its skeleton
 	$(Q)cmake --build $(BUILD) --target agentrm_bpf $(if $(Q),>/dev/null,--verbose)
 
-native: $(BUILD)/CMakeCache.txt ## dist/agentrm.node
-	$(Q)cmake --build $(BUILD) --target agentrm_addon $(if $(Q),>/dev/null,--verbose)
+native: $(BUILD)/CMakeCache.txt ## dist/agentrm.node, and what tests load memory with
+	$(Q)cmake --build $(BUILD) --target agentrm_addon agentrm-load $(if $(Q),>/dev/null,--verbose)
 
 wrapper: $(BUILD)/CMakeCache.txt ## dist/agentrm-run and dist/agentrm-guard
 	$(Q)cmake --build $(BUILD) --target agentrm-run agentrm-guard $(if $(Q),>/dev/null,--verbose)

@@ -115,7 +115,7 @@ struct agentrm_counters {
 	__u64 events_dropped;
 	__u64 stops_unrecorded;
 	__u64 send_signal_errors;
-	__u64 slots_full;
+	__u64 sampler_errors;
 };
 
 /* Sampler: open addressing by cgroup id, at most AGENTRM_SLOT_PROBES places from agentrm_slot_of(id); id 0 is free. */

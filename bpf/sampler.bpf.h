@@ -36,7 +36,9 @@ static __always_inline void start_ticker(void)
 	/* Fails if it exists already; the callback is set anew each time, so that it is this object's. */
 	bpf_timer_init(&value->timer, &ticker, CLOCK_MONOTONIC);
 	bpf_timer_set_callback(&value->timer, tick);
-	bpf_timer_start(&value->timer, AGENTRM_SAMPLE_NS, 0);
+	/* From 6.18 on there is no timer on a CPU without cmpxchg16b: its memory is allocated by kmalloc_nolock(). */
+	if (bpf_timer_start(&value->timer, AGENTRM_SAMPLE_NS, 0))
+		count(sampler_errors);
 }
 
 static __always_inline bool take_slot(__u64 call, __u32 *index)
@@ -53,7 +55,7 @@ static __always_inline bool take_slot(__u64 call, __u32 *index)
 		if (owner == 0 || owner == call)
 			return true;
 	}
-	count(slots_full);
+	count(sampler_errors);
 	return false;
 }
 

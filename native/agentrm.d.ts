@@ -124,8 +124,8 @@ export interface BpfCounters {
   sendSignalErrors: number;
   /** Stops that are in effect but for which the table had no room. */
   stopsUnrecorded: number;
-  /** Calls for which the sampler had no slot. */
-  callsUnsampled: number;
+  /** Calls that the sampler could not take: no slot, or no timer (6.18+ on a CPU without cmpxchg16b). */
+  samplerErrors: number;
 }
 
 export interface Bpf {

@@ -126,7 +126,7 @@ Napi::Value counters(Session &session, const Napi::CallbackInfo &info) {
 	result.Set("recursionMisses", number(env, misses));
 	result.Set("sendSignalErrors", number(env, counters.send_signal_errors));
 	result.Set("stopsUnrecorded", number(env, counters.stops_unrecorded));
-	result.Set("callsUnsampled", number(env, counters.slots_full));
+	result.Set("samplerErrors", number(env, counters.sampler_errors));
 	return result;
 }
 

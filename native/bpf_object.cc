@@ -154,6 +154,9 @@ void BpfObject::load() {
 	// A map with a path is taken from there if it exists, else made and pinned.
 	struct bpf_map *map;
 	bpf_object__for_each_map(map, skeleton_->obj) {
+		// Constants belong to the code, which is always this process's own.
+		if (bpf_map__is_internal(map))
+			continue;
 		const std::string path = maps + "/" + bpf_map__name(map);
 		if (const int err = bpf_map__set_pin_path(map, path.c_str()))
 			throw Failure{-err, "bpf", path, ""};

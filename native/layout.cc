@@ -65,7 +65,7 @@ Napi::Value abi(const Napi::CallbackInfo &info) {
 	structs.Set("agentrm_counters",
 		    describe(env, sizeof(struct agentrm_counters),
 			     {FIELD(agentrm_counters, events_dropped), FIELD(agentrm_counters, stops_unrecorded),
-			      FIELD(agentrm_counters, send_signal_errors), FIELD(agentrm_counters, slots_full)}));
+			      FIELD(agentrm_counters, send_signal_errors), FIELD(agentrm_counters, sampler_errors)}));
 	structs.Set("agentrm_slot", describe(env, sizeof(struct agentrm_slot),
 					     {FIELD(agentrm_slot, cgroup_id), FIELD(agentrm_slot, usage_bytes),
 					      FIELD(agentrm_slot, time_ns)}));

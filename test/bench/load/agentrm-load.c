@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Uses memory as fast as it can, in the ways in which programs do, for tests and benchmarks of limits.
+ *
+ *   agentrm-load [--thp] [--progress FILE] [--bytes N] SHAPE
+ *
+ *   procs N         N processes touch N x bytes of anonymous memory, page by page
+ *   threads N       the same in N threads of one process
+ *   forks N         N processes one after the other, each touches `bytes` and stays until the end
+ *   tmpfs DIR SIZE  write(2) of SIZE bytes at a time into a file in DIR, `bytes` in total
+ *   populate        one mmap(MAP_POPULATE) of `bytes`
+ *   read FILE       `bytes` of anonymous memory first, then FILE from start to end, through the page cache
+ *
+ * Sizes take K, M or G. --thp leaves huge pages on. FILE of --progress holds the number of bytes used so far, as a
+ * native u64, while it runs. Ends with 0 when all is used; any failure ends it with 1 and a line on stderr.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static uint64_t own_progress;
+static uint64_t *progress = &own_progress;
+static size_t bytes = 64 << 20;
+
+static void fail(const char *what)
+{
+	fprintf(stderr, "agentrm-load: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static size_t parse_size(const char *text)
+{
+	char *end;
+	unsigned long long value = strtoull(text, &end, 10);
+
+	switch (*end) {
+	case 'G':
+		value <<= 10; /* fall through */
+	case 'M':
+		value <<= 10; /* fall through */
+	case 'K':
+		value <<= 10;
+		end++;
+	}
+	if (end == text || *end) {
+		errno = EINVAL;
+		fail(text);
+	}
+	return value;
+}
+
+static char *reserve(int flags)
+{
+	char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+
+	if (memory == MAP_FAILED)
+		fail("mmap");
+	return memory;
+}
+
+static void advance(size_t length)
+{
+	__atomic_fetch_add(progress, length, __ATOMIC_RELAXED);
+}
+
+static void *touch(void *unused)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	char *memory = reserve(0);
+
+	(void)unused;
+	for (size_t at = 0; at < bytes; at += page) {
+		memory[at] = 1;
+		advance(page);
+	}
+	return NULL;
+}
+
+/* Waits for all children; anything but a plain exit 0 of each is a failure. */
+static int reap(void)
+{
+	int status, result = 0;
+
+	while (wait(&status) > 0)
+		if (!WIFEXITED(status) || WEXITSTATUS(status))
+			result = 1;
+	return result;
+}
+
+static int run_procs(int count)
+{
+	for (int i = 0; i < count; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			fail("fork");
+		if (pid == 0) {
+			touch(NULL);
+			_exit(0);
+		}
+	}
+	return reap();
+}
+
+static int run_threads(int count)
+{
+	pthread_t *threads = calloc(count, sizeof(*threads));
+
+	if (!threads)
+		fail("calloc");
+	for (int i = 0; i < count; i++)
+		if ((errno = pthread_create(&threads[i], NULL, touch, NULL)))
+			fail("pthread_create");
+	for (int i = 0; i < count; i++)
+		pthread_join(threads[i], NULL);
+	free(threads);
+	return 0;
+}
+
+/* The children stay until the write end of the pipe is closed: memory that is freed at once fills no limit. */
+static int run_forks(int count)
+{
+	int hold[2];
+	char nothing;
+
+	if (pipe(hold))
+		fail("pipe");
+	for (int i = 0; i < count; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			fail("fork");
+		if (pid == 0) {
+			close(hold[1]);
+			touch(NULL);
+			_exit(read(hold[0], &nothing, 1) == 0 ? 0 : 1);
+		}
+	}
+	close(hold[1]);
+	return reap();
+}
+
+static int run_tmpfs(const char *directory, size_t size)
+{
+	int fd = open(directory, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+	char *buffer = malloc(size);
+
+	if (fd < 0)
+		fail(directory);
+	if (!buffer)
+		fail("malloc");
+	memset(buffer, 1, size);
+	for (size_t done = 0; done < bytes; done += size) {
+		if (write(fd, buffer, size) != (ssize_t)size)
+			fail("write");
+		advance(size);
+	}
+	return 0;
+}
+
+static int run_populate(void)
+{
+	reserve(MAP_POPULATE);
+	advance(bytes);
+	return 0;
+}
+
+static int run_read(const char *path)
+{
+	static char buffer[1 << 20];
+	ssize_t length;
+	int fd;
+
+	touch(NULL);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		fail(path);
+	while ((length = read(fd, buffer, sizeof(buffer))) > 0)
+		advance(length);
+	if (length < 0)
+		fail(path);
+	return 0;
+}
+
+static void map_progress(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+
+	if (fd < 0 || ftruncate(fd, sizeof(*progress)))
+		fail(path);
+	progress = mmap(NULL, sizeof(*progress), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (progress == MAP_FAILED)
+		fail(path);
+	close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	int huge = 0, at = 1;
+
+	for (; at < argc && !strncmp(argv[at], "--", 2); at++) {
+		if (!strcmp(argv[at], "--thp"))
+			huge = 1;
+		else if (!strcmp(argv[at], "--progress") && at + 1 < argc)
+			map_progress(argv[++at]);
+		else if (!strcmp(argv[at], "--bytes") && at + 1 < argc)
+			bytes = parse_size(argv[++at]);
+		else
+			break;
+	}
+	if (!huge && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0))
+		fail("prctl");
+
+	int rest = argc - at;
+	const char *shape = rest > 0 ? argv[at] : "";
+
+	if (!strcmp(shape, "procs") && rest == 2)
+		return run_procs(atoi(argv[at + 1]));
+	if (!strcmp(shape, "threads") && rest == 2)
+		return run_threads(atoi(argv[at + 1]));
+	if (!strcmp(shape, "forks") && rest == 2)
+		return run_forks(atoi(argv[at + 1]));
+	if (!strcmp(shape, "tmpfs") && rest == 3)
+		return run_tmpfs(argv[at + 1], parse_size(argv[at + 2]));
+	if (!strcmp(shape, "populate") && rest == 1)
+		return run_populate();
+	if (!strcmp(shape, "read") && rest == 2)
+		return run_read(argv[at + 1]);
+	fprintf(stderr, "usage: agentrm-load [--thp] [--progress FILE] [--bytes N] SHAPE, see the head of its source\n");
+	return 1;
+}
