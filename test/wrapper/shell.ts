@@ -56,22 +56,15 @@ export function run(file: string, args: string[], options: ShellOptions = {}): P
 }
 
 /** Resolves once the process has written `text` on stdout. */
-export async function printed(child: ChildProcessWithoutNullStreams, text: string): Promise<void> {
+export function printed(child: ChildProcessWithoutNullStreams, text: string): Promise<void> {
   let seen = '';
-  for await (const [chunk] of events(child)) {
-    seen += chunk.toString('latin1');
-    if (seen.includes(text)) return;
-  }
-  throw new Error(`ended without printing ${text}: ${seen}`);
-}
-
-async function* events(child: ChildProcessWithoutNullStreams): AsyncGenerator<[Buffer]> {
-  const ended = once(child.stdout, 'end').then(() => undefined);
-  for (;;) {
-    const next = await Promise.race([once(child.stdout, 'data') as Promise<[Buffer]>, ended]);
-    if (next === undefined) return;
-    yield next;
-  }
+  return new Promise((resolve, reject) => {
+    child.stdout.on('data', (chunk: Buffer) => {
+      seen += chunk.toString('latin1');
+      if (seen.includes(text)) resolve();
+    });
+    child.stdout.once('end', () => reject(new Error(`ended without printing ${text}: ${seen}`)));
+  });
 }
 
 /** A directory that is gone at the end of the scope. */

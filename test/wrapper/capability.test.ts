@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+import assert from 'node:assert/strict';
+import { chmodSync, closeSync, copyFileSync, existsSync, mkdirSync, openSync, readFileSync, rmdirSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import type { Socket } from 'node:net';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import type { Native } from '../../native/agentrm.d.ts';
+import { answering, obliging, Peer, type Reply } from './peer.ts';
+import { finish, helper, printed, type Result, run, scratch, start, unbuilt, unprivileged } from './shell.ts';
+
+const addon = new URL('../../dist/agentrm.node', import.meta.url).pathname;
+const NOBODY = 65534;
+
+/** CAP_DAC_OVERRIDE in the permitted set, not effective, as `setcap cap_dac_override=p` writes it. */
+const setCapability = `
+import os, struct, sys
+os.setxattr(sys.argv[1], 'security.capability', struct.pack('<5I', 0x02000000, 1 << 1, 0, 0, 0))
+`;
+
+/** Where cgroup v2 is mounted, be it beside v1. */
+function cgroupMount(): string | undefined {
+  const mount = readFileSync('/proc/mounts', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' '))
+    .find(([, , type]) => type === 'cgroup2');
+  return mount?.[1];
+}
+
+describe('agentrm-run with a file capability', { skip: unbuilt || unprivileged }, () => {
+  const folder = scratch();
+  const program = join(folder.path, 'agentrm-run');
+  const socket = join(folder.path, 'sock');
+
+  before(async () => {
+    chmodSync(folder.path, 0o755);
+    copyFileSync(helper, program);
+    chmodSync(program, 0o755);
+    const { stderr } = await run('python3', ['-c', setCapability, program]);
+    assert.equal(stderr, '');
+  });
+  after(() => folder[Symbol.dispose]());
+
+  const asNobody = ['/usr/bin/setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups'];
+  const args = (command: string): string[] => [...asNobody.slice(1), program, '/bin/bash', '-c', command];
+  const env = { AGENTRM_SOCKET: socket };
+  const call = (command: string, more: Record<string, string> = {}): Promise<Result> =>
+    run('/usr/bin/setpriv', args(command), { env: { ...env, ...more } });
+
+  const listen = async (uid: number, reply?: Reply): Promise<Peer> => {
+    // The kernel remembers for SO_PEERCRED who called listen(2).
+    process.seteuid?.(uid);
+    try {
+      if (uid !== 0) process.umask(0);
+      const peer = await Peer.listen(uid === 0 ? socket : `/tmp/agentrm-${process.pid}`, reply);
+      chmodSync(peer.path, 0o777);
+      return peer;
+    } finally {
+      process.umask(0o022);
+      process.seteuid?.(0);
+    }
+  };
+
+  /** The capability sets of the command and the owner of its /proc files, which is root if it cannot be traced. */
+  const inspect = 'grep -E "^Cap(Inh|Prm|Eff|Amb)|NoNewPrivs" /proc/$$/status; stat -c %u /proc/$$/environ';
+  const plainly = (): Promise<Result> => run('/usr/bin/setpriv', [...asNobody.slice(1), '/bin/bash', '-c', inspect]);
+
+  it('leaves nothing of it to the command, whichever way it is started', async () => {
+    const expected = await plainly();
+    assert.match(expected.stdout, /CapEff:\t0000000000000000\n[^]*\n65534\n$/);
+    const replies: Record<string, Reply | undefined> = {
+      'forked where it is': obliging,
+      executed: answering('go - none -\n'),
+      moved: (message, peer) => {
+        if (message.op === 'run') peer.write('go c1 move t0ken -\n');
+        if (message.op === 'place') peer.end('placed\n');
+        if (message.op === 'end') peer.end('bye\n');
+      },
+      'without a daemon': undefined,
+    };
+    for (const [name, reply] of Object.entries(replies)) {
+      await using _ = reply === undefined ? undefined : await listen(0, reply);
+      assert.deepEqual({ ...(await call(inspect)), stderr: '' }, expected, name);
+    }
+  });
+
+  it('keeps the environment that the loader strips from privileged programs', async () => {
+    await using _ = await listen(0);
+    const { stdout } = await call('echo "$TMPDIR|$LD_LIBRARY_PATH"', { TMPDIR: '/a', LD_LIBRARY_PATH: '/b' });
+    assert.equal(stdout, '/a|/b\n');
+  });
+
+  it('offers it to a daemon of root only', async () => {
+    for (const [uid, clone] of [
+      [0, true],
+      [NOBODY, false],
+    ] as const) {
+      await using peer = await listen(uid);
+      const { status } = await call('exit 3', { AGENTRM_SOCKET: peer.path });
+      assert.equal(status, 3);
+      assert.equal((await peer.message('run')).clone, clone, `daemon of uid ${uid}`);
+    }
+  });
+
+  it('tells a daemon of somebody else nothing', async () => {
+    await using peer = await listen(NOBODY);
+    const result = await run(helper, ['/bin/bash', '-c', 'exit 3'], { env: { AGENTRM_SOCKET: peer.path } });
+    assert.equal(result.stderr, `agentrm: not allowed to use the daemon at ${peer.path}, running unmanaged\n`);
+    assert.deepEqual([result.status, peer.messages], [3, []]);
+  });
+
+  describe('and a cgroup', { skip: cgroupMount() && existsSync(addon) ? false : 'needs cgroup v2 and the addon' }, () => {
+    const native = existsSync(addon) ? (createRequire(import.meta.url)(addon) as Native) : undefined;
+    const cgroup = join(cgroupMount() ?? '', `agentrm-test-${process.pid}`);
+    let fd = -1;
+
+    before(() => {
+      mkdirSync(cgroup);
+      fd = openSync(cgroup, 'r');
+    });
+    after(() => {
+      closeSync(fd);
+      rmdirSync(cgroup);
+    });
+
+    const cloning: Reply = (message, peer: Socket) => {
+      const handle = (peer as unknown as { _handle: { fd: number } })._handle;
+      if (message.op === 'run') native?.sendFds(handle.fd, 'go c1 clone -\n', [fd]);
+      else obliging(message, peer);
+    };
+    /** The command's cgroup, as it sees it itself. */
+    const where = `[[ $(</proc/self/cgroup) == *agentrm-test-${process.pid}* ]] && echo inside`;
+
+    it('forks the command into the cgroup of root, and has the capability no longer', async () => {
+      await using peer = await listen(0, cloning);
+      const child = start('/usr/bin/setpriv', args(`${where}; echo ready; read -r; exit 3`), { env });
+      const result = finish(child);
+      await printed(child, 'ready');
+      const status = readFileSync(`/proc/${child.pid}/status`, 'utf8');
+      assert.match(status, /^Name:\tagentrm-run$/m);
+      assert.match(status, /^CapPrm:\t0{16}\nCapEff:\t0{16}$/m);
+      child.stdin.end('\n');
+      assert.deepEqual(await result, { status: 3, signal: null, stdout: 'inside\nready\n', stderr: '' });
+      assert.deepEqual(
+        peer.messages.map(({ op }) => op),
+        ['run', 'end'],
+      );
+    });
+
+    it('does not use it for a daemon of the caller', async () => {
+      await using peer = await listen(NOBODY, cloning);
+      const { stdout } = await call(`${where}; exit 3`, { AGENTRM_SOCKET: peer.path });
+      assert.equal(stdout, '');
+      await peer.message('late');
+    });
+
+    it('is not needed by root', async () => {
+      await using _ = await listen(0, cloning);
+      const { stdout, status } = await run(helper, ['/bin/bash', '-c', `${where}; exit 3`], { env });
+      assert.deepEqual([stdout, status], ['inside\n', 3]);
+    });
+  });
+});
