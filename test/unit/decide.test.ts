@@ -116,6 +116,12 @@ describe('decideFrozen', () => {
     });
   });
 
+  test('gives it all as well if what the pool has left ends just below', () => {
+    const near = { ...frozen, declaredMaxBytes: 128 * MIB, usageBytes: 120 * MIB, highBytes: 118 * MIB };
+    assert.equal(lent(decideFrozen(near, room(7 * MIB), 1_000, settings)).lines.memoryHighBytes, 128 * MIB);
+    assert.equal(lent(decideFrozen(near, room(5 * MIB), 1_000, settings)).lines.memoryHighBytes, 125 * MIB);
+  });
+
   test('brings a call from 64 MiB to 2 GiB in few freezes, each of which gets it further', () => {
     for (const [roomBytes, most] of [
       [16 * GIB, 2],
@@ -223,7 +229,10 @@ describe('decideThrottled', () => {
 
   test('lends over the budget after as long again as a freeze may last', () => {
     assert.equal(decideThrottled(throttled, room(0, GIB), 14_999, settings).action, 'keep');
-    assert.match(lent(decideThrottled(throttled, room(0, GIB), 15_000, settings)).reason, /over the budget/);
+    const { lines, reason } = lent(decideThrottled(throttled, room(0, 4 * MIB), 15_000, settings));
+    assert.equal(lines.memoryHighBytes, 68 * MIB);
+    assert.match(reason, /over the budget/);
+    assert.equal(decideThrottled(throttled, room(0, 4 * MIB - 1), 15_000, settings).action, 'keep');
   });
 
   test('kills a call that is stuck and cannot be lent to, saying which memory was short', () => {

@@ -139,6 +139,12 @@ describe('resolveIntent', () => {
     ]);
   });
 
+  test('says nothing about what is just within the ceiling', () => {
+    const words =
+      'memory.high=1G memory.max=2G memory.swap.max=1M cpu.weight=5 cpu.max=50% pids.max=9 timeout=1h';
+    assert.deepEqual(resolve({ perCall: intent(words), ceiling: intent(words) }).clamped, []);
+  });
+
   test('gives a ceiling without a word to who asked for nothing or for max', () => {
     const { limits, clamped } = resolve({
       perCall: intent('pids.max=max memory.max=max cpu.max=max'),

@@ -103,6 +103,11 @@ describe('reportLine', () => {
       'slowed for memory: throttled 0.3 s; used 116 MiB of memory.high 115 MiB; ask for more with AGENTRM_INTENT="memory.high=130M"',
     ],
     [
+      'throttled at exactly its memory.high',
+      { throttledMs: 300, frozenMs: 1, peakBytes: 115 * MIB },
+      'slowed for memory: frozen 1 ms, throttled 0.3 s; used 115 MiB of memory.high 115 MiB; ask for more with AGENTRM_INTENT="memory.high=144M"',
+    ],
+    [
       'frozen for the sake of others',
       { frozenMs: 3_000, peakBytes: 50 * MIB },
       'slowed for memory: frozen 3 s; used 50 MiB of memory.high 115 MiB',

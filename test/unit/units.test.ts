@@ -91,6 +91,7 @@ describe('parseDuration', () => {
     ['2h', 7_200_000],
     ['0.5h', 1_800_000],
     ['596h', 2_145_600_000],
+    ['2147483.647', MAX_DURATION_MS],
   ];
   for (const [text, ms] of durations) {
     test(`${text} is ${ms} ms`, () => assert.equal(value(parseDuration(text)), ms));
@@ -98,7 +99,7 @@ describe('parseDuration', () => {
 
   const refused: readonly string[] = [
     ...['', '0', '0s', '0.5ms', '0.0001', '-1s', '1e3', '0x10', 'NaN', 'Infinity', 'max', '1d', '1M', '1 s'],
-    ...['s', '1ss', '1.s', '.5s', '10m30s', '597h', '9'.repeat(400)],
+    ...['s', '1ss', '1.s', '.5s', '10m30s', '597h', '2147483.648', '9'.repeat(400)],
   ];
   for (const text of refused) {
     test(`${JSON.stringify(text).slice(0, 30)} is refused`, () =>
