@@ -155,17 +155,23 @@ export function decideThrottled(
     : { action: 'kill', code: 'host-memory', reason: `host memory short, ${reason}` };
 }
 
-/**
- * The next step of giving back what was lent, or null if it is too early or there is nothing to give.
- * @param lastPressedMs when the call was last frozen, or at its memory.high.
- */
+export interface LentCall extends HeldCall {
+  readonly declaredHighBytes: number;
+  /** When it was last frozen, or at its memory.high. */
+  readonly lastPressedMs: number;
+  /** A frozen call waits for room: what this one was lent and does not use is worth more there. */
+  readonly wanted?: boolean;
+}
+
+/** The next step of giving back what was lent, or null if it is too early or there is nothing to give. */
 export function decideGiveBack(
-  call: HeldCall & { readonly declaredHighBytes: number; readonly lastPressedMs: number },
+  call: LentCall,
   pool: Pool,
   nowMs: number,
   settings: DecideSettings,
 ): Lines | null {
-  if (nowMs - call.lastPressedMs < settings.lend.quietMs) return null;
+  const wanted = call.wanted === true;
+  if (!wanted && nowMs - call.lastPressedMs < settings.lend.quietMs) return null;
   return givenBack({
     highBytes: call.highBytes,
     declaredHighBytes: call.declaredHighBytes,
@@ -174,6 +180,7 @@ export function decideGiveBack(
     tasks: call.tasks,
     roomBytes: pool.roomBytes,
     freezeLinePercent: settings.enforcement.freezeLinePercent,
+    all: wanted,
   });
 }
 

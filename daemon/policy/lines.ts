@@ -79,6 +79,8 @@ export interface GiveBackInput extends LinesInput {
   /** memory.high now is `highBytes`; it falls towards this one. */
   readonly declaredHighBytes: number;
   readonly usageBytes: number;
+  /** Give back all at once that is not used. */
+  readonly all?: boolean;
 }
 
 /**
@@ -87,10 +89,10 @@ export interface GiveBackInput extends LinesInput {
  * memory.high stays 5 % above the usage, memory.max the margin above that: below its usage it would kill.
  */
 export function givenBack(input: GiveBackInput): Lines | null {
-  const { highBytes, declaredHighBytes, usageBytes } = input;
+  const { highBytes, declaredHighBytes, usageBytes, all = false } = input;
   const goal = Math.max(declaredHighBytes, ceilToPage(usageBytes * HEADROOM));
   const spareBytes = highBytes - goal;
   if (!(spareBytes >= LEAST_STEP_BYTES)) return null;
-  const stepBytes = spareBytes < 2 * LEAST_STEP_BYTES ? spareBytes : spareBytes / 2;
+  const stepBytes = all || spareBytes < 2 * LEAST_STEP_BYTES ? spareBytes : spareBytes / 2;
   return linesFor({ ...input, highBytes: ceilToPage(highBytes - stepBytes) });
 }
