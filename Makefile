@@ -82,10 +82,12 @@ DAEMON_SOURCES := $(shell find daemon native -name '*.ts')
 
 daemon: dist/daemon/.stamp dist/agentrmd dist/agentrm ## dist/agentrmd and dist/agentrm
 
-# Emptied first: tsc would leave what came from sources that are gone.
+# Beside the old one first, then in its place: tsc would leave what came from sources that are gone, and a daemon
+# that starts meanwhile finds all its modules.
 dist/daemon/.stamp: $(DAEMON_SOURCES) tsconfig.json node_modules/.package-lock.json
-	$(Q)rm -rf dist/daemon
-	$(Q)tsc -p tsconfig.json
+	$(Q)rm -rf build/tsc && mkdir -p dist
+	$(Q)tsc -p tsconfig.json --outDir build/tsc
+	$(Q)rm -rf dist/daemon && mv build/tsc/daemon dist/daemon
 	$(Q)touch $@
 
 dist/agentrmd dist/agentrm: deploy/launcher
