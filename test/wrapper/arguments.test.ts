@@ -17,7 +17,11 @@ const forms: { name: string; args: string[]; plain?: string[]; input?: string }[
   { name: 'several lines', args: ['echo a\necho "b  c"\n'], plain: ['-c', 'echo a\necho "b  c"\n'] },
   { name: 'a command that is not there', args: ['no-such-command'], plain: ['-c', 'no-such-command'] },
   { name: 'a syntax error', args: ['echo ('], plain: ['-c', 'echo ('] },
-  { name: 'words that a careless wrapper expands', args: ['echo "$0|$#|$*"; echo \\$HOME *'], plain: ['-c', 'echo "$0|$#|$*"; echo \\$HOME *'] },
+  {
+    name: 'words that a careless wrapper expands',
+    args: ['echo "$0|$#|$*"; echo \\$HOME *'],
+    plain: ['-c', 'echo "$0|$#|$*"; echo \\$HOME *'],
+  },
   { name: '-c', args: ['-c', 'echo "$0|$#|$1|$2"', 'zero', 'one', 'two  two'] },
   { name: '-c without a command', args: ['-c'] },
   { name: '-lc', args: ['-lc', 'shopt -q login_shell && echo login'] },
@@ -42,13 +46,26 @@ const forms: { name: string; args: string[]; plain?: string[]; input?: string }[
   { name: 'death by SIGTERM', args: ['kill -TERM $$'], plain: ['-c', 'kill -TERM $$'] },
   { name: 'death by SIGKILL', args: ['kill -KILL $$'], plain: ['-c', 'kill -KILL $$'] },
   { name: 'death by SIGPIPE', args: ['kill -PIPE $$'], plain: ['-c', 'kill -PIPE $$'] },
-  { name: 'a child that dies', args: ['bash -c "kill -TERM \\$\\$"; echo $?'], plain: ['-c', 'bash -c "kill -TERM \\$\\$"; echo $?'] },
+  {
+    name: 'a child that dies',
+    args: ['bash -c "kill -TERM \\$\\$"; echo $?'],
+    plain: ['-c', 'bash -c "kill -TERM \\$\\$"; echo $?'],
+  },
   { name: 'output on both', args: ['echo out; echo err >&2'], plain: ['-c', 'echo out; echo err >&2'] },
-  { name: '100,000 bytes of command', args: [`: ${'x'.repeat(100_000)}; echo end`], plain: ['-c', `: ${'x'.repeat(100_000)}; echo end`] },
+  {
+    name: '100,000 bytes of command',
+    args: [`: ${'x'.repeat(100_000)}; echo end`],
+    plain: ['-c', `: ${'x'.repeat(100_000)}; echo end`],
+  },
 ];
 
 /** The ways a call can go. `line`: what the wrapper itself has to say. */
-const modes: { name: string; env: (socket: string) => Record<string, string>; managed: boolean; line: string }[] = [
+const modes: {
+  name: string;
+  env: (socket: string) => Record<string, string>;
+  managed: boolean;
+  line: string;
+}[] = [
   { name: 'managed', env: (AGENTRM_SOCKET) => ({ AGENTRM_SOCKET }), managed: true, line: '' },
   {
     name: 'a Claude Code tool call',
@@ -62,8 +79,18 @@ const modes: { name: string; env: (socket: string) => Record<string, string>; ma
     managed: false,
     line: 'agentrm: no daemon at /nonexistent/agentrm.sock, running unmanaged\n',
   },
-  { name: 'AGENTRM_DISABLE=1', env: (AGENTRM_SOCKET) => ({ AGENTRM_SOCKET, AGENTRM_DISABLE: '1' }), managed: false, line: '' },
-  { name: 'an MCP server', env: (AGENTRM_SOCKET) => ({ AGENTRM_SOCKET, CLAUDECODE: '1' }), managed: false, line: '' },
+  {
+    name: 'AGENTRM_DISABLE=1',
+    env: (AGENTRM_SOCKET) => ({ AGENTRM_SOCKET, AGENTRM_DISABLE: '1' }),
+    managed: false,
+    line: '',
+  },
+  {
+    name: 'an MCP server',
+    env: (AGENTRM_SOCKET) => ({ AGENTRM_SOCKET, CLAUDECODE: '1' }),
+    managed: false,
+    line: '',
+  },
 ];
 
 describe('agentrm-bash takes the arguments of bash', { skip: unbuilt }, () => {
@@ -88,7 +115,11 @@ describe('agentrm-bash takes the arguments of bash', { skip: unbuilt }, () => {
     describe(mode.name, () => {
       for (const { name, args, plain, input } of forms) {
         it(name, async () => {
-          const options: ShellOptions = { cwd: folder.path, env: mode.env(peer.path), ...(input && { input }) };
+          const options: ShellOptions = {
+            cwd: folder.path,
+            env: mode.env(peer.path),
+            ...(input && { input }),
+          };
           const before = peer.messages.length;
           const expected = await run(bash, plain ?? args, options);
           const actual = await run(wrapper, args, options);

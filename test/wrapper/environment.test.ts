@@ -73,11 +73,15 @@ describe('agentrm-bash and the environment', { skip: unbuilt }, () => {
   };
 
   for (const [name, value] of variables) {
-    it(`leaves ${JSON.stringify(`${name}=${value.slice(0, 30)}`)} to the command`, () => both({ [name]: value }, ['-c', dump]));
+    it(`leaves ${JSON.stringify(`${name}=${value.slice(0, 30)}`)} to the command`, () =>
+      both({ [name]: value }, ['-c', dump]));
   }
 
   it('leaves a thousand variables', () =>
-    both(Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`V${i}`, `${i} `.repeat(i % 50)])), ['-c', dump]));
+    both(Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`V${i}`, `${i} `.repeat(i % 50)])), [
+      '-c',
+      dump,
+    ]));
 
   it('keeps the prompt of an interactive shell', async () => {
     const options = { env: { AGENTRM_SOCKET: peer.path, PS1: 'my prompt> ' }, input: 'exit\n' };
@@ -123,13 +127,13 @@ describe('agentrm-bash and the environment', { skip: unbuilt }, () => {
       status: 3,
       signal: null,
       stdout: 'on\n',
-      stderr: `agentrm: no agentrm-run in ${alone} or ${alone}/../dist, running unmanaged\n`,
+      stderr: `agentrm: no agentrm-run near ${copy}, running unmanaged\n`,
     });
     for (const content of ['', '\x7fELF nonsense\0']) {
       writeFileSync(join(alone, 'agentrm-run'), content, { mode: 0o755 });
       const broken = await run(copy, ['echo on; exit 3']);
       assert.deepEqual([broken.status, broken.stdout], [3, 'on\n']);
-      assert.match(broken.stderr, /agentrm: no agentrm-run in .*, running unmanaged\n$/);
+      assert.match(broken.stderr, /agentrm: no agentrm-run near .*, running unmanaged\n$/);
     }
   });
 });

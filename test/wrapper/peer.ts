@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import { once } from 'node:events';
+import { rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 
 export type Message = Record<string, unknown>;
 export type Reply = (message: Message, socket: Socket) => void;
+
+/** As often as the daemon beats: a wrapper gives one that is alive longer than the 50 ms a busy test may miss. */
+const BEAT_MS = 250;
 
 /** The other end of the wrapper's socket, saying whatever a test wants said. */
 export class Peer {
@@ -16,10 +21,13 @@ export class Peer {
   readonly sockets = new Set<Socket>();
   readonly #server: Server;
   readonly #reply: Reply;
+  readonly #heartbeat: string;
+  #beats: NodeJS.Timeout | undefined;
 
   private constructor(path: string, reply: Reply) {
     this.path = path;
     this.#reply = reply;
+    this.#heartbeat = join(dirname(path), 'heartbeat');
     this.#server = createServer((socket) => this.#accept(socket));
   }
 
@@ -28,7 +36,16 @@ export class Peer {
     const peer = new Peer(path, reply);
     peer.#server.listen(path);
     await once(peer.#server, 'listening');
+    writeBeat(peer.#heartbeat);
+    peer.#beats = setInterval(() => writeBeat(peer.#heartbeat), BEAT_MS);
     return peer;
+  }
+
+  /** Hangs, for all that a wrapper can see: it listens, but its heart stands still. */
+  stopBeating(): this {
+    clearInterval(this.#beats);
+    rmSync(this.#heartbeat, { force: true });
+    return this;
   }
 
   #accept(socket: Socket): void {
@@ -57,11 +74,19 @@ export class Peer {
 
   /** As a daemon that dies: no new connections, the present ones cut. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.stopBeating();
     for (const socket of this.sockets) socket.destroy();
     if (!this.#server.listening) return;
     this.#server.close();
     await once(this.#server, 'close');
   }
+}
+
+/** Writes a heartbeat as the daemon keeps it: CLOCK_MONOTONIC in nanoseconds, `agoMs` earlier than now. */
+export function writeBeat(path: string, agoMs = 0): void {
+  const beat = Buffer.alloc(8);
+  beat.writeBigUInt64LE(process.hrtime.bigint() - BigInt(agoMs) * 1_000_000n);
+  writeFileSync(path, beat);
 }
 
 /** Lets the command start without a cgroup: what a daemon that sent no descriptor would get, too. */

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
-import { closeSync, existsSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type { Socket } from 'node:net';
-import { join } from 'node:path';
-import { after, before, beforeEach, describe, it } from 'node:test';
+import { dirname, join } from 'node:path';
+import { after, beforeEach, describe, it } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import fc from 'fast-check';
 import type { Native } from '../../native/agentrm.d.ts';
-import { answering, obliging, Peer, type Reply } from './peer.ts';
+import { answering, obliging, Peer, type Reply, writeBeat } from './peer.ts';
 import { finish, helper, printed, type Result, run, scratch, start, unbuilt, wrapper } from './shell.ts';
 
 const addon = new URL('../../dist/agentrm.node', import.meta.url).pathname;
@@ -26,7 +27,9 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
   after(() => folder[Symbol.dispose]());
   beforeEach(() => {
     count += 1;
-    path = join(folder.path, `${count}`);
+    const runtime = join(folder.path, `${count}`);
+    mkdirSync(runtime);
+    path = join(runtime, 'sock');
   });
 
   const call = (env: Record<string, string> = {}, command = 'echo ran; exit 3'): Promise<Result> =>
@@ -105,7 +108,11 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
           const { argv } = await peer.message('run');
           assert.ok(Buffer.byteLength(peer.lines[0] ?? '') < 65_536);
           const bytes = Buffer.byteLength(args.join(''));
-          if (bytes < 5000) assert.deepEqual(argv, args.map((word) => word.toWellFormed()));
+          if (bytes < 5000)
+            assert.deepEqual(
+              argv,
+              args.map((word) => word.toWellFormed()),
+            );
           else assert.ok(args.join(' ').startsWith((argv as string[]).slice(0, -1).join(' ')));
         }),
         { numRuns: 60 },
@@ -147,11 +154,17 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
 
     it('exits with the given code on `refuse`, after the reason', async () => {
       await using _ = await Peer.listen(path, answering('note agentrm: bad intent\nrefuse 125\n'));
-      assert.deepEqual(await call(), { status: 125, signal: null, stdout: '', stderr: 'agentrm: bad intent\n' });
+      assert.deepEqual(await call(), {
+        status: 125,
+        signal: null,
+        stdout: '',
+        stderr: 'agentrm: bad intent\n',
+      });
     });
 
     it('turns huge pages off, unless told to leave them', async () => {
-      const command = 'while read -r key value; do [[ $key == THP_enabled: ]] && echo "$value"; done </proc/$$/status';
+      const command =
+        'while read -r key value; do [[ $key == THP_enabled: ]] && echo "$value"; done </proc/$$/status';
       for (const [flags, value] of [
         ['-', '0'],
         ['thp', '1'],
@@ -181,6 +194,7 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
         if (message.op === 'run') native.sendFds(fdOf(socket), 'go c1 clone -\n', Array(20).fill(fds).flat());
         else obliging(message, socket);
       });
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: it is the shell's
       const command = 'for fd in /proc/$$/fd/*; do echo "${fd##*/}"; done; exit 3';
       assert.deepEqual(await call({}, command), await run('/bin/bash', ['-c', command]));
       for (const fd of fds) closeSync(fd);
@@ -232,7 +246,7 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
     });
 
     it('runs the command and stays when the daemon says nothing', async () => {
-      await using peer = await Peer.listen(path, () => {});
+      await using peer = (await Peer.listen(path, () => {})).stopBeating();
       assert.deepEqual(
         await call(),
         ended(3, `agentrm: no answer yet from the daemon at ${path}, running unmanaged until it comes\n`),
@@ -244,23 +258,30 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
     });
 
     it('waits for a daemon that beats, and for one that has heard it', async () => {
-      const beat = Buffer.alloc(8);
-      beat.writeBigUInt64LE(process.hrtime.bigint());
-      writeFileSync(join(folder.path, 'heartbeat'), beat);
-      await using busy = await Peer.listen(path, (message, socket) => {
-        if (message.op === 'run') setTimeout(() => obliging(message, socket), 300);
+      const late: Reply = (message, socket) => {
+        if (message.op === 'run') setTimeout(300).then(() => obliging(message, socket));
         else obliging(message, socket);
-      });
+      };
+      await using busy = await Peer.listen(path, late);
       assert.deepEqual(await call(), ended(3));
       assert.equal(busy.messages.length, 3);
-      writeFileSync(join(folder.path, 'heartbeat'), Buffer.alloc(8));
       await using slow = await Peer.listen(`${path}.slow`, (message, socket) => {
-        if (message.op !== 'run') return obliging(message, socket);
-        socket.write('ack\n');
-        setTimeout(() => obliging(message, socket), 300);
+        if (message.op === 'run') socket.write('ack\n');
+        late(message, socket);
       });
+      slow.stopBeating();
       assert.deepEqual(await call({ AGENTRM_SOCKET: slow.path }), ended(3));
       assert.equal(slow.messages.length, 3);
+    });
+
+    it('does not take an old heartbeat, or one that is yet to come, for a beating one', async () => {
+      for (const agoMs of [3000, -3000]) {
+        await using peer = (await Peer.listen(path, () => {})).stopBeating();
+        writeBeat(join(dirname(path), 'heartbeat'), agoMs);
+        const { stderr } = await call();
+        assert.match(stderr, /^agentrm: no answer yet/);
+        assert.equal(peer.messages.length, 1);
+      }
     });
 
     it('gives up on admission after its bound, and is placed when the answer comes', async () => {
@@ -298,7 +319,10 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
         await using _ = await Peer.listen(path, answering(Buffer.from(bytes, 'latin1')));
         const result = await call();
         assert.deepEqual([result.status, result.stdout], [3, 'ran\n']);
-        assert.ok(result.stderr.endsWith(unmanaged(`no valid answer from the daemon at ${path}`)), result.stderr);
+        assert.ok(
+          result.stderr.endsWith(unmanaged(`no valid answer from the daemon at ${path}`)),
+          result.stderr,
+        );
       });
     }
 
@@ -348,6 +372,24 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
       assert.equal((await second.message('end')).code, 3);
     });
 
+    it('does not spin while there is none', async () => {
+      const first = await Peer.listen(path);
+      const child = start(wrapper, ['echo started; read -r; exit 3'], { env: { AGENTRM_SOCKET: path } });
+      const result = finish(child);
+      await printed(child, 'started');
+      await first.message('late');
+      await first[Symbol.asyncDispose]();
+      const cpuTicks = (): number => {
+        const stat = readFileSync(`/proc/${child.pid}/stat`, 'utf8').split(' ');
+        return Number(stat[13]) + Number(stat[14]);
+      };
+      const before = cpuTicks();
+      await setTimeout(500);
+      assert.ok(cpuTicks() - before < 10);
+      child.stdin.end('\n');
+      assert.equal((await result).status, 3);
+    });
+
     it('asks no more when the new daemon does not know the call', async () => {
       const first = await Peer.listen(path);
       const child = start(wrapper, ['echo started; read -r; exit 3'], { env: { AGENTRM_SOCKET: path } });
@@ -368,10 +410,7 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
   });
 
   describe('where the administrator wants no unmanaged call', () => {
-    const flag = join(folder.path, 'fail-closed');
-
-    before(() => writeFileSync(flag, ''));
-    after(() => rmSync(flag));
+    beforeEach(() => writeFileSync(join(dirname(path), 'fail-closed'), ''));
 
     for (const [name, reply, why] of [
       ['nobody listens', undefined, 'no daemon at '],
@@ -379,7 +418,8 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
       ['no answer comes', () => {}, 'no answer in time from the daemon at '],
     ] as const) {
       it(`exits with 125 if ${name}`, async () => {
-        await using _ = reply === undefined ? undefined : await Peer.listen(path, reply);
+        await using peer = reply === undefined ? undefined : await Peer.listen(path, reply);
+        peer?.stopBeating();
         assert.deepEqual(await call(), {
           status: 125,
           signal: null,

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 
 /** The wrapper of this checkout, which finds the helper in dist/. */
 export const wrapper = new URL('../../wrapper/agentrm-bash', import.meta.url).pathname;
@@ -30,7 +31,11 @@ export interface ShellOptions {
   readonly cwd?: string;
 }
 
-export function start(file: string, args: string[], options: ShellOptions = {}): ChildProcessWithoutNullStreams {
+export function start(
+  file: string,
+  args: string[],
+  options: ShellOptions = {},
+): ChildProcessWithoutNullStreams {
   // SHLVL: Node's pipes are sockets, and a first-level bash on a socket thinks that it was run by rshd.
   const env = { PATH: '/usr/local/bin:/usr/bin:/bin', HOME: '/nonexistent', SHLVL: '1', ...options.env };
   return spawn(file, args, { env, cwd: options.cwd });
@@ -56,7 +61,7 @@ export function run(file: string, args: string[], options: ShellOptions = {}): P
 }
 
 /** Resolves once the process has written `text` on stdout. */
-export function printed(child: ChildProcessWithoutNullStreams, text: string): Promise<void> {
+export function printed(child: { readonly stdout: Readable }, text: string): Promise<void> {
   let seen = '';
   return new Promise((resolve, reject) => {
     child.stdout.on('data', (chunk: Buffer) => {

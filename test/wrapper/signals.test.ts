@@ -90,7 +90,8 @@ describe('agentrm-bash and signals', { skip: unbuilt }, () => {
   });
 
   it('keeps the timer that its caller has set', async () => {
-    const script = 'import os, signal, sys; signal.setitimer(signal.ITIMER_REAL, 0.3); os.execv(sys.argv[1], sys.argv[1:])';
+    const script =
+      'import os, signal, sys; signal.setitimer(signal.ITIMER_REAL, 0.3); os.execv(sys.argv[1], sys.argv[1:])';
     const result = await run('python3', ['-c', script, wrapper, 'exec sleep 100'], { env });
     assert.deepEqual(result, { status: null, signal: 'SIGALRM', stdout: '', stderr: '' });
   });
@@ -102,7 +103,8 @@ describe('agentrm-bash and signals', { skip: unbuilt }, () => {
     ['--block-signal=USR1,TERM,CHLD'],
   ]) {
     it(`gives the command the signal state of its caller: ${options.join(' ') || 'the usual one'}`, async () => {
-      const command = 'while read -r line; do [[ $line == Sig* && $line != SigQ* ]] && echo "$line"; done </proc/$$/status; exit 3';
+      const command =
+        'while read -r line; do [[ $line == Sig* && $line != SigQ* ]] && echo "$line"; done </proc/$$/status; exit 3';
       const expected = await run('/usr/bin/env', [...options, bash, '-c', command], { env });
       assert.match(expected.stdout, /SigBlk.*\nSigIgn.*\nSigCgt/);
       assert.deepEqual(await run('/usr/bin/env', [...options, wrapper, '-c', command], { env }), expected);

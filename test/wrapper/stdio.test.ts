@@ -9,6 +9,7 @@ import { run, scratch, unbuilt, wrapper } from './shell.ts';
 const bash = '/bin/bash';
 
 /** Lists the descriptors that the command has, besides the one that lists them. */
+// biome-ignore lint/suspicious/noTemplateCurlyInString: it is the shell's
 const descriptors = 'for fd in /proc/$$/fd/*; do echo "${fd##*/}"; done';
 
 describe('agentrm-bash and the standard streams', { skip: unbuilt }, () => {
@@ -26,7 +27,9 @@ describe('agentrm-bash and the standard streams', { skip: unbuilt }, () => {
   });
 
   it('passes a megabyte through unchanged', async () => {
-    const input = Array.from({ length: 20_000 }, (_, i) => `line ${i} of some text that goes through\n`).join('');
+    const input = Array.from({ length: 20_000 }, (_, i) => `line ${i} of some text that goes through\n`).join(
+      '',
+    );
     const result = await run(wrapper, ['cat'], { env, input });
     assert.deepEqual(result, { status: 0, signal: null, stdout: input, stderr: '' });
   });
@@ -84,7 +87,9 @@ describe('agentrm-bash and the standard streams', { skip: unbuilt }, () => {
       if (message.op === 'late') socket.write('note agentrm: while it runs\n');
       if (message.op === 'end') socket.end('note agentrm: last\nbye\n');
     });
-    const result = await run(wrapper, ['sleep 0.2; echo out; echo err >&2'], { env: { AGENTRM_SOCKET: other.path } });
+    const result = await run(wrapper, ['sleep 0.2; echo out; echo err >&2'], {
+      env: { AGENTRM_SOCKET: other.path },
+    });
     assert.deepEqual(result, {
       status: 0,
       signal: null,

@@ -107,7 +107,8 @@ describe('agentrm-bash on a terminal', { skip: unbuilt, timeout: 120_000 }, () =
     using terminal = await job('read -r line; echo "read=$line"; exit 6', ' &');
     await terminal.expect(prompt);
     // The shell learns of it by SIGCHLD and says so before the next prompt.
-    for (let screen = ''; !screen.includes('Stopped'); screen = await terminal.expect(prompt)) terminal.type('\n');
+    for (let screen = ''; !screen.includes('Stopped'); screen = await terminal.expect(prompt))
+      terminal.type('\n');
     terminal.type('fg\n');
     await terminal.expect(wrapper);
     terminal.type('text\n');

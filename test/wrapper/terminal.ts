@@ -32,10 +32,11 @@ export class Terminal {
   async expect(text: string): Promise<string> {
     let at = this.#screen.indexOf(text);
     for (; at < 0; at = this.#screen.indexOf(text)) {
-      if (this.#ended) throw new Error(`ended without ${JSON.stringify(text)}: ${JSON.stringify(this.#screen)}`);
+      if (this.#ended)
+        throw new Error(`ended without ${JSON.stringify(text)}: ${JSON.stringify(this.#screen)}`);
       await this.#unlessStuck(
         text,
-        new Promise((resolve) => {
+        new Promise<void>((resolve) => {
           this.#changed = resolve;
         }),
       );
@@ -48,7 +49,8 @@ export class Terminal {
   async #unlessStuck(what: string, event: Promise<unknown>): Promise<void> {
     const stuck = Symbol();
     const first = await Promise.race([event, setTimeout(STUCK_MS, stuck, { ref: false })]);
-    if (first === stuck) throw new Error(`waited for ${JSON.stringify(what)}, saw ${JSON.stringify(this.#screen)}`);
+    if (first === stuck)
+      throw new Error(`waited for ${JSON.stringify(what)}, saw ${JSON.stringify(this.#screen)}`);
   }
 
   type(keys: string): void {

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <linux/types.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,13 +18,14 @@
 #include "notify.h"
 #include "stops.h"
 #include "thaw.h"
+#include "../../bpf/abi.h"
 
 #define MS 1000000LL
 
 /* Twice the daemon's beat: every look finds a new one. */
 #define TICK_MS 500
-/* Eight beats of the daemon: longer than any pause of a live one that was seen, shorter than an agent's patience. */
-#define STALE_NS (2000 * MS)
+/* Eight beats of the daemon, and the age at which the kernel program stops nothing more. */
+#define STALE_NS ((int64_t)AGENTRM_HEARTBEAT_STALE_NS)
 /*
  * After the daemon's end tasks may still stop: the kernel program notices a
  * missing beat within 2 s, and a task asleep in the throttle stops when it wakes,
@@ -108,7 +110,7 @@ static bool tick(struct guard *g)
 	bool stale;
 
 	if (g->ended_ns) {
-		/* A beat from after the end: a new daemon, which has taken over and has a guard of its own. */
+		/* A beat from after the end: a new daemon has taken over, with a guard of its own. */
 		if (beat > g->ended_ns || now - g->ended_ns > SETTLE_NS)
 			return true;
 		thaw_all(g);

@@ -9,7 +9,7 @@
 
 #include "../../bpf/abi.h"
 
-#define MAP_NAME "stops"
+#define MAP_NAME "maps/stops"
 
 _Static_assert(STOPS_MAX == AGENTRM_MAX_STOPS, "room for every entry of the map");
 
@@ -52,13 +52,13 @@ void stops_read(struct stops *stops, const char *pins)
 	if (map < 0)
 		return;
 	if (!is_of_our_abi(map)) {
-		fprintf(stderr, "agentrm-guard: %s/" MAP_NAME " is not of ABI %d\n", pins, AGENTRM_ABI_VERSION);
+		fprintf(stderr, "agentrm-guard: not of ABI %d: %s/" MAP_NAME "\n", AGENTRM_ABI_VERSION, pins);
 		close(map);
 		return;
 	}
 	attr.map_fd = (uint32_t)map;
 	attr.next_key = (uintptr_t)&next;
-	/* A key that is deleted under us starts the walk anew; the bound ends it, and the next pass goes on. */
+	/* A key deleted under us starts the walk anew; the bound ends it, and the next pass goes on. */
 	while (stops->count < STOPS_MAX && bpf(BPF_MAP_GET_NEXT_KEY, &attr) == 0) {
 		stops->tgids[stops->count++] = (int)next.tgid;
 		key = next;

@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* A call is two levels below the root; what a command nests below it is bounded so that no tree holds us up. */
+/* A call is two levels below the root; what a command nests below it must not hold us up. */
 #define DEPTH_MAX 32
 
 static bool is_stopped(int pid)

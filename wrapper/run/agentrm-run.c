@@ -54,8 +54,9 @@ static void place(void *arg)
 		 channel_line(&c, &line, limit_ns) == CHANNEL_LINE && same(line, "placed");
 	if (!placed) {
 		bool refuse = fail_closed(run->socket);
+		const char *why = line && begins(line, "failed ") ? line + len("failed ") : "no answer";
 
-		say("agentrm: not placed: ", line && begins(line, "failed ") ? line + len("failed ") : "no answer",
+		say("agentrm: not placed: ", why,
 		    refuse ? ", not run (fail-closed)" : ", running unmanaged");
 		if (refuse)
 			sys_exit(EXIT_REFUSED);
@@ -175,7 +176,8 @@ static int run_call(struct run *run, const struct env *env)
 	case ANSWER_LATE:
 		if (fail_closed(run->socket))
 			return run_unmanaged(run, "no answer in time from the daemon at ", run->socket);
-		say("agentrm: no answer yet from the daemon at ", run->socket, ", running unmanaged until it comes");
+		say("agentrm: no answer yet from the daemon at ", run->socket,
+		    ", running unmanaged until it comes");
 		break;
 	default:
 		break;

@@ -83,7 +83,7 @@ enum answer answer_await(struct run *run, int64_t start_ns, int64_t admission_ms
 	for (;;) {
 		switch (channel_line(&run->daemon, &line, limit_ns)) {
 		case CHANNEL_TIMEOUT:
-			/* Process 1 as the listener: systemd holds the socket for a daemon that is being started. */
+			/* Process 1 listens: systemd holds the socket for a daemon that is being started. */
 			if (patient || (run->daemon.peer.pid != 1 && !daemon_alive(run->socket)))
 				return ANSWER_LATE;
 			patient = true;

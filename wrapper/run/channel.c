@@ -111,7 +111,8 @@ static void keep_fds(struct channel *c, const struct msghdr *msg)
 	const int *fds = (const int *)(const void *)CMSG_DATA(h);
 
 	/* Only SCM_RIGHTS can come: no other ancillary data is asked for. */
-	if (msg->msg_controllen < CMSG_LEN(sizeof(int)) || h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+	if (msg->msg_controllen < CMSG_LEN(sizeof(int)) || h->cmsg_level != SOL_SOCKET ||
+	    h->cmsg_type != SCM_RIGHTS)
 		return;
 	for (size_t i = 0; i < (h->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
 		if (c->fd < 0)

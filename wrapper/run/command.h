@@ -13,7 +13,7 @@ struct command {
 	sigset64 mask; /* the caller's */
 	struct ksigaction child_action; /* the caller's for SIGCHLD */
 	bool huge_pages; /* leave them on */
-	/* Runs in the child before the command, with the caller's signal mask; NULL if there is nothing to do. */
+	/* Runs in the child before the command, with the caller's signal mask; may be NULL. */
 	void (*before)(void *arg);
 	void *arg;
 };

@@ -9,12 +9,14 @@
 #include <sys/wait.h>
 
 /* Sent to the thread by its own faults; blocking them would kill without a word. */
-#define FAULTS (SIGBIT(SIGSEGV) | SIGBIT(SIGBUS) | SIGBIT(SIGFPE) | SIGBIT(SIGILL) | SIGBIT(SIGTRAP) | \
-		SIGBIT(SIGSYS) | SIGBIT(SIGABRT))
+#define FAULTS \
+	(SIGBIT(SIGSEGV) | SIGBIT(SIGBUS) | SIGBIT(SIGFPE) | SIGBIT(SIGILL) | SIGBIT(SIGTRAP) | \
+	 SIGBIT(SIGSYS) | SIGBIT(SIGABRT))
 
 /* What a terminal sends to its foreground group, and the kernel to an orphaned one. */
-#define OF_THE_GROUP (SIGBIT(SIGINT) | SIGBIT(SIGQUIT) | SIGBIT(SIGTSTP) | SIGBIT(SIGTTIN) | SIGBIT(SIGTTOU) | \
-		      SIGBIT(SIGWINCH) | SIGBIT(SIGHUP) | SIGBIT(SIGCONT))
+#define OF_THE_GROUP \
+	(SIGBIT(SIGINT) | SIGBIT(SIGQUIT) | SIGBIT(SIGTSTP) | SIGBIT(SIGTTIN) | SIGBIT(SIGTTOU) | \
+	 SIGBIT(SIGWINCH) | SIGBIT(SIGHUP) | SIGBIT(SIGCONT))
 
 int signals_take(struct signals *s)
 {
@@ -72,6 +74,11 @@ void signals_pass(const struct signals *s, int child)
 	}
 }
 
+static bool is_job_control(int sig)
+{
+	return sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU;
+}
+
 /* Does to this process what `sig` does by default. */
 static void raise_default(int sig)
 {
@@ -94,7 +101,7 @@ bool signals_reap(int child, int *status, struct rusage *usage)
 			continue;
 		if (!WIFSTOPPED(*status))
 			return true;
-		if (WSTOPSIG(*status) == SIGTSTP || WSTOPSIG(*status) == SIGTTIN || WSTOPSIG(*status) == SIGTTOU)
+		if (is_job_control(WSTOPSIG(*status)))
 			raise_default(WSTOPSIG(*status));
 	}
 	return false;

@@ -43,15 +43,22 @@ static void send_end(struct run *run, int status, const struct rusage *usage)
 	send_line(run, &t, line);
 }
 
+/* Sets when to look for the daemon next: later each time, until it has said something. */
+static void back_off(struct run *run)
+{
+	run->backoff_ns *= 2;
+	if (run->backoff_ns < RECONNECT_MIN_NS)
+		run->backoff_ns = RECONNECT_MIN_NS;
+	else if (run->backoff_ns > RECONNECT_MAX_NS)
+		run->backoff_ns = RECONNECT_MAX_NS;
+	run->reconnect_ns = now_ns() + run->backoff_ns;
+}
+
 static void reconnect(struct run *run)
 {
-	if (daemon_connect(&run->daemon, run->socket, run->uid, 0) == 0) {
-		run->backoff_ns = RECONNECT_MIN_NS;
+	back_off(run);
+	if (daemon_connect(&run->daemon, run->socket, run->uid, 0) == 0)
 		send_adopt(run);
-	} else {
-		run->backoff_ns = run->backoff_ns * 2 < RECONNECT_MAX_NS ? run->backoff_ns * 2 : RECONNECT_MAX_NS;
-	}
-	run->reconnect_ns = now_ns() + run->backoff_ns;
 }
 
 /* Takes what the daemon has to say while the command runs, or after it. True once it has said `bye`. */
@@ -61,6 +68,7 @@ static bool take_lines(struct run *run, int64_t deadline_ns)
 	char *line;
 
 	while ((state = channel_line(&run->daemon, &line, deadline_ns)) == CHANNEL_LINE) {
+		run->backoff_ns = 0;
 		if (begins(line, "note ")) {
 			note_print(run, line + len("note "));
 		} else if (same(line, "bye")) {
@@ -81,7 +89,7 @@ static bool take_lines(struct run *run, int64_t deadline_ns)
 	}
 	if (state != CHANNEL_TIMEOUT) {
 		channel_close(&run->daemon);
-		run->reconnect_ns = now_ns() + run->backoff_ns;
+		back_off(run);
 	}
 	return false;
 }
