@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { formatBytes, formatMs } from '../units.ts';
-import { ceilToPage, givenBack, type Lines, linesFor, marginBytes } from './lines.ts';
+import { ceilToPage, givenBack, highUnder, type Lines, linesFor, marginBytes } from './lines.ts';
 import type { Pool } from './pool.ts';
 
 /** Every reason for which a call is killed. */
@@ -105,11 +105,9 @@ export function decideFrozen(
   if (loan !== null) return loan;
   const deadlineMs = call.frozenSinceMs + settings.enforcement.freezeDeadlineMs;
   if (nowMs >= deadlineMs || call.blocksOthers === true) {
-    const least = leastHighBytes(call, settings.lend);
-    if (call.usageBytes + pool.hostRoomBytes >= least) {
-      const why = call.blocksOthers === true ? 'another call waits for its lock' : 'waited to the deadline';
-      return lend(call, least, 0, settings, `${why}, over the budget`);
-    }
+    const why = call.blocksOthers === true ? 'another call waits for its lock' : 'waited to the deadline';
+    const least = lendLeast(call, pool, settings, why);
+    if (least !== null) return least;
   }
   if (nowMs < deadlineMs) return { action: 'wait', untilMs: deadlineMs, reason: 'no room in the pool' };
   if (call.killPending === true) {
@@ -141,11 +139,9 @@ export function decideThrottled(
   if (!atMax) {
     const loan = lendFrom(call, pool, settings);
     if (loan !== null) return loan;
-    const least = leastHighBytes(call, settings.lend);
     const waited = throttledMs >= throttleDeadlineMs + freezeDeadlineMs;
-    if (waited && call.usageBytes + pool.hostRoomBytes >= least) {
-      return lend(call, least, 0, settings, 'throttled to the deadline, over the budget');
-    }
+    const least = waited ? lendLeast(call, pool, settings, 'throttled to the deadline') : null;
+    if (least !== null) return least;
   }
   const stuck = call.pressureFullPercent >= STUCK_PRESSURE_PERCENT && call.userCpuPercent < STUCK_CPU_PERCENT;
   if (!stuck || throttledMs < stuckDeadlineMs) return { action: 'keep' };
@@ -213,34 +209,54 @@ export function outcomeOf(end: {
 /** A loan out of the pool's room, or null if the room is too small for one of use. */
 function lendFrom(call: HeldCall, pool: Pool, settings: DecideSettings): Decision | null {
   const { stepPercent, stepMinBytes, roomShare } = settings.lend;
+  const affordableBytes = call.usageBytes + pool.roomBytes;
+  const leastBytes = leastHighBytes(call, settings.lend);
+  if (place(call, leastBytes, settings).freezeLineBytes > affordableBytes) return null;
   const stepBytes = Math.max((call.highBytes * stepPercent) / 100, stepMinBytes, pool.roomBytes / roomShare);
-  const affordable = call.usageBytes + pool.roomBytes;
-  if (affordable < leastHighBytes(call, settings.lend)) return null;
-  const highBytes = Math.max(call.highBytes, Math.min(call.usageBytes + stepBytes, affordable));
-  const leftBytes = Math.max(0, affordable - highBytes);
-  return lend(call, highBytes, leftBytes, settings, 'room in the pool');
+  const mostBytes = highUnder(affordableBytes, settings.enforcement.freezeLinePercent);
+  const highBytes = Math.max(leastBytes, Math.min(call.usageBytes + stepBytes, mostBytes), call.highBytes);
+  return lend(call, highBytes, affordableBytes, pool.roomBytes, settings, 'room in the pool');
+}
+
+/** The smallest loan, out of what the host can bear over the budget, or null if it cannot bear it. */
+function lendLeast(call: HeldCall, pool: Pool, settings: DecideSettings, why: string): Decision | null {
+  const affordableBytes = call.usageBytes + pool.hostRoomBytes;
+  const leastBytes = leastHighBytes(call, settings.lend);
+  if (place(call, leastBytes, settings).freezeLineBytes > affordableBytes) return null;
+  return lend(call, leastBytes, affordableBytes, 0, settings, `${why}, over the budget`);
 }
 
 /** The lowest memory.high with which the call gets anywhere: its tasks must be able to charge. */
 function leastHighBytes(call: HeldCall, settings: LendSettings): number {
   const least = call.usageBytes + Math.max(settings.leastBytes, marginBytes(call.tasks));
-  return Math.min(least, call.declaredMaxBytes);
+  return Math.min(ceilToPage(least), call.declaredMaxBytes);
 }
 
+/**
+ * @param affordableBytes usage up to which the loan may lead.
+ * @param roomBytes what of the pool's room the fence of a bulk call may take beyond that.
+ */
 function lend(
   call: HeldCall,
   highBytes: number,
+  affordableBytes: number,
   roomBytes: number,
   settings: DecideSettings,
   why: string,
 ): Decision {
-  const { declaredMaxBytes, tasks } = call;
-  const { freezeLinePercent } = settings.enforcement;
-  const place = (high: number): Lines =>
-    linesFor({ highBytes: high, declaredMaxBytes, tasks, roomBytes, freezeLinePercent });
-  let lines = place(ceilToPage(highBytes));
+  let lines = place(call, ceilToPage(highBytes), settings, roomBytes);
   // No freeze line fits below the maximum any more: throttling there would only be slow.
-  if (lines.freezeLineBytes >= declaredMaxBytes) lines = place(declaredMaxBytes);
+  if (lines.freezeLineBytes >= call.declaredMaxBytes && call.declaredMaxBytes <= affordableBytes) {
+    lines = place(call, call.declaredMaxBytes, settings);
+  }
   const to = formatBytes(lines.memoryHighBytes);
   return { action: 'lend', lines, reason: `memory.high ${formatBytes(call.highBytes)} to ${to}: ${why}` };
+}
+
+function place(call: HeldCall, highBytes: number, settings: DecideSettings, roomBytes = 0): Lines {
+  const { declaredMaxBytes, tasks, usageBytes } = call;
+  const { freezeLinePercent } = settings.enforcement;
+  // What the loan itself takes of the room is not there for the fence.
+  const leftBytes = Math.max(0, roomBytes - Math.max(0, highBytes - usageBytes));
+  return linesFor({ highBytes, declaredMaxBytes, tasks, roomBytes: leftBytes, freezeLinePercent });
 }

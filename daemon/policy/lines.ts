@@ -70,6 +70,12 @@ export function linesFor(input: LinesInput): Lines {
   return { memoryHighBytes, freezeLineBytes, memoryMaxBytes: Math.min(fence, declaredMaxBytes) };
 }
 
+/** The highest memory.high whose freeze line is not over `lineBytes`. */
+export function highUnder(lineBytes: number, freezeLinePercent: number): number {
+  const byShare = lineBytes / (1 + freezeLinePercent / 100);
+  return Math.max(0, floorToPage(Math.min(byShare, lineBytes - CHARGE_BYTES)));
+}
+
 /** What `tasks` tasks may still charge between being told to stop and stopping. */
 export function marginBytes(tasks: number): number {
   return Math.max(1, tasks) * CHARGE_BYTES;

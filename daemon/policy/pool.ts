@@ -14,6 +14,8 @@ export interface PoolCall {
   readonly reclaimableBytes?: number;
   /** memory.high as it is now, with what was lent. */
   readonly highBytes: number;
+  /** The freeze line as it is now, up to which a call that was lent to can grow. Default: memory.high. */
+  readonly freezeLineBytes?: number;
   readonly declaredHighBytes: number;
 }
 
@@ -41,9 +43,10 @@ export function poolState(
   let promisedBytes = 0;
   for (const call of calls) {
     usedBytes += Math.max(0, call.usageBytes - (call.reclaimableBytes ?? 0));
-    const lentFromBytes = Math.max(call.declaredHighBytes, call.usageBytes);
-    // Infinity - Infinity: a call without a limit was lent nothing.
-    if (call.highBytes > lentFromBytes) promisedBytes += call.highBytes - lentFromBytes;
+    if (call.highBytes > call.declaredHighBytes) {
+      const lineBytes = call.freezeLineBytes ?? call.highBytes;
+      promisedBytes += atLeast0(lineBytes - Math.max(call.declaredHighBytes, call.usageBytes));
+    }
   }
   const hostRoomBytes = atLeast0(host.memAvailableBytes - settings.keepAvailableBytes - promisedBytes);
   const budgetRoomBytes = atLeast0(settings.budgetBytes - usedBytes - promisedBytes);

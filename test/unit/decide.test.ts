@@ -12,7 +12,7 @@ import {
   KILL_CODES,
   outcomeOf,
 } from '../../daemon/policy/decide.ts';
-import { CHARGE_BYTES, linesFor } from '../../daemon/policy/lines.ts';
+import { CHARGE_BYTES, linesFor, PAGE_BYTES } from '../../daemon/policy/lines.ts';
 import type { Pool } from '../../daemon/policy/pool.ts';
 
 const MIB = 2 ** 20;
@@ -59,12 +59,15 @@ describe('decideFrozen', () => {
   });
 
   test('lends what is left when that is less than a step', () => {
-    assert.equal(lent(decideFrozen(frozen, room(10 * MIB), 1_000, settings)).lines.memoryHighBytes, 76 * MIB);
+    const { lines } = lent(decideFrozen(frozen, room(10 * MIB), 1_000, settings));
+    // The freeze line is how far the call can get, so that is what the room must hold.
+    assert.equal(lines.freezeLineBytes, 76 * MIB);
+    assert.equal(lines.memoryHighBytes, 74.5078125 * MIB);
   });
 
   test('says what it lends and why', () => {
     const { reason } = lent(decideFrozen(frozen, room(10 * MIB), 1_000, settings));
-    assert.equal(reason, 'memory.high 64 MiB to 76 MiB: room in the pool');
+    assert.equal(reason, 'memory.high 64 MiB to 74.5 MiB: room in the pool');
   });
 
   test('waits for room, to the deadline of this freeze', () => {
@@ -77,8 +80,8 @@ describe('decideFrozen', () => {
 
   test('does not count room that is too small for its tasks to charge', () => {
     const many = { ...frozen, tasks: 100 };
-    assert.equal(decideFrozen(many, room(24 * MIB), 1_500, settings).action, 'wait');
-    assert.equal(decideFrozen(many, room(25 * MIB), 1_500, settings).action, 'lend');
+    assert.equal(decideFrozen(many, room(26 * MIB), 1_500, settings).action, 'wait');
+    assert.equal(decideFrozen(many, room(27 * MIB), 1_500, settings).action, 'lend');
   });
 
   test('lends the least over the budget at the deadline, if the host can bear it', () => {
@@ -116,10 +119,16 @@ describe('decideFrozen', () => {
     });
   });
 
-  test('gives it all as well if what the pool has left ends just below', () => {
+  test('does not give it all if the pool cannot hold that', () => {
     const near = { ...frozen, declaredMaxBytes: 128 * MIB, usageBytes: 120 * MIB, highBytes: 118 * MIB };
-    assert.equal(lent(decideFrozen(near, room(7 * MIB), 1_000, settings)).lines.memoryHighBytes, 128 * MIB);
-    assert.equal(lent(decideFrozen(near, room(5 * MIB), 1_000, settings)).lines.memoryHighBytes, 125 * MIB);
+    const { lines } = lent(decideFrozen(near, room(7 * MIB), 1_000, settings));
+    assert.equal(lines.freezeLineBytes, 127 * MIB);
+    assert.equal(lent(decideFrozen(near, room(8 * MIB), 1_000, settings)).lines.memoryHighBytes, 128 * MIB);
+  });
+
+  test('lends at least what its tasks charge ahead, if that is more than a step', () => {
+    const many = { ...frozen, tasks: 400 };
+    assert.equal(lent(decideFrozen(many, room(256 * MIB), 1_000, settings)).lines.memoryHighBytes, 166 * MIB);
   });
 
   test('brings a call from 64 MiB to 2 GiB in few freezes, each of which gets it further', () => {
@@ -167,9 +176,9 @@ describe('decideFrozen', () => {
         const { memoryHighBytes, freezeLineBytes, memoryMaxBytes } = decision.lines;
         assert.ok(memoryHighBytes <= freezeLineBytes && freezeLineBytes <= memoryMaxBytes);
         assert.ok(memoryMaxBytes <= call.declaredMaxBytes);
-        // 2 % and a charge are how far the top of a call's lines may be rounded up to its maximum.
-        const slack = memoryHighBytes * 0.02 + CHARGE_BYTES + 4096;
-        assert.ok(memoryHighBytes <= Math.max(call.highBytes, call.usageBytes + pool.hostRoomBytes) + slack);
+        // The line is how far the call can grow. Lines that it already has are not taken from it.
+        const kept = call.highBytes * 1.02 + CHARGE_BYTES;
+        assert.ok(freezeLineBytes <= Math.max(kept, call.usageBytes + pool.hostRoomBytes) + 2 * PAGE_BYTES);
         const useful = call.usageBytes + Math.max(4 * MIB, Math.max(1, call.tasks) * CHARGE_BYTES);
         assert.ok(freezeLineBytes >= Math.min(useful, call.declaredMaxBytes));
       }),
@@ -198,7 +207,8 @@ describe('decideFrozen', () => {
     fc.assert(
       fc.property(calls, fc.integer({ min: 0, max: 2 ** 38 }), (call, spareBytes) => {
         const leastBytes = Math.max(4 * MIB, Math.max(1, call.tasks) * CHARGE_BYTES);
-        const pool = room(0, leastBytes + spareBytes);
+        const lineBytes = (call.usageBytes + leastBytes) * 1.02 + CHARGE_BYTES + 2 * PAGE_BYTES;
+        const pool = room(0, lineBytes - call.usageBytes + spareBytes);
         const decision = decideFrozen(call, pool, call.frozenSinceMs + 1e9, settings);
         assert.equal(decision.action, 'lend');
       }),
@@ -229,10 +239,10 @@ describe('decideThrottled', () => {
 
   test('lends over the budget after as long again as a freeze may last', () => {
     assert.equal(decideThrottled(throttled, room(0, GIB), 14_999, settings).action, 'keep');
-    const { lines, reason } = lent(decideThrottled(throttled, room(0, 4 * MIB), 15_000, settings));
+    const { lines, reason } = lent(decideThrottled(throttled, room(0, 6 * MIB), 15_000, settings));
     assert.equal(lines.memoryHighBytes, 68 * MIB);
     assert.match(reason, /over the budget/);
-    assert.equal(decideThrottled(throttled, room(0, 4 * MIB - 1), 15_000, settings).action, 'keep');
+    assert.equal(decideThrottled(throttled, room(0, 5 * MIB), 15_000, settings).action, 'keep');
   });
 
   test('kills a call that is stuck and cannot be lent to, saying which memory was short', () => {
@@ -277,7 +287,7 @@ describe('decideGiveBack', () => {
   test('does not undo what a loan has just given, however it was used', () => {
     const usage = fc.integer({ min: MIB, max: GIB });
     fc.assert(
-      fc.property(usage, fc.integer({ min: 4 * MIB, max: GIB }), (usageBytes, roomBytes) => {
+      fc.property(usage, fc.integer({ min: 32 * MIB, max: GIB }), (usageBytes, roomBytes) => {
         const held = { usageBytes, tasks: 1, highBytes: usageBytes, declaredMaxBytes: 4 * GIB };
         const loan = decideFrozen({ ...held, frozenSinceMs: 0 }, room(roomBytes), 0, settings);
         const { memoryHighBytes } = lent(loan).lines;
