@@ -54,9 +54,11 @@ node_modules/.package-lock.json: package.json package-lock.json | .tools/node
 # Agents that the client tests run. They are not needed to build and not shipped, so they stay apart.
 test-clients-setup: .tools/clients/node_modules/.package-lock.json ## the agents for the client tests
 
-.tools/clients/node_modules/.package-lock.json: test/clients/package.json test/clients/package-lock.json | .tools/node
+CLIENTS := test/clients/package.json test/clients/package-lock.json
+
+.tools/clients/node_modules/.package-lock.json: $(CLIENTS) | .tools/node
 	$(Q)mkdir -p .tools/clients
-	$(Q)cp test/clients/package.json test/clients/package-lock.json .tools/clients/
+	$(Q)cp $(CLIENTS) .tools/clients/
 	$(Q)npm ci --loglevel=error --ignore-scripts --prefix .tools/clients
 	$(Q)touch $@
 
@@ -92,6 +94,9 @@ dist/daemon/.stamp: $(DAEMON_SOURCES) tsconfig.json node_modules/.package-lock.j
 
 dist/agentrmd dist/agentrm: deploy/launcher
 	$(Q)mkdir -p dist && install -m 0755 $< $@
+
+run: build ## shows what it does, on three commands
+	$(Q)test/demo/run
 
 # LAYER, KERNEL and FILTER narrow it down: make test LAYER=unit FILTER=intent
 test: build test-clients-setup ## every test layer, or LAYER=... KERNEL=... FILTER=...
