@@ -1,16 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Claude Code with the wrapper and no daemon: everything runs as if neither were there.
+// Claude Code with the wrapper where nothing can be managed: everything runs as if AgentRM were not there.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { before, suite, test } from 'node:test';
-import type { ToolResult } from './bash-script.ts';
-import {
-  type ClaudeOptions,
-  type ClaudeRun,
-  claudeCodeMissing,
-  runClaudeCode,
-  WRAPPER,
-} from './claude-code.ts';
+import { agentrmBash, TestDaemon } from '../lib/daemon.ts';
+import { type ClaudeOptions, type ClaudeRun, claudeCodeMissing, runClaudeCode } from './claude-code.ts';
 
 const COMMANDS = [
   'echo out; echo err >&2; exit 3',
@@ -33,54 +27,63 @@ const COMMANDS = [
   '(sleep 1; echo late) & echo early',
 ];
 
-const MCP_SERVER = join(import.meta.dirname, 'fixtures/mcp-server.ts');
 const NO_OUTPUT = '(Bash completed with no output)';
-// What the wrapper says; it must have a line of its own.
-const NOTE = /^agentrm: no daemon at \/nowhere\/agentrm\.sock, running unmanaged\n?/m;
+const MCP_SERVER = join(import.meta.dirname, 'fixtures/mcp-server.ts');
+const OPTIONS: ClaudeOptions = {
+  rounds: COMMANDS.map((command) => [{ command }]),
+  // Tools of MCP servers are offered at once, not searched for.
+  env: { ENABLE_TOOL_SEARCH: 'false', AGENTRM_SOCKET: '/nowhere/agentrm.sock' },
+  settings: {
+    hooks: { SessionStart: [{ hooks: [{ type: 'command', command: 'echo "a hook said this"' }] }] },
+  },
+  mcpServers: { noop: { command: process.execPath, args: [MCP_SERVER] } },
+};
 
-function withoutNote(result: ToolResult | undefined): {
-  text: string | undefined;
-  isError: boolean | undefined;
-} {
-  const rest = result?.text.replace(NOTE, '').trimEnd();
-  return { text: rest === '' ? NO_OUTPUT : rest, isError: result?.isError };
+/** What the model was told, without what the wrapper says on a line of its own. */
+function told(run: ClaudeRun, note?: RegExp): object[] {
+  return run.results.map(({ text, isError }) => {
+    const rest = note === undefined ? text : text.replace(note, '').trimEnd();
+    return { text: rest === '' ? NO_OUTPUT : rest, isError };
+  });
 }
 
-suite('without a daemon', { skip: claudeCodeMissing }, () => {
+function ending({ code, signal, stdout, stderr }: ClaudeRun): object {
+  return { code, signal, stdout, stderr };
+}
+
+suite('the wrapper where no call can be managed', { skip: claudeCodeMissing }, () => {
   let plain: ClaudeRun;
-  let wrapped: ClaudeRun;
 
   before(async () => {
-    const hook = { type: 'command', command: 'echo "a hook said this"' };
-    const options: ClaudeOptions = {
-      rounds: COMMANDS.map((command) => [{ command }]),
-      // Tools of MCP servers are offered at once, not searched for.
-      env: { ENABLE_TOOL_SEARCH: 'false', AGENTRM_SOCKET: '/nowhere/agentrm.sock' },
-      settings: { hooks: { SessionStart: [{ hooks: [hook] }] } },
-      mcpServers: { noop: { command: process.execPath, args: [MCP_SERVER] } },
-    };
-    plain = await runClaudeCode(options);
-    wrapped = await runClaudeCode({ ...options, prefix: WRAPPER });
+    plain = await runClaudeCode(OPTIONS);
+    assert.deepEqual(ending(plain), { code: 0, signal: null, stdout: 'done\n', stderr: '' });
+    assert.equal(plain.results.length, COMMANDS.length);
   });
 
-  for (const [place, command] of COMMANDS.entries()) {
-    test(`the model is told the same about: ${command}`, () => {
-      assert.notEqual(plain.results[place], undefined);
-      assert.deepEqual(withoutNote(wrapped.results[place]), withoutNote(plain.results[place]));
-    });
-  }
-
-  test('each result says once that the call ran unmanaged', () => {
-    for (const { text } of wrapped.results) assert.equal(text.split(NOTE).length, 2, text);
-  });
-
-  test('an MCP server is started and offers its tool', () => {
-    assert.match(wrapped.requests.at(-1)?.body.toString() ?? '', /"name":"mcp__noop__noop"/);
-  });
-
-  test('the model hears what a hook said and not a word of the wrapper with it', () => {
-    const first = wrapped.requests[0]?.body.toString() ?? '';
+  test('without a daemon: the model is told the same, and that the call runs unmanaged', async () => {
+    const run = await runClaudeCode({ ...OPTIONS, prefix: agentrmBash });
+    const note = /^agentrm: no daemon at \/nowhere\/agentrm\.sock, running unmanaged\n?/m;
+    assert.deepEqual(told(run, note), told(plain));
+    for (const { text } of run.results) assert.equal(text.split(note).length, 2, text);
+    assert.deepEqual(ending(run), ending(plain));
+    // An MCP server works, and what a hook says has no word of the wrapper with it.
+    assert.match(run.requests.at(-1)?.body.toString() ?? '', /"name":"mcp__noop__noop"/);
+    const first = run.requests[0]?.body.toString() ?? '';
     assert.match(first, /a hook said this/);
     assert.doesNotMatch(first, /agentrm:/);
+  });
+
+  test('with a daemon that has no cgroups: the model is told the same', async (t) => {
+    const daemon = new TestDaemon({ cgroup: '/nowhere' });
+    t.after(() => daemon.close());
+    await daemon.start();
+    const run = await runClaudeCode({
+      ...OPTIONS,
+      prefix: agentrmBash,
+      env: { ...OPTIONS.env, AGENTRM_SOCKET: daemon.socket },
+    });
+    assert.deepEqual(told(run), told(plain));
+    assert.deepEqual(ending(run), ending(plain));
+    assert.deepEqual(await daemon.calls(), []);
   });
 });
