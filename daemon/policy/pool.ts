@@ -32,7 +32,7 @@ export interface Pool {
 /**
  * What the pool has. A call's own memory.high is not set aside for it: most calls use a small part of it,
  * and setting it aside would fill the pool with calls that sleep. What was lent beyond it is.
- * @param memAvailable of /proc/meminfo, which has the calls' usage already taken off.
+ * @param host MemAvailable of /proc/meminfo, which has the calls' usage already taken off.
  */
 export function poolState(
   host: { readonly memAvailableBytes: number },
