@@ -66,7 +66,7 @@ const clangWarnings = [
   '-Wall',
   '-Wextra',
   '-Wshadow',
-  '-Wimplicit-fallthrough',
+
   '-Wformat-security',
   '-Werror',
 ];
