@@ -4,12 +4,12 @@ import type { Config } from './schema.ts';
 /** Where a daemon of this user listens unless told otherwise; wrapper and command line look there too. */
 export function defaultSocket(env: NodeJS.ProcessEnv, uid: number): string {
   if (uid === 0) return '/run/agentrm/agentrm.sock';
-  return `${env['XDG_RUNTIME_DIR'] ?? `/run/user/${uid}`}/agentrm/agentrm.sock`;
+  return `${env.XDG_RUNTIME_DIR ?? `/run/user/${uid}`}/agentrm/agentrm.sock`;
 }
 
 function defaultStateDir(env: NodeJS.ProcessEnv, uid: number): string {
   if (uid === 0) return '/var/lib/agentrm';
-  return `${env['XDG_STATE_HOME'] ?? `${env['HOME'] ?? '/tmp'}/.local/state`}/agentrm`;
+  return `${env.XDG_STATE_HOME ?? `${env.HOME ?? '/tmp'}/.local/state`}/agentrm`;
 }
 
 export interface Paths {

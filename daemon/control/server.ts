@@ -55,7 +55,7 @@ export class ControlServer {
    */
   async listen(env: NodeJS.ProcessEnv = process.env): Promise<void> {
     const { path } = this.#options;
-    if (env['LISTEN_PID'] === String(process.pid) && Number(env['LISTEN_FDS']) >= 1) {
+    if (env.LISTEN_PID === String(process.pid) && Number(env.LISTEN_FDS) >= 1) {
       return this.#listenOn({ fd: 3 });
     }
     if (await answers(path)) {

@@ -35,19 +35,20 @@ export class WrapperConnection {
 
   #onLine(line: string): void {
     const message = parseMessage(line);
-    if (message === undefined) return this.#bad('malformed');
-    this.#options.socket.setTimeout(0);
-    if (message.op === 'run' && this.#state === 'new') return this.#run(message);
-    if (message.op === 'adopt' && this.#state === 'new') return this.#adopt(message.call);
-    if (message.op === 'place' && this.#state === 'new') return this.#place(message.token);
-    if (message.op === 'late' && this.#call !== undefined) {
-      this.#options.manager.placeLate(this.#call);
+    if (message === undefined) {
+      this.#bad('malformed');
       return;
     }
-    if (message.op === 'end' && this.#call !== undefined && this.#state === 'answered') {
-      return this.#end(this.#call, message);
-    }
-    this.#bad('out-of-order');
+    this.#options.socket.setTimeout(0);
+    const call = this.#call;
+    const isNew = this.#state === 'new';
+    if (message.op === 'run' && isNew) this.#run(message);
+    else if (message.op === 'adopt' && isNew) this.#adopt(message.call);
+    else if (message.op === 'place' && isNew) this.#place(message.token);
+    else if (message.op === 'late' && call !== undefined) this.#options.manager.placeLate(call);
+    else if (message.op === 'end' && call !== undefined && this.#state === 'answered')
+      this.#end(call, message);
+    else this.#bad('out-of-order');
   }
 
   #run(message: WrapperMessage & { op: 'run' }): void {

@@ -73,7 +73,7 @@ describe('a tool call in its own cgroup', () => {
     assert.ok((record?.memory.highEvents ?? 0) > 0);
     const stop = (await daemon.events()).find((event) => event.kind === 'stop' && event.call === record?.id);
     assert.ok(stop, 'the kernel reported the stop');
-    assert.equal(stop['signalled'], true);
+    assert.equal(stop.signalled, true);
   });
 
   test('a runaway is killed at its maximum, and the agent reads why', async () => {
@@ -136,13 +136,11 @@ describe('a tool call in its own cgroup', () => {
 
   test("the wrapper's death kills the tree", async () => {
     const child = daemon.run('sleep 1000', { timeoutMs: 3000 });
-    const started = await daemon.event(
-      (event) => event.kind === 'call-start' && event['command'] === 'sleep',
-    );
+    const started = await daemon.event((event) => event.kind === 'call-start' && event.command === 'sleep');
     const ran = await child;
     assert.equal(ran.signal, 'SIGKILL');
     const end = await daemon.event((event) => event.kind === 'call-end' && event.call === started.call);
-    assert.equal((end['record'] as { outcome: string }).outcome, 'lost');
+    assert.equal((end.record as { outcome: string }).outcome, 'lost');
   });
 });
 
