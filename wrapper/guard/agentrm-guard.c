@@ -8,6 +8,7 @@
 #include <linux/types.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -35,6 +36,8 @@
 
 /* Nothing else may take the guard's place, so it goes last, but before what is exempt altogether. */
 #define OOM_SCORE_ADJ "-900"
+
+#define PIN_ROOT "/sys/fs/bpf/agentrm"
 
 struct guard {
 	const char *cgroup, *heartbeat, *pins;
@@ -90,11 +93,24 @@ static void harden(void)
 	close(fd);
 }
 
+/* Where a daemon pins for this root unless it says otherwise: by ABI version and id (inode) of the cgroup. */
+static void read_stops(const struct guard *g, struct stops *stops)
+{
+	char pins[sizeof(PIN_ROOT) + 64];
+	struct stat root = { 0 };
+
+	if (!g->pins) {
+		stat(g->cgroup, &root);
+		snprintf(pins, sizeof(pins), PIN_ROOT "/v%d-%ju", AGENTRM_ABI_VERSION, (uintmax_t)root.st_ino);
+	}
+	stops_read(stops, g->pins ? g->pins : pins);
+}
+
 static void thaw_all(const struct guard *g)
 {
 	static struct stops stops;
 
-	stops_read(&stops, g->pins);
+	read_stops(g, &stops);
 	thaw_tree(g->cgroup, &stops);
 }
 

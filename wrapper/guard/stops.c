@@ -46,7 +46,7 @@ void stops_read(struct stops *stops, const char *pins)
 {
 	struct agentrm_stop_key key, next;
 	union bpf_attr attr = { 0 };
-	int map = pins ? open_map(pins) : -1;
+	int map = open_map(pins);
 
 	stops->count = 0;
 	if (map < 0)
