@@ -25,7 +25,7 @@ const columns: readonly Column[] = [
   { title: 'AGENT', width: 11 },
   { title: 'STATE', width: 9 },
   { title: 'EXIT', width: 7 },
-  { title: 'AGE', align: 'right', width: 5 },
+  { title: 'AGE', align: 'right', width: 6 },
   { title: 'TOOK', align: 'right', width: 7 },
   { title: 'PEAK', align: 'right', width: 9 },
   { title: 'HIGH', align: 'right', width: 9 },

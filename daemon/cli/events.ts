@@ -61,5 +61,12 @@ function describe(detail: Readonly<Record<string, unknown>>): string {
 
 function describeRecord({ outcome, exitCode, signal, durationMs, memory, command }: CallRecord): string {
   const end = signal ?? (exitCode === null ? 'unknown' : `exit ${exitCode}`);
-  return `${outcome}, ${end}, took ${formatMs(durationMs)}, peak ${formatBytes(memory.peakBytes)}, ${command}`;
+  const parts = [
+    outcome,
+    end,
+    `took ${formatMs(durationMs)}`,
+    `peak ${formatBytes(memory.peakBytes)}`,
+    command,
+  ];
+  return parts.filter(Boolean).join(', ');
 }

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { formatMs } from '../units.ts';
-
-/** How long ago a time of day was: `5 s`, `2 h 3 min`, `3 d`. */
+/** How long ago a time of day was, in its largest whole unit: `5 s`, `12 min`, `3 h`, `40 d`. */
 export function age(time: string, nowMs: number): string {
-  const ms = nowMs - Date.parse(time);
-  if (!Number.isFinite(ms)) return '-';
-  const days = Math.floor(ms / 86_400_000);
-  return days >= 2 ? `${days} d` : formatMs(Math.floor(Math.max(0, ms) / 1000) * 1000);
+  const seconds = Math.max(0, (nowMs - Date.parse(time)) / 1000);
+  if (Number.isNaN(seconds)) return '-';
+  if (seconds < 60) return `${Math.floor(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  return seconds < 86_400 ? `${Math.floor(seconds / 3600)} h` : `${Math.floor(seconds / 86_400)} d`;
 }
 
 /** `2026-01-31 13:45:01.123` where the reader is. */

@@ -33,6 +33,7 @@ const program = new Command('agentrm')
   .option('--no-color', 'no colours on a terminal, as with NO_COLOR in the environment')
   .on('option:no-color', () => {
     process.env.NO_COLOR = '1';
+    delete process.env.FORCE_COLOR;
   })
   .configureHelp({ showGlobalOptions: true })
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'agentrm: ')) })

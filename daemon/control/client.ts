@@ -80,11 +80,13 @@ export class ControlClient {
 function ask(socketPath: string, path: string, silentMs: number): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     const outgoing = request({ socketPath, path, timeout: SILENT_MS, agent: false });
+    let answer: IncomingMessage | undefined;
     outgoing.on('timeout', () => {
-      outgoing.destroy(new ControlError('failed', `the daemon at ${socketPath} does not answer`));
+      (answer ?? outgoing).destroy(new ControlError('failed', `the daemon at ${socketPath} does not answer`));
     });
     outgoing.on('error', (error) => reject(explain(error, socketPath)));
     outgoing.on('response', (response) => {
+      answer = response;
       outgoing.setTimeout(silentMs);
       if (response.statusCode === 200) resolve(response);
       else refusal(response).then(reject, reject);
@@ -100,6 +102,9 @@ function explain(error: Error, socketPath: string): ControlError {
     case 'ENOTDIR':
     case 'ECONNREFUSED':
       return new ControlError('no-daemon', `no daemon at ${socketPath}`);
+    case 'ECONNRESET':
+    case 'EPIPE':
+      return gone();
     case 'EACCES':
     case 'EPERM':
       return new ControlError('denied', `${socketPath}: permission denied`);
