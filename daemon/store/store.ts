@@ -84,8 +84,9 @@ export class Store {
     this.#path = path;
     this.#keepCalls = keepCalls;
     this.#log = log;
-    this.#thread = new StoreThread({ path, keepCalls }, (notice) => {
-      this.#log.warn({ path, notice }, 'database moved aside');
+    this.#thread = new StoreThread({
+      settings: { path, keepCalls },
+      onNotice: (notice) => log.warn({ path, notice }, 'database moved aside'),
     });
   }
 

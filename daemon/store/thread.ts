@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Worker } from 'node:worker_threads';
+import { messageOf } from '../errors.ts';
 import type { StoredRow } from './database.ts';
 import type { Reply, Request, Work, WorkerSettings } from './worker.ts';
 
@@ -11,9 +12,16 @@ interface Results {
   close: undefined;
 }
 
-interface Waiting {
-  readonly resolve: (result: never) => void;
-  readonly reject: (error: Error) => void;
+type Kind = keyof Results;
+type WorkOf<K extends Kind> = Extract<Work, { do: K }>;
+
+export interface StoreThreadOptions {
+  readonly settings: WorkerSettings;
+  readonly onNotice: (notice: string) => void;
+  /** The thread's program; default worker.ts. */
+  readonly file?: URL;
+  /** How long it may have nothing to do; default {@link IDLE_MS}. */
+  readonly idleMs?: number;
 }
 
 /** Requests that may wait for a slow disk; more fail at once, so that a stuck disk costs no memory. */
@@ -25,26 +33,94 @@ const MAX_WAITING = 16;
  */
 const HEAP_MIB = 32;
 
-/** The far side of the database thread, which is started at the first request. It holds no process up. */
-export class StoreThread {
-  readonly #file: URL;
-  readonly #settings: WorkerSettings;
-  readonly #onNotice: (notice: string) => void;
-  readonly #waiting = new Map<number, Waiting>();
-  #worker: Worker | undefined;
-  #numbers = 0;
+/**
+ * A daemon with nothing to do should be small: a thread takes about 16 MB, of which 5 come back when it
+ * ends. Calls come seconds apart or not for long, and to begin again takes 80 ms, which nobody waits for.
+ */
+const IDLE_MS = 30_000;
 
-  constructor(settings: WorkerSettings, onNotice: (notice: string) => void, file = workerFile()) {
-    this.#settings = settings;
-    this.#onNotice = onNotice;
-    this.#file = file;
+/** The far side of the database thread, which is there only while it is needed. It holds no process up. */
+export class StoreThread {
+  readonly #options: StoreThreadOptions;
+  #thread: Thread | undefined;
+  #idle: NodeJS.Timeout | undefined;
+
+  constructor(options: StoreThreadOptions) {
+    this.#options = options;
   }
 
   /** Rejects with the database's message if the work failed, or if the thread ended. */
-  request<K extends keyof Results>(work: Extract<Work, { do: K }>): Promise<Results[K]> {
+  async request<K extends Kind>(work: WorkOf<K>): Promise<Results[K]> {
+    clearTimeout(this.#idle);
+    this.#thread ??= this.#start();
+    const thread = this.#thread;
+    try {
+      return await thread.request(work);
+    } finally {
+      if (thread === this.#thread && !thread.busy) {
+        clearTimeout(this.#idle);
+        this.#idle = setTimeout(() => this.close(), this.#options.idleMs ?? IDLE_MS).unref();
+      }
+    }
+  }
+
+  /** Closes the database and ends the thread, if there is one. Waits for what it is doing. */
+  async close(): Promise<void> {
+    clearTimeout(this.#idle);
+    const thread = this.#thread;
+    // From now on a request has a new thread.
+    this.#thread = undefined;
+    await thread?.close();
+  }
+
+  #start(): Thread {
+    const thread: Thread = new Thread(this.#options, () => {
+      if (this.#thread === thread) this.#thread = undefined;
+    });
+    return thread;
+  }
+}
+
+interface Waiting {
+  readonly resolve: (result: never) => void;
+  readonly reject: (error: Error) => void;
+}
+
+class Thread {
+  readonly #worker: Worker;
+  readonly #waiting = new Map<number, Waiting>();
+  #numbers = 0;
+
+  constructor({ file = workerFile(), settings, onNotice }: StoreThreadOptions, onEnd: () => void) {
+    this.#worker = new Worker(file, {
+      workerData: settings,
+      resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },
+      // What the daemon was started with is for its main thread, but for what keeps SQLite quiet.
+      execArgv: process.execArgv.filter((argument) => argument.startsWith('--disable-warning')),
+    });
+    this.#worker.unref();
+    let why = 'the database thread ended';
+    this.#worker.on('message', (reply: Reply) => {
+      if ('notice' in reply) onNotice(reply.notice);
+      else this.#take(reply);
+    });
+    this.#worker.on('error', (error) => {
+      why = `the database thread failed: ${messageOf(error)}`;
+    });
+    this.#worker.on('exit', () => {
+      onEnd();
+      for (const { reject } of this.#waiting.values()) reject(new Error(why));
+      this.#waiting.clear();
+    });
+  }
+
+  get busy(): boolean {
+    return this.#waiting.size > 0;
+  }
+
+  request<K extends Kind>(work: WorkOf<K>): Promise<Results[K]> {
     if (this.#waiting.size >= MAX_WAITING) return Promise.reject(new Error('the database does not answer'));
     return new Promise<Results[K]>((resolve, reject) => {
-      this.#worker ??= this.#start();
       this.#numbers += 1;
       this.#waiting.set(this.#numbers, { resolve, reject });
       this.#worker.ref();
@@ -52,49 +128,22 @@ export class StoreThread {
     });
   }
 
-  /** Closes the database and ends the thread, if there is one. Waits for what it is doing. */
   async close(): Promise<void> {
-    if (this.#worker === undefined) return;
     // What fails here has nothing left to lose: the file is sound without having been closed.
     await this.request({ do: 'close' }).catch(() => {});
-    await this.#worker?.terminate();
+    await this.#worker.terminate();
   }
 
-  #start(): Worker {
-    const worker = new Worker(this.#file, {
-      workerData: this.#settings,
-      resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },
-      // The thread has nothing to say but replies, and must not inherit a loader or inspector.
-      execArgv: process.execArgv.filter((argument) => argument.startsWith('--disable-warning')),
-    });
-    worker.unref();
-    let why = 'the database thread ended';
-    worker.on('message', (reply: Reply) => this.#take(reply));
-    worker.on('error', (error) => {
-      why = `the database thread failed: ${error instanceof Error ? error.message : String(error)}`;
-    });
-    worker.on('exit', () => {
-      this.#worker = undefined;
-      for (const { reject } of this.#waiting.values()) reject(new Error(why));
-      this.#waiting.clear();
-    });
-    return worker;
-  }
-
-  #take(reply: Reply): void {
-    if ('notice' in reply) {
-      this.#onNotice(reply.notice);
-      return;
-    }
+  #take(reply: Exclude<Reply, { notice: string }>): void {
     const waiting = this.#waiting.get(reply.number);
     this.#waiting.delete(reply.number);
-    if (this.#waiting.size === 0) this.#worker?.unref();
+    if (!this.busy) this.#worker.unref();
     if ('error' in reply) waiting?.reject(new Error(reply.error));
     else waiting?.resolve(reply.result as never);
   }
 }
 
-/** The thread's source beside this file, as it is or as it was built. */
+/** The thread's program beside this file, as it is or as it was built. */
 function workerFile(): URL {
   return new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url);
 }

@@ -269,13 +269,35 @@ test('a disk that hangs holds nobody up', async (t) => {
 test('a thread that dies fails what waits, and the next request has a new one', async () => {
   const start = (code: string) => {
     const file = new URL(`data:text/javascript,${code}`);
-    const thread = new StoreThread({ path: '/nonexistent', keepCalls: 1 }, () => {}, file);
+    const settings = { path: '/nonexistent', keepCalls: 1 };
+    const thread = new StoreThread({ settings, onNotice: () => {}, file });
     return () => thread.request({ do: 'start', filter: {}, limit: 1 });
   };
   const exits = start('process.exit(3)');
   await assert.rejects(exits(), /the database thread ended/);
   await assert.rejects(exits(), /the database thread ended/);
   await assert.rejects(start('throw new Error("broken")')(), /the database thread failed: broken/);
+});
+
+test('a thread with nothing to do ends and closes the file; the next request has a new one', async (t) => {
+  const { path } = setUp(t);
+  const thread = new StoreThread({ settings: { path, keepCalls: 9 }, onNotice: () => {}, idleMs: 1 });
+  const rows = ['a', 'b'].map((id) => ({ id, session: 's', uid: 0, json: '{}' }));
+  for (const [count, row] of rows.entries()) {
+    await thread.request({ do: 'write', rows: [row] });
+    // SQLite removes its log when the last one closes the file.
+    while (existsSync(`${path}-wal`)) await new Promise(setImmediate);
+    const file = new DatabaseSync(path, { timeout: 10_000 });
+    assert.equal(file.prepare('SELECT id FROM calls').all().length, count + 1);
+    file.close();
+  }
+  const filter = {};
+  const [start, again] = await Promise.all([
+    thread.request({ do: 'start', filter, limit: 1 }),
+    thread.close().then(() => thread.request({ do: 'start', filter, limit: 2 })),
+  ]);
+  assert.deepEqual([start, again], [2, 1]);
+  await thread.close();
 });
 
 /** A process that adds records without end and says how many are written. */
