@@ -99,8 +99,10 @@ export class WrapperConnection {
 
   #end(call: Call, message: WrapperMessage & { op: 'end' }): void {
     this.#state = 'ended';
-    const lines = this.#options.manager.end(call, message);
-    this.#options.socket.end(`${lines.map((line) => `note ${line}\n`).join('')}bye\n`);
+    const { manager, socket } = this.#options;
+    manager.end(call, message, (lines) => {
+      socket.end(`${lines.map((line) => `note ${line}\n`).join('')}bye\n`);
+    });
   }
 
   #bad(reason: 'malformed' | 'too-long' | 'out-of-order'): void {

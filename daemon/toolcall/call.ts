@@ -55,7 +55,7 @@ export class Call {
   lines: Lines;
   /** Counted up at each thaw, so that the next stop is news again. */
   cycle = 1;
-  phase: 'live' | 'lingering' | 'gone' = 'live';
+  phase: 'live' | 'ending' | 'lingering' | 'gone' = 'live';
   frozenSinceMs: number | undefined;
   throttledSinceMs: number | undefined;
   lastPressedMs = 0;

@@ -5,7 +5,7 @@ import { errnoOf, messageOf } from '../errors.ts';
 import type { Enforcer, StopEvent } from '../kernel/enforcer.ts';
 import { files } from '../kernel/files.ts';
 import type { Freezer } from '../kernel/freezer.ts';
-import type { HostMemory } from '../kernel/host.ts';
+import { type HostMemory, parseFlatKeyed } from '../kernel/host.ts';
 import type { Log } from '../log.ts';
 import {
   decideFrozen,
@@ -36,6 +36,12 @@ const AFTERCARE_MS = 2000;
 
 /** Over this long the CPU use of a throttled call is averaged; cpu.stat is flushed every 2 s at worst. */
 const CPU_SAMPLE_MS = 2000;
+
+/**
+ * From here on it matters how much of a call's usage is page cache. Below, reading memory.stat, the
+ * dearest of the cgroup files at some 7 us, would tell of too little.
+ */
+const LARGE_BYTES = 32 * 1024 * 1024;
 
 export interface ControllerDeps {
   readonly enforcer: Enforcer;
@@ -89,11 +95,16 @@ export class Controller {
 
   /** What the pool has, from one look at the host and at every call. */
   pool(): Pool {
-    const calls = [...this.#calls.values()].map((call) => ({
-      usageBytes: this.usageBytes(call),
-      highBytes: call.lines.memoryHighBytes,
-      declaredHighBytes: call.limits.memoryHighBytes,
-    }));
+    const calls = [...this.#calls.values()].map((call) => {
+      const usageBytes = this.usageBytes(call);
+      return {
+        usageBytes,
+        reclaimableBytes: usageBytes < LARGE_BYTES ? 0 : this.#reclaimableBytes(call),
+        highBytes: call.lines.memoryHighBytes,
+        freezeLineBytes: call.lines.freezeLineBytes,
+        declaredHighBytes: call.limits.memoryHighBytes,
+      };
+    });
     return poolState(
       { memAvailableBytes: this.#deps.hostMemory().availableBytes },
       calls,
@@ -224,7 +235,11 @@ export class Controller {
   #decide(call: Call): void {
     const now = nowMs();
     const decision = decideFrozen(
-      { ...this.#held(call, this.usageBytes(call)), frozenSinceMs: call.frozenSinceMs ?? now },
+      {
+        ...this.#held(call, this.usageBytes(call)),
+        frozenSinceMs: call.frozenSinceMs ?? now,
+        killPending: this.#some((other) => other.killCode === 'host-memory'),
+      },
       this.pool(),
       now,
       this.#deps.config(),
@@ -284,6 +299,7 @@ export class Controller {
         ...this.#held(call, usageBytes),
         declaredHighBytes: call.limits.memoryHighBytes,
         lastPressedMs: call.lastPressedMs,
+        wanted: this.#some((other) => other.frozenSinceMs !== undefined),
       },
       pool,
       now,
@@ -328,6 +344,21 @@ export class Controller {
     );
     if (due) this.kill(call, 'timeout', `ran longer than its timeout of ${timeoutMs} ms`);
     return due;
+  }
+
+  #some(test: (call: Call) => boolean): boolean {
+    for (const call of this.#calls.values()) if (test(call)) return true;
+    return false;
+  }
+
+  /** Page cache of a call, without what lies on tmpfs: that has nowhere to go. */
+  #reclaimableBytes(call: Call): number {
+    try {
+      const stat = parseFlatKeyed(call.cgroup.read(files.memoryStat));
+      return (stat.get('active_file') ?? 0) + (stat.get('inactive_file') ?? 0);
+    } catch {
+      return 0; // removed under us, as in usageBytes
+    }
   }
 
   #held(call: Call, usageBytes: number): HeldCall {

@@ -79,6 +79,12 @@ const MAX_WAITING = 1024;
 /** How often the pool is looked at for calls that wait. */
 const ADMISSION_TICK_MS = 50;
 
+/**
+ * How long an ended command's last processes may take to die before they count as left behind. The
+ * members of a pipeline end within microseconds of each other; the wrapper waits 50 ms for its answer.
+ */
+const DYING_MS = 20;
+
 interface Waiting {
   readonly since: number;
   /** @returns true if it needs to wait no longer. */
@@ -91,6 +97,7 @@ export class CallManager implements EnforcerEvents {
   readonly #cgroups = new Map<string, SessionCgroup>();
   readonly #byId = new Map<string, Call>();
   readonly #tokens = new Map<string, Call>();
+  readonly #ending = new Map<Call, () => void>();
   readonly #waiting: Waiting[] = [];
   #waitTimer: NodeJS.Timeout | undefined;
 
@@ -199,41 +206,23 @@ export class CallManager implements EnforcerEvents {
 
   /**
    * The command has ended.
-   * @returns the lines that the agent should read, none for a call of which there is nothing to tell.
+   * @param answer takes the lines that the agent should read, none if there is nothing to tell. Called
+   *   at once, or as soon as it is clear whether the command left processes behind.
    */
-  end(call: Call, ending: Ending): string[] {
-    const { enforcer, log } = this.#deps;
-    if (call.phase !== 'live' || enforcer === undefined) return [];
-    call.phase = 'lingering';
-    let lines: string[] = [];
-    try {
-      const { record, facts } = finish(call, ending, enforcer, nowMs());
-      const kept = this.#deps.config().leftovers === 'keep';
-      const line = reportLine({ ...facts, leftoversKept: kept }, this.#deps.config().report);
-      lines = line === null ? [] : [line];
-      this.#deps.onFinished(record);
-      this.#deps.emit('call-end', about(call), { record });
-      log.info(
-        {
-          call: call.id,
-          outcome: record.outcome,
-          durationMs: record.durationMs,
-          peakBytes: record.memory.peakBytes,
-        },
-        'call ended',
-      );
-    } catch (error) {
-      // The cgroup was removed under us: the command has run, only its figures are lost.
-      log.error({ err: error, call: call.id }, 'call ended without figures');
-      this.#deps.emit('degraded', about(call), { error: messageOf(error) });
+  end(call: Call, ending: Ending, answer: (lines: readonly string[]) => void = () => {}): void {
+    if (call.phase !== 'live') {
+      answer([]);
+      return;
     }
-    // The wrapper waits for the answer; the rest can be done after it.
-    setImmediate(() => {
-      this.#tidy(call);
-      this.#deps.sessions.callEnded(call.session, call.ancestors);
-      this.#saveSession(call.session);
-    });
-    return lines;
+    call.phase = 'ending';
+    const settle = (): void => {
+      clearTimeout(timer);
+      this.#ending.delete(call);
+      answer(this.#finish(call, ending));
+    };
+    const timer = setTimeout(settle, DYING_MS);
+    this.#ending.set(call, settle);
+    if (!this.#populated(call)) settle();
   }
 
   /** The connection of a live call has closed: the wrapper was killed, or it will come back. */
@@ -270,7 +259,9 @@ export class CallManager implements EnforcerEvents {
 
   emptied(cgroupId: number): void {
     const call = this.#deps.controller?.find(cgroupId);
-    if (call?.phase === 'lingering') this.#tidy(call);
+    if (call === undefined) return;
+    if (call.phase === 'lingering') this.#tidy(call);
+    else this.#ending.get(call)?.();
   }
 
   /** The last owner of a session and its last call have ended: nothing of it may stay. */
@@ -477,6 +468,42 @@ export class CallManager implements EnforcerEvents {
     if (call.phase !== 'live') return;
     this.#deps.controller?.kill(call, 'wrapper-lost', 'its wrapper has gone');
     this.end(call, {});
+  }
+
+  /** Takes down what is known of a call that has ended; returns the lines for the agent. */
+  #finish(call: Call, ending: Ending): string[] {
+    const { enforcer, log } = this.#deps;
+    call.phase = 'lingering';
+    let lines: string[] = [];
+    try {
+      if (enforcer === undefined) throw new Error('nothing enforces');
+      const { leftovers, report } = this.#deps.config();
+      const { record, facts } = finish(call, ending, enforcer, nowMs());
+      const line = reportLine({ ...facts, leftoversKept: leftovers === 'keep' }, report);
+      lines = line === null ? [] : [line];
+      this.#deps.onFinished(record);
+      this.#deps.emit('call-end', about(call), { record });
+      log.debug({ call: call.id, outcome: record.outcome, durationMs: record.durationMs }, 'call ended');
+    } catch (error) {
+      // The cgroup was removed under us: the command has run, only its figures are lost.
+      log.error({ err: error, call: call.id }, 'call ended without figures');
+      this.#deps.emit('degraded', about(call), { error: messageOf(error) });
+    }
+    // The wrapper waits for the answer; the rest can be done after it.
+    setImmediate(() => {
+      this.#tidy(call);
+      this.#deps.sessions.callEnded(call.session, call.ancestors);
+      this.#saveSession(call.session);
+    });
+    return lines;
+  }
+
+  #populated(call: Call): boolean {
+    try {
+      return call.cgroup.populated();
+    } catch {
+      return false; // removed under us
+    }
   }
 
   /** Removes a call that has ended, or leaves it until its last process has. */

@@ -71,7 +71,7 @@ export function finish(call: Call, ending: Ending, enforcer: Enforcer, nowMs: nu
 
 /** The state of a call that has not been removed yet. */
 export function callStateOf(call: Call): Exclude<CallState, 'waiting'> {
-  if (call.phase !== 'live') return 'lingering';
+  if (call.phase === 'lingering') return 'lingering';
   if (call.frozenSinceMs !== undefined) return 'frozen';
   return call.throttledSinceMs === undefined ? 'running' : 'throttled';
 }

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { errnoOf } from '../errors.ts';
 import type { Cgroup } from '../kernel/cgroup.ts';
+import { files } from '../kernel/files.ts';
 import { type CgroupRoot, enableAll } from '../kernel/tree.ts';
 import type { Limits } from '../policy/limits.ts';
 import type { Lines } from '../policy/lines.ts';
@@ -22,6 +23,7 @@ export class SessionCgroup {
   readonly #root: CgroupRoot;
   readonly #usual: CallLimits;
   #spare: Cgroup | undefined;
+  #cpuWeight = 0;
 
   /**
    * Makes the session's cgroup, or opens the one that is there.
@@ -39,6 +41,7 @@ export class SessionCgroup {
    * @throws the kernel's error, with path and errno; nothing is left behind then.
    */
   take(limits: CallLimits): Cgroup {
+    this.#raiseWeights(limits.limits);
     const spare = this.#spare;
     this.#spare = undefined;
     if (spare !== undefined) {
@@ -85,6 +88,22 @@ export class SessionCgroup {
     if (this.#spare !== undefined) this.#discard(this.#spare);
     this.#spare = undefined;
     this.cgroup.close();
+  }
+
+  /**
+   * A call's weight competes within its session only; between sessions the session's counts. It is that
+   * of the most important call so far.
+   */
+  #raiseWeights({ cpuWeight, ioWeight }: Limits): void {
+    if (cpuWeight <= this.#cpuWeight) return;
+    this.#cpuWeight = cpuWeight;
+    const { controllers } = this.#root;
+    const weights: LimitFile[] = [];
+    if (controllers.has('cpu'))
+      weights.push({ file: files.cpuWeight, value: String(cpuWeight), optional: false });
+    if (controllers.has('io'))
+      weights.push({ file: files.ioWeight, value: String(ioWeight), optional: true });
+    apply(this.cgroup, weights);
   }
 
   #files({ limits, lines }: CallLimits): LimitFile[] {

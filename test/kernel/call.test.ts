@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
-import { TestDaemon } from '../lib/daemon.ts';
+import { agentrmBash, runCommand, TestDaemon, until } from '../lib/daemon.ts';
 
 const MiB = 1024 * 1024;
 /** Allocates and touches, in steps, as programs do; prints at the end what it holds. */
@@ -40,7 +40,7 @@ describe('a tool call in its own cgroup', () => {
     assert.equal(record?.exitCode, 0);
     assert.equal(record?.outcome, 'ok');
     assert.ok((record?.memory.peakBytes ?? 0) > 0);
-    await until(() => !existsSync(`/sys/fs/cgroup${cgroup?.slice(3)}`));
+    await until(() => !existsSync(`/sys/fs/cgroup${cgroup?.slice(3)}`), 'its cgroup is gone');
   });
 
   test('has the limits that its intent declares', async () => {
@@ -121,16 +121,16 @@ describe('a tool call in its own cgroup', () => {
   test('what it leaves behind is killed when its session ends', async () => {
     const pidFile = `${daemon.dir}/left`;
     // The session is that of the shell in between, which ends as soon as the call has.
-    const { runCommand, agentrmBash } = await import('../lib/daemon.ts');
     await runCommand('/bin/bash', ['-c', `${agentrmBash} -c 'sleep 1000 & echo $! > ${pidFile}'; :`], {
       env: daemon.env(),
     });
     const pid = readFileSync(pidFile, 'utf8').trim();
-    await until(() => !existsSync(`/proc/${pid}`));
+    await until(() => !existsSync(`/proc/${pid}`), 'the process is gone');
     await until(
       () =>
         readdirSync(daemon.cgroup, { withFileTypes: true }).filter((entry) => entry.isDirectory()).length <=
         1,
+      'its cgroups are gone',
     );
   });
 
@@ -143,12 +143,3 @@ describe('a tool call in its own cgroup', () => {
     assert.equal((end.record as { outcome: string }).outcome, 'lost');
   });
 });
-
-/** Waits for what has no event that a test could wait on. */
-async function until(condition: () => boolean): Promise<void> {
-  const deadline = Date.now() + 30_000;
-  while (!condition()) {
-    assert.ok(Date.now() < deadline, 'still not so after 30 s');
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}

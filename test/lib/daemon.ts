@@ -55,21 +55,26 @@ export class TestDaemon {
     return pid;
   }
 
-  /** Starts it; resolves when the socket answers. */
+  /** Starts it; resolves when it is ready. */
   async start(): Promise<this> {
     const args = ['--config', this.configPath, '--socket', this.socket, '--cgroup', this.cgroup];
+    const from = this.#log.length;
     const child = spawn(`${top}dist/agentrmd`, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     this.#child = child;
-    const keep = (chunk: Buffer) => {
-      this.#log += chunk.toString();
-    };
-    child.stdout.on('data', keep);
-    child.stderr.on('data', keep);
-    const ended = once(child, 'exit').then(() => {
-      throw new Error(`the daemon ended before it answered:\n${this.#log}`);
+    // The line `ready` is logged when the socket answers: asking it again and again would only slow it.
+    const ready = new Promise<void>((resolve) => {
+      const keep = (chunk: Buffer) => {
+        this.#log += chunk.toString();
+        if (this.#log.includes('"msg":"ready"', from)) resolve();
+      };
+      child.stdout.on('data', keep);
+      child.stderr.on('data', keep);
+    });
+    const ended = once(child, 'close').then(() => {
+      throw new Error(`the daemon ended before it was ready:\n${this.#log}`);
     });
     ended.catch(() => {});
-    await Promise.race([ended, this.#answers()]);
+    await Promise.race([ended, ready]);
     return this;
   }
 
@@ -118,7 +123,6 @@ export class TestDaemon {
 
   /** Environment for a wrapper that is to use this daemon. */
   env(extra: Record<string, string> = {}): Record<string, string> {
-    // Emulated, a daemon that is warming up may take longer than the 50 ms that a wrapper waits.
     return { ...(process.env as Record<string, string>), AGENTRM_SOCKET: this.socket, ...extra };
   }
 
@@ -158,18 +162,6 @@ export class TestDaemon {
     rmSync(this.dir, { recursive: true, force: true });
   }
 
-  async #answers(): Promise<void> {
-    for (;;) {
-      try {
-        await this.status();
-        return;
-      } catch {
-        // The socket is not there yet; there is nothing to wait on but itself.
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-    }
-  }
-
   #stream(path: string, signal?: AbortSignal): Promise<AsyncIterable<string>> {
     return new Promise((resolve, reject) => {
       const options = { socketPath: this.socket, path, ...(signal === undefined ? {} : { signal }) };
@@ -180,6 +172,15 @@ export class TestDaemon {
       sent.once('error', reject);
       sent.end();
     });
+  }
+}
+
+/** Waits for what has no event that a test could wait on. */
+export async function until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
+  const deadline = Date.now() + 60_000;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`not so after 60 s: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
 
