@@ -46,10 +46,15 @@ function setUp(t: TestContext, options: { keepCalls?: number; path?: string } = 
       stores.push(store);
       return store;
     },
-    messages: (): string[] => {
-      flushLog(log);
-      const lines = readFileSync(join(directory, 'log'), 'utf8').split('\n').slice(0, -1);
-      return lines.map((line) => JSON.parse(line).msg);
+    /** The messages logged so far, when there are as many as are expected. */
+    messages: async (expected: number): Promise<string[]> => {
+      for (;;) {
+        flushLog(log);
+        const lines = readFileSync(join(directory, 'log'), 'utf8').split('\n').slice(0, -1);
+        if (lines.length >= expected) return lines.map((line) => JSON.parse(line).msg);
+        // What is being written just now cannot be flushed.
+        await new Promise(setImmediate);
+      }
     },
   };
 }
@@ -162,11 +167,14 @@ test('a file that cannot be opened: records stay in memory, bounded, and are tol
   const { errors, ...counters } = store.counters();
   assert.deepEqual(counters, { written: 0, dropped: 952, pending: 2048 });
   assert.ok(errors >= 2);
-  assert.deepEqual(messages(), ['finished calls are kept in memory']);
+  assert.deepEqual(await messages(1), ['finished calls are kept in memory']);
   rmSync(path, { recursive: true });
   await settled(store);
   assert.deepEqual(await ids(store), newest);
-  assert.deepEqual(messages(), ['finished calls are kept in memory', 'finished calls are stored again']);
+  assert.deepEqual(await messages(2), [
+    'finished calls are kept in memory',
+    'finished calls are stored again',
+  ]);
   await store.close();
   assert.deepEqual(await ids(open()), newest);
 });
@@ -197,7 +205,7 @@ test('a file that is no database is moved aside, and a new one begun', async (t)
   await settled(store);
   assert.deepEqual(await ids(store), [callRecord(1).id]);
   assert.match(readFileSync(`${path}.corrupt`, 'utf8'), /^not a database/);
-  assert.deepEqual(messages(), ['database moved aside']);
+  assert.deepEqual(await messages(1), ['database moved aside']);
 });
 
 test('a file with damaged pages is moved aside at the next start', async (t) => {
@@ -213,7 +221,7 @@ test('a file with damaged pages is moved aside at the next start', async (t) => 
   await settled(second);
   assert.deepEqual(await ids(second), [callRecord(1000).id]);
   assert.ok(existsSync(`${path}.corrupt`));
-  assert.deepEqual(messages(), ['database moved aside']);
+  assert.deepEqual(await messages(1), ['database moved aside']);
 });
 
 test('a file that is damaged while it is open does not stop the store', async (t) => {
