@@ -23,7 +23,7 @@
  */
 static int above_stdio(int fd)
 {
-	long high = fd;
+	long high;
 
 	if (fd < 0 || fd > 2)
 		return fd;
