@@ -62,19 +62,25 @@ static __always_inline struct agentrm_stats *stats_of(__u64 call)
 	return call ? bpf_map_lookup_elem(&stats, &call) : NULL;
 }
 
-static __always_inline struct mem_cgroup *memcg_of(struct cgroup *cgroup)
+/* The memory controller's part in an array of all controllers' parts; NULL where the controller is off. */
+static __always_inline struct mem_cgroup *memcg_in(void *subsys)
 {
 	struct cgroup_subsys_state *css = NULL;
 
-	if (!cgroup)
-		return NULL;
 	bpf_probe_read_kernel(&css, sizeof(css),
-			      (void *)cgroup + bpf_core_field_offset(struct cgroup, subsys) +
-				      bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) * sizeof(css));
-	/* The controller is off here. */
-	if (!css)
-		return NULL;
-	return (void *)css - bpf_core_field_offset(struct mem_cgroup, css);
+			      subsys + bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) * sizeof(css));
+	return css ? (void *)css - bpf_core_field_offset(struct mem_cgroup, css) : NULL;
+}
+
+static __always_inline struct mem_cgroup *memcg_of(struct cgroup *cgroup)
+{
+	return cgroup ? memcg_in((void *)cgroup + bpf_core_field_offset(struct cgroup, subsys)) : NULL;
+}
+
+/* Where a task's memory is charged: its own cgroup, or the next one above with the controller on. */
+static __always_inline struct mem_cgroup *memcg_of_task(struct task_struct *task)
+{
+	return memcg_in((void *)BPF_CORE_READ(task, cgroups) + bpf_core_field_offset(struct css_set, subsys));
 }
 
 static __always_inline __u64 usage_bytes(struct mem_cgroup *memcg, const struct agentrm_config *cfg)

@@ -17,7 +17,7 @@ static __always_inline bool is_throttle_sleep(long jiffies, const struct agentrm
 /* Whether the cgroup of the task or one above it is over its memory.high. */
 static __always_inline bool over_high(struct task_struct *task)
 {
-	struct mem_cgroup *memcg = memcg_of(BPF_CORE_READ(task, cgroups, dfl_cgrp));
+	struct mem_cgroup *memcg = memcg_of_task(task);
 
 	for (int i = 0; i < 16 && memcg; i++) {
 		struct cgroup_subsys_state *parent;
@@ -51,7 +51,10 @@ static __always_inline bool may_signal(struct task_struct *task)
 	__u32 offset = bpf_core_field_offset(struct signal_struct, pids) + type * sizeof(struct pid *);
 	struct pid *own_group = NULL, *parent_group = NULL;
 
-	if (BPF_CORE_READ(task, ptrace) || BPF_CORE_READ(task, flags) & PF_EXITING)
+	/* A debugger that follows one thread sees the whole process stop. */
+	if (BPF_CORE_READ(task, ptrace) || BPF_CORE_READ(task, group_leader, ptrace))
+		return false;
+	if (BPF_CORE_READ(task, flags) & PF_EXITING)
 		return false;
 	bpf_probe_read_kernel(&own_group, sizeof(own_group), (void *)own + offset);
 	bpf_probe_read_kernel(&parent_group, sizeof(parent_group), (void *)parent + offset);

@@ -34,6 +34,7 @@ struct cgroup {
 };
 
 struct css_set {
+	struct cgroup_subsys_state *subsys[64];
 	struct cgroup *dfl_cgrp;
 };
 

@@ -138,8 +138,12 @@ export interface Bpf {
   deletePolicy(cgroupId: number): void;
   /** Null if nothing was recorded and no policy is set. */
   stats(cgroupId: number): CallStats | null;
-  /** Stops recorded for processes of the call since `clearStops`, the program's own and other people's. */
+  /**
+   * Stops of processes of the call that are in effect, the program's own (`byBpf`, from the moment the signal is sent)
+   * and other people's. SIGCONT and exit remove an entry by themselves.
+   */
   stops(cgroupId: number): { tgid: number; timeNs: bigint; byBpf: boolean }[];
+  /** Forgets them. Before a thaw, not after it: what stops then belongs to the next cycle and has to be continued too. */
   clearStops(cgroupId: number): void;
   /** Keeps enforcement on for another 2 s. No system call. */
   beat(): void;
