@@ -69,8 +69,30 @@ const modes: {
   { name: 'managed', env: (AGENTRM_SOCKET) => ({ AGENTRM_SOCKET }), managed: true, line: '' },
   {
     name: 'a Claude Code tool call',
+    env: (AGENTRM_SOCKET) => ({
+      AGENTRM_SOCKET,
+      CLAUDECODE: '1',
+      CLAUDE_CODE_CHILD_SESSION: '1',
+      AI_AGENT: 'claude-code_2-1-329_agent',
+    }),
+    managed: true,
+    line: '',
+  },
+  {
+    name: 'a tool call of a Claude Code that names no AI_AGENT',
     env: (AGENTRM_SOCKET) => ({ AGENTRM_SOCKET, CLAUDECODE: '1', CLAUDE_CODE_CHILD_SESSION: '1' }),
     managed: true,
+    line: '',
+  },
+  {
+    name: 'a hook of Claude Code',
+    env: (AGENTRM_SOCKET) => ({
+      AGENTRM_SOCKET,
+      CLAUDECODE: '1',
+      CLAUDE_CODE_CHILD_SESSION: '1',
+      AI_AGENT: 'claude-code_2-1-329_harness',
+    }),
+    managed: false,
     line: '',
   },
   {
