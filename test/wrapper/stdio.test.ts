@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { answering, obliging, Peer } from './peer.ts';
@@ -64,6 +64,21 @@ describe('agentrm-bash and the standard streams', { skip: unbuilt }, () => {
     assert.match(expected.stdout, /\n7\n9\n/);
     assert.deepEqual(await run(bash, ['-c', script(wrapper)], { env }), expected);
   });
+
+  for (const [before, after] of [
+    ['', ''],
+    ['output', 'output\n'],
+    ['output\n', 'output\n'],
+  ] as const) {
+    it(`begins a line with what it says in a file that holds ${JSON.stringify(before)}`, async () => {
+      const out = join(folder.path, 'output');
+      writeFileSync(out, before);
+      const absent = { AGENTRM_SOCKET: join(folder.path, 'absent') };
+      await run(bash, ['-c', `${wrapper} 'echo done' >>"$OUT" 2>&1`], { env: { ...absent, OUT: out } });
+      const line = `agentrm: no daemon at ${absent.AGENTRM_SOCKET}, running unmanaged\n`;
+      assert.equal(readFileSync(out, 'utf8'), `${after}${line}done\n`);
+    });
+  }
 
   it('survives a stderr that nobody reads any more', async () => {
     const script = `{ ${wrapper} 'sleep 0.1; exit 7'; echo "$?" >&3; } 2>&1 >/dev/null | true`;

@@ -2,6 +2,7 @@
 #include "say.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 
@@ -14,6 +15,28 @@
 /* PIPE_BUF: so that a pipe that poll calls writable takes the line whole without blocking. */
 #define LINE_BYTES 4096
 
+/*
+ * Is stderr a file whose last line has no end yet? Agents that keep output in a
+ * file read it as a whole: what is said must not become part of that line.
+ */
+static bool mid_line(void)
+{
+	char last = '\n';
+	long fd;
+
+	/* Opening a pipe for reading would be noticed at its other end. */
+	if (SYS3(lseek, 2, 0, SEEK_CUR) < 0)
+		return false;
+	/* Anew, since stderr is seldom readable. */
+	fd = SYS4(openat, AT_FDCWD, "/proc/self/fd/2", O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0);
+	if (fd < 0)
+		return false;
+	if (SYS3(lseek, fd, -1, SEEK_END) >= 0)
+		SYS3(read, fd, &last, 1);
+	SYS1(close, fd);
+	return last != '\n';
+}
+
 void say_parts(const char *const *parts)
 {
 	char line[LINE_BYTES];
@@ -24,6 +47,8 @@ void say_parts(const char *const *parts)
 	/* SIGPIPE from a reader that is gone, SIGTTOU from `stty tostop` in the background. */
 	sigset64 noise = SIGBIT(SIGPIPE) | SIGBIT(SIGTTOU), pipe = SIGBIT(SIGPIPE), old;
 
+	if (mid_line())
+		text_put(&t, "\n");
 	for (; *parts; parts++)
 		for (const char *s = *parts; *s; s++)
 			text_bytes(&t, (unsigned char)*s < 0x20 || *s == 0x7f ? "?" : s, 1);
