@@ -2,7 +2,8 @@
 
 /**
  * The command text in a shell's argument list: what follows `-c` (alone or among other letters, as in
- * `-lc CMD` and `-c -l CMD`), else the script with its arguments.
+ * `-lc CMD` and `-c -l CMD`), else the script with its arguments. Of a line that an agent has built around a
+ * command, that command.
  */
 export function commandOf(argv: readonly string[]): string {
   const args = argv.slice(1);
@@ -24,5 +25,24 @@ export function commandOf(argv: readonly string[]): string {
     if (/^[-+][a-zA-Z]*[oO]$/.test(arg)) index += 1;
   }
   const rest = args.slice(index);
-  return takesCommand ? (rest[0] ?? '') : rest.join(' ');
+  return takesCommand ? withoutSetUp(rest[0] ?? '') : rest.join(' ');
+}
+
+/** Where in Claude Code's line the agent's own command begins, and how its quote characters are written. */
+const EVAL = " && eval '";
+const QUOTE = `'"'"'`;
+
+/**
+ * Claude Code puts a command into a line that sets its shell up and notes where it ends up: `source … && eval
+ * 'COMMAND' < /dev/null && pwd -P >| FILE`, without `< /dev/null` where COMMAND redirects its input. That is what
+ * version 2.1.329 does (test/clients checks it) and documented nowhere; any other text is returned as it is.
+ */
+function withoutSetUp(line: string): string {
+  if (!line.startsWith('source ')) return line;
+  const start = line.indexOf(EVAL);
+  // To the end: it is cut off where the line is longer than what the wrapper sends.
+  const quoted = /'((?:[^']|'"'"')*)(?:'|$)/y;
+  quoted.lastIndex = start + EVAL.length - 1;
+  const command = start < 0 ? undefined : quoted.exec(line)?.[1];
+  return command === undefined ? line : command.replaceAll(QUOTE, "'");
 }
