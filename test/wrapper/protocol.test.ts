@@ -326,6 +326,41 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
       });
     }
 
+    it('runs the command whatever comes', async () => {
+      const pieces = [
+        'go ',
+        'c1 ',
+        'clone ',
+        'move ',
+        't ',
+        'none ',
+        '-',
+        'note n',
+        'ack',
+        'bye',
+        'gone',
+        'placed',
+        '\n',
+        '\n',
+      ];
+      const bytes = fc
+        .array(fc.oneof(fc.constantFrom(...pieces), fc.string({ unit: 'binary', maxLength: 3 })))
+        .map((parts) => parts.join(''));
+      await fc.assert(
+        fc.asyncProperty(bytes, bytes, async (answer, placed) => {
+          await using peer = await Peer.listen(path, (message, socket) => {
+            if (message.op === 'run') socket.end(answer);
+            else socket.end(message.op === 'place' ? placed : 'gone\n');
+          });
+          const result = await run(helper, ['/bin/bash', '-c', 'echo ran; exit 3'], {
+            env: { AGENTRM_SOCKET: peer.path },
+          });
+          assert.deepEqual([result.status, result.signal, result.stdout], [3, null, 'ran\n']);
+        }),
+        { numRuns: 150 },
+      );
+    });
+
     it('puts an answer together from single bytes', async () => {
       await using _ = await Peer.listen(path, (message, socket) => {
         if (message.op !== 'run') return obliging(message, socket);
