@@ -38,7 +38,6 @@ const program = new Command('agentrm')
   .configureHelp({ showGlobalOptions: true })
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'agentrm: ')) })
   .addHelpText('after', EXIT_CODES)
-  .helpCommand(false)
   .exitOverride();
 
 try {

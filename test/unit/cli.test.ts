@@ -150,6 +150,8 @@ const table: {
 }[] = [
   { args: '--help', code: 0, out: help },
   { args: '', code: 2, err: help },
+  { args: 'help', code: 0, out: help },
+  { args: 'help calls', code: 0, out: /^Usage: agentrm calls \[options\]\n[\s\S]*--session <id>/ },
   { args: '--version', code: 0, out: /^\d+\.\d+\.\d+\n$/ },
   { args: 'version', code: 0, out: /^agentrm \d+\.\d+\.\d+, Node \d+\.\d+\.\d+\n$/ },
   { args: 'version --json', code: 0, out: /^\{"version":"\d+\.\d+\.\d+","node":"\d+\.\d+\.\d+"\}\n$/ },
