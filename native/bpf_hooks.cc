@@ -35,11 +35,12 @@ bool KernelTypes::has(const std::string &section) const {
 	return btf__find_by_name_kind(btf_, name.c_str(), BTF_KIND_FUNC) > 0;
 }
 
-std::vector<std::string> defaultHooks(const KernelTypes &types) {
+HookSets defaultHooks(const KernelTypes &types) {
+	HookSets sets;
 	for (const Hook &hook : enforcingHooks())
 		if (types.has(hook.name))
-			return {hook.name};
-	return {};
+			sets.push_back({hook.name});
+	return sets;
 }
 
 }  // namespace agentrm

@@ -32,7 +32,9 @@ class KernelTypes {
 	struct btf *btf_;
 };
 
-// The hooks to use by default, best combination that exists; empty if none does.
-std::vector<std::string> defaultHooks(const KernelTypes &types);
+using HookSets = std::vector<std::vector<std::string>>;
+
+// The sets of hooks to try by default, best first, as far as this kernel has them.
+HookSets defaultHooks(const KernelTypes &types);
 
 }  // namespace agentrm

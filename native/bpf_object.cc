@@ -89,27 +89,44 @@ bool isEnforcing(const std::string &section) {
 
 BpfObject::BpfObject(const LoadOptions &options) : options_(options) {
 	libbpf_set_print(collect);
-	complaints.clear();
 	const KernelTypes types;
 	if (!types.available())
 		throw Failure{ENOENT, "open", "/sys/kernel/btf/vmlinux", ""};
-	hooks_ = options_.hooks.empty() ? defaultHooks(types) : options_.hooks;
-	if (hooks_.empty())
+	const auto candidates = options_.hooks.empty() ? defaultHooks(types) : HookSets{options_.hooks};
+	if (candidates.empty())
 		throw Failure{ENOTSUP, "bpf", "", "", "this kernel has none of the enforcing hooks"};
-	for (const std::string &hook : hooks_)
-		if (!isEnforcing(hook) || !types.has(hook))
-			throw Failure{ENOTSUP, "bpf", "", hook, "no such hook here"};
-	try {
-		open();
-		choosePrograms(types);
-		load();
-		configure();
-		attach();
-		dropOldLinks();
-	} catch (...) {
-		agentrm_bpf__destroy(skeleton_);
-		throw;
+	for (const auto &hooks : candidates)
+		for (const std::string &hook : hooks)
+			if (!isEnforcing(hook) || !types.has(hook))
+				throw Failure{ENOTSUP, "bpf", "", hook, "no such hook here"};
+	// That a function exists does not say that it can be attached to.
+	for (size_t i = 0; i < candidates.size(); i++) {
+		hooks_ = candidates[i];
+		try {
+			start(types);
+			return;
+		} catch (...) {
+			agentrm_bpf__destroy(skeleton_);
+			skeleton_ = nullptr;
+			if (i + 1 == candidates.size()) {
+				// What an earlier process pinned stays: it does nothing without a heartbeat.
+				if (!adopted_)
+					removePins();
+				throw;
+			}
+		}
 	}
+}
+
+void BpfObject::start(const KernelTypes &types) {
+	complaints.clear();
+	links_.clear();
+	open();
+	choosePrograms(types);
+	load();
+	configure();
+	attach();
+	dropOldLinks();
 }
 
 BpfObject::~BpfObject() {
@@ -150,7 +167,10 @@ void BpfObject::load() {
 	makeDirectory(options_.pinDir);
 	makeDirectory(maps);
 	makeDirectory(options_.pinDir + "/links");
-	adopted_ = access((maps + "/policies").c_str(), F_OK) == 0;
+	// Asked once: a second attempt finds what the first one pinned.
+	if (!asked_)
+		adopted_ = access((maps + "/policies").c_str(), F_OK) == 0;
+	asked_ = true;
 	// A map with a path is taken from there if it exists, else made and pinned.
 	struct bpf_map *map;
 	bpf_object__for_each_map(map, skeleton_->obj) {
@@ -189,7 +209,13 @@ void BpfObject::attach() {
 	bpf_object__for_each_program(program, skeleton_->obj) {
 		if (!bpf_program__autoload(program) || program == skeleton_->progs.on_existing)
 			continue;
-		pinLink(bpf_program__name(program), attachProgram(program));
+		try {
+			pinLink(bpf_program__name(program), attachProgram(program));
+		} catch (const Failure &) {
+			// An observer that is missing shows in programs(); without its enforcing hooks nothing is enforced.
+			if (contains(hooks_, bpf_program__section_name(program)))
+				throw;
+		}
 	}
 }
 
@@ -246,16 +272,21 @@ void BpfObject::startSampler() {
 		runOverCgroups(skeleton_->progs.on_existing, options_.rootCgroupId);
 }
 
-void BpfObject::unpin() {
-	links_.clear();
+void BpfObject::removePins() {
 	for (const char *kind : {"/links", "/maps"}) {
 		const std::string directory = options_.pinDir + kind;
 		for (const std::string &name : listDirectory(directory))
 			unlink((directory + "/" + name).c_str());
 		rmdir(directory.c_str());
 	}
-	if (rmdir(options_.pinDir.c_str()) != 0 && errno != ENOENT)
-		throw Failure{errno, "rmdir", options_.pinDir, ""};
+	rmdir(options_.pinDir.c_str());
+}
+
+void BpfObject::unpin() {
+	links_.clear();
+	removePins();
+	if (access(options_.pinDir.c_str(), F_OK) == 0)
+		throw Failure{ENOTEMPTY, "rmdir", options_.pinDir, ""};
 }
 
 }  // namespace agentrm

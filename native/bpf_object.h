@@ -50,6 +50,7 @@ class BpfObject {
 	void unpin();
 
  private:
+	void start(const class KernelTypes &types);
 	void open();
 	void choosePrograms(const class KernelTypes &types);
 	void load();
@@ -57,11 +58,13 @@ class BpfObject {
 	void attach();
 	void pinLink(const std::string &name, Fd link);
 	void dropOldLinks();
+	void removePins();
 
 	const LoadOptions options_;
 	struct agentrm_bpf *skeleton_ = nullptr;
 	std::string image_;
 	bool adopted_ = false;
+	bool asked_ = false;
 	std::vector<std::string> hooks_;
 	std::map<std::string, Fd> links_;
 };

@@ -10,7 +10,8 @@ const dist = new URL('../../dist/', import.meta.url).pathname;
 const hierarchy = '/sys/fs/cgroup';
 const bpffs = '/sys/fs/bpf';
 
-export const native = createRequire(import.meta.url)(`${dist}agentrm.node`) as Native;
+export const addonPath = `${dist}agentrm.node`;
+export const native = createRequire(import.meta.url)(addonPath) as Native;
 export const objectPath = `${dist}agentrm.bpf.o`;
 export const loadPath = new URL('../../build/cmake/test/agentrm-load', import.meta.url).pathname;
 export const MiB = 2 ** 20;

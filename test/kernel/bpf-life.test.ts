@@ -6,7 +6,19 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { ended, Lab, loadPath, MiB, missing, native, objectPath, stateOf, until } from './bpf-lab.ts';
+import { Worker } from 'node:worker_threads';
+import {
+  addonPath,
+  ended,
+  Lab,
+  loadPath,
+  MiB,
+  missing,
+  native,
+  objectPath,
+  stateOf,
+  until,
+} from './bpf-lab.ts';
 
 const skip = missing() ?? false;
 const timeout = 60_000;
@@ -32,7 +44,7 @@ describe('the life of the programs', { skip, timeout: 10 * timeout }, () => {
     const options = { object: objectPath, pinDir: lab.pinDir, rootCgroupId: lab.root.id, callLevel: 3 };
     daemon.stdin.end(`
       import { createRequire } from 'node:module';
-      const native = createRequire('/')(${JSON.stringify(join(objectPath, '../agentrm.node'))});
+      const native = createRequire('/')(${JSON.stringify(addonPath)});
       const bpf = native.openBpf({ ...${JSON.stringify(options)}, events() {} });
       console.log(bpf.adopted);
       setInterval(() => bpf.beat(), 100);`);
@@ -111,6 +123,27 @@ describe('the life of the programs', { skip, timeout: 10 * timeout }, () => {
     second.beat();
     assert.throws(() => second.stats(1), { code: 'EBADF', syscall: 'bpf' });
     assert.throws(() => second.setPolicy(1, lab.call(16).policy), { code: 'EBADF' });
+  });
+
+  it('survive process.exit and the end of a worker thread', { timeout }, async () => {
+    const options = { object: objectPath, pinDir: lab.pinDir, rootCgroupId: lab.root.id, callLevel: 3 };
+    const script = `
+      const native = require(${JSON.stringify(addonPath)});
+      const bpf = native.openBpf({ ...${JSON.stringify(options)}, events() {} });
+      bpf.beat();`;
+    const exit = spawnSync(process.execPath, ['-e', `${script} process.exit(7);`], { encoding: 'utf8' });
+    assert.equal(exit.status, 7, `${exit.signal} ${exit.stderr}`);
+    const worker = new Worker(
+      `${script} require('node:worker_threads').parentPort.postMessage(bpf.adopted);`,
+      {
+        eval: true,
+      },
+    );
+    assert.deepEqual(await once(worker, 'message'), [true]);
+    assert.equal(await worker.terminate(), 1);
+    const third = lab.open();
+    assert.ok(third.adopted);
+    third.close();
   });
 
   it('are refused with a reason', () => {
