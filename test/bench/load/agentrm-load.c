@@ -10,6 +10,9 @@
  *   tmpfs DIR SIZE  write(2) of SIZE bytes at a time into a file in DIR, `bytes` in total
  *   populate        one mmap(MAP_POPULATE) of `bytes`
  *   read FILE       `bytes` of anonymous memory first, then FILE from start to end, through the page cache
+ *   gaps MS         touches memory page by page and prints each gap of more than MS between two touches: its start
+ *                   and end by CLOCK_MONOTONIC in ns
+ *   rounds N        N times: maps `bytes`, touches them and unmaps them; prints the nanoseconds of all together
  *
  * Sizes take K, M or G. --thp leaves huge pages on. FILE of --progress holds the number of bytes used so far, as a
  * native u64, while it runs. Ends with 0 when all is used; any failure ends it with 1 and a line on stderr.
@@ -25,6 +28,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static uint64_t own_progress;
@@ -70,6 +74,14 @@ static char *reserve(int flags)
 static void advance(size_t length)
 {
 	__atomic_fetch_add(progress, length, __ATOMIC_RELAXED);
+}
+
+static int64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
 static void *touch(void *unused)
@@ -191,6 +203,48 @@ static int run_read(const char *path)
 	return 0;
 }
 
+/* The gaps are printed at the end: a pipe that is full would make gaps of its own. */
+static int run_gaps(long limit_ms)
+{
+	size_t page = sysconf(_SC_PAGESIZE), count = 0;
+	char *memory = reserve(0);
+	int64_t last = now_ns();
+	static struct {
+		int64_t start, end;
+	} gaps[10000];
+
+	for (size_t at = 0; at < bytes; at += page) {
+		int64_t now;
+
+		memory[at] = 1;
+		now = now_ns();
+		if (now - last > limit_ms * 1000000 && count < sizeof(gaps) / sizeof(gaps[0])) {
+			gaps[count].start = last;
+			gaps[count++].end = now;
+		}
+		last = now;
+	}
+	for (size_t i = 0; i < count; i++)
+		printf("%lld %lld\n", (long long)gaps[i].start, (long long)gaps[i].end);
+	return 0;
+}
+
+static int run_rounds(int count)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	int64_t begin = now_ns();
+
+	while (count--) {
+		char *memory = reserve(0);
+
+		for (size_t at = 0; at < bytes; at += page)
+			memory[at] = 1;
+		munmap(memory, bytes);
+	}
+	printf("%lld\n", (long long)(now_ns() - begin));
+	return 0;
+}
+
 static void map_progress(const char *path)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -235,6 +289,10 @@ int main(int argc, char **argv)
 		return run_populate();
 	if (!strcmp(shape, "read") && rest == 2)
 		return run_read(argv[at + 1]);
+	if (!strcmp(shape, "gaps") && rest == 2)
+		return run_gaps(atoi(argv[at + 1]));
+	if (!strcmp(shape, "rounds") && rest == 2)
+		return run_rounds(atoi(argv[at + 1]));
 	fprintf(stderr, "usage: agentrm-load [--thp] [--progress FILE] [--bytes N] SHAPE, see the head of its source\n");
 	return 1;
 }

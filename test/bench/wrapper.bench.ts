@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// What `agentrm-bash -c true` takes longer than `bash -c true`, with a daemon that has warmed up: for each caller
+// that there is, in lone calls (as agents make them) and back to back. Both are timed in turn, so that what else the
+// machine does meets both.
+import { chmodSync, copyFileSync, mkdirSync } from 'node:fs';
+import { TestDaemon, top } from '../lib/daemon.ts';
+import { count, record } from './record.ts';
+import { interval, median, quantile, summary } from './stats.ts';
+import { output, timePath } from './tools.ts';
+
+const calls = count('CALLS', 1000);
+/** So many calls before anything is timed: Node compiles what it has seen often enough. */
+const warmUp = count('WARM_UP', 200);
+/** Between lone calls: the kernel's grace periods, for which a lone move waits, are over by then. */
+const lonePauseMs = 20;
+const USER = 1000;
+
+interface Caller {
+  readonly name: string;
+  readonly uid: number;
+  /** Whether agentrm-run has its file capability, with which it can fork into a call's cgroup. */
+  readonly capability: boolean;
+}
+
+const root: Caller = { name: 'root', uid: 0, capability: false };
+const user: Caller = { name: 'user', uid: USER, capability: false };
+const userCapable: Caller = { name: 'user, file capability', uid: USER, capability: true };
+
+const daemon = new TestDaemon();
+chmodSync(daemon.dir, 0o755);
+await daemon.start();
+try {
+  const { backend } = await daemon.status();
+  // A host that cannot manage calls still shows what asking costs; the door makes no difference there.
+  const callers = backend.mode === 'bpf' || backend.mode === 'user' ? [root, userCapable, user] : [root];
+  const results = [];
+  for (const caller of callers) {
+    const wrapper = await install(caller);
+    await time(caller, wrapper, warmUp, 0);
+    for (const [pattern, pauseMs] of [
+      ['lone', lonePauseMs],
+      ['back to back', 0],
+    ] as const) {
+      const before = await managedCalls();
+      const pairs = await time(caller, wrapper, calls, pauseMs);
+      const managed = (await managedCalls()) - before;
+      const added = pairs.map(([bare, wrapped]) => wrapped - bare);
+      const bareMs = median(pairs.map(([bare]) => bare));
+      results.push({
+        caller: caller.name,
+        pattern,
+        managed,
+        bashMs: summary(pairs.map(([bare]) => bare)),
+        wrapperMs: summary(pairs.map(([, wrapped]) => wrapped)),
+        addedMs: summary(added),
+        p50Ratio: median(added) / bareMs,
+        p50RatioInterval: interval(pairs, (some) => ratio(some, 0.5)),
+        p99Ratio: quantile(added, 0.99) / bareMs,
+        p99RatioInterval: interval(pairs, (some) => ratio(some, 0.99)),
+      });
+      const last = results.at(-1);
+      console.log(
+        `${caller.name}, ${pattern}: bash ${bareMs.toFixed(2)} ms, added p50 ${last?.addedMs.p50.toFixed(2)}` +
+          ` p99 ${last?.addedMs.p99.toFixed(2)} ms, ${last?.p50Ratio.toFixed(2)} x, managed ${managed}/${calls}`,
+      );
+    }
+  }
+  record('wrapper', { calls, warmUp, lonePauseMs }, { backend: backend.mode, callers: results });
+} finally {
+  await daemon.close();
+}
+
+/** How many calls the daemon has managed to their end. */
+async function managedCalls(): Promise<number> {
+  return (await daemon.status()).counters?.calls ?? 0;
+}
+
+/** A quantile of the added time as a multiple of one bash start. */
+function ratio(pairs: readonly (readonly [bare: number, wrapped: number])[], share: number): number {
+  const added = pairs.map(([bare, wrapped]) => wrapped - bare);
+  return quantile(added, share) / median(pairs.map(([bare]) => bare));
+}
+
+/** The checkout's wrapper; for one that needs its capability a copy with it. @returns the path of agentrm-bash */
+async function install({ capability }: Caller): Promise<string> {
+  if (!capability) return `${top}wrapper/agentrm-bash`;
+  const directory = `${daemon.dir}/bin`;
+  mkdirSync(directory, { recursive: true });
+  for (const file of ['wrapper/agentrm-bash', 'dist/agentrm-run']) {
+    const copy = `${directory}/${file.split('/').at(-1)}`;
+    copyFileSync(`${top}${file}`, copy);
+    chmodSync(copy, 0o755);
+  }
+  await output(['/sbin/setcap', 'cap_dac_override=p', `${directory}/agentrm-run`]);
+  return `${directory}/agentrm-bash`;
+}
+
+/** Pairs of durations in milliseconds. */
+async function time(caller: Caller, wrapper: string, rounds: number, pauseMs: number) {
+  const bare = ['/bin/bash', '-c', 'true'];
+  const { stdout, stderr } = await output(
+    [timePath, 'rounds', `${rounds}`, `${pauseMs}`, '--', ...bare, '--', wrapper, '-c', 'true'],
+    { env: daemon.env(), uid: caller.uid },
+  );
+  if (stderr !== '') process.stderr.write(stderr.slice(0, 500));
+  return stdout
+    .trim()
+    .split('\n')
+    .map((line) => line.split(' ').map((ns) => Number(ns) / 1e6) as [bare: number, wrapped: number]);
+}
