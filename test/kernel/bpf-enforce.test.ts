@@ -80,7 +80,8 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
 
   it('sends one event a cycle for many tasks, and a new one after a thaw', { timeout }, async () => {
     const { cgroup, policy } = lab.call(32);
-    const child = cgroup.spawn(loadPath, ['--bytes', '4M', 'procs', '16']);
+    // Children that stay: what ends early makes room for the others.
+    const child = cgroup.spawn(loadPath, ['--bytes', '4M', 'forks', '16']);
     const stopsOf = () => lab.events.filter((event) => event.cgroupId === cgroup.id && event.kind === 'stop');
     await lab.event(cgroup, 'stop');
     lab.freeze(cgroup);

@@ -26,14 +26,14 @@ interface Load {
 
 const loads: Record<string, Load> = {
   '1 process': { args: ['--bytes', '120M', 'procs', '1'], tasks: 1 },
-  '16 processes': { args: ['--bytes', '8M', 'procs', '16'], tasks: 16 },
-  '8 threads': { args: ['--bytes', '16M', 'threads', '8'], tasks: 8 },
+  '16 processes': { args: ['--bytes', '64M', 'procs', '16'], tasks: 16 },
+  '8 threads': { args: ['--bytes', '64M', 'threads', '8'], tasks: 8 },
   'fork storm': { args: ['--bytes', '2M', 'forks', '60'], tasks: 60 },
   'tmpfs 64 KiB': { args: ['--bytes', '120M', 'tmpfs', shared, '64K'], tasks: 1 },
   'tmpfs 1 MiB': { args: ['--bytes', '120M', 'tmpfs', shared, '1M'], tasks: 1 },
   MAP_POPULATE: { args: ['--bytes', '120M', 'populate'], tasks: 1 },
   '1 process, huge pages': { args: ['--thp', '--bytes', '120M', 'procs', '1'], tasks: 1 },
-  '16 processes, huge pages': { args: ['--thp', '--bytes', '8M', 'procs', '16'], tasks: 16 },
+  '16 processes, huge pages': { args: ['--thp', '--bytes', '64M', 'procs', '16'], tasks: 16 },
 };
 
 const wait = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
