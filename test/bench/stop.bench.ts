@@ -52,8 +52,28 @@ interface Run {
   readonly still: boolean;
 }
 
+export interface StopResults {
+  readonly highBytes: number;
+  readonly lineBytes: number;
+  readonly loads: readonly {
+    readonly load: string;
+    readonly pages: Pages;
+    readonly arm: Arm;
+    readonly medianOverBytes: number;
+    readonly maxOverBytes: number;
+    readonly tasks: number;
+    readonly maxOverPerTaskBytes: number;
+    readonly goalPerTaskBytes: number;
+    readonly memoryMaxBytes: number | null;
+    readonly still: boolean;
+    readonly runs: readonly Run[];
+  }[];
+  readonly pageCacheReader: readonly { stops: number; reclaims: number; peakBytes: number }[];
+}
+
+let plainCgroups = 0;
 const lab = new Lab();
-const results = [];
+const results: StopResults['loads'][number][] = [];
 try {
   for (const load of loads) {
     for (const pages of pageSizes(load)) {
@@ -72,7 +92,7 @@ try {
           maxOverPerTaskBytes: Math.max(...perTask),
           goalPerTaskBytes: goalBytes[pages],
           still: measured.every(({ still }) => still),
-          ...(load.maxBytes && { memoryMaxBytes: load.maxBytes }),
+          memoryMaxBytes: load.maxBytes ?? null,
           runs: measured,
         });
         const mib = over.map((bytes) => (bytes / MiB).toFixed(2)).join(' ');
@@ -83,7 +103,8 @@ try {
   const reader = [];
   for (let run = 0; run < runs; run += 1) reader.push(await readBesideMemory());
   console.log(`page-cache reader: ${JSON.stringify(reader)}`);
-  record('stop', { runs, watchMs }, { highBytes, lineBytes, loads: results, pageCacheReader: reader });
+  const found: StopResults = { highBytes, lineBytes, loads: results, pageCacheReader: reader };
+  record('stop', { runs, watchMs }, found);
 } finally {
   await lab.close();
 }
@@ -124,8 +145,6 @@ async function stop(arm: Arm, load: Load, pages: Pages): Promise<Run> {
   await cgroup.remove();
   return { overBytes, tasks, still };
 }
-
-let plainCgroups = 0;
 
 /** A cgroup beside the calls, of which the BPF programs know nothing. */
 function plain(): Cgroup {

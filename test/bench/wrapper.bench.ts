@@ -5,7 +5,7 @@
 import { chmodSync, copyFileSync, mkdirSync } from 'node:fs';
 import { TestDaemon, top } from '../lib/daemon.ts';
 import { count, record } from './record.ts';
-import { interval, median, quantile, summary } from './stats.ts';
+import { type Interval, interval, median, quantile, type Summary, summary } from './stats.ts';
 import { output, timePath } from './tools.ts';
 
 const calls = count('CALLS', 1000);
@@ -26,6 +26,25 @@ const root: Caller = { name: 'root', uid: 0, capability: false };
 const user: Caller = { name: 'user', uid: USER, capability: false };
 const userCapable: Caller = { name: 'user, file capability', uid: USER, capability: true };
 
+/** Times in milliseconds. */
+export interface WrapperResults {
+  /** Of the daemon: where it is `none`, calls are asked for and run unmanaged. */
+  readonly backend: string;
+  readonly callers: readonly {
+    readonly caller: string;
+    readonly pattern: 'lone' | 'back to back';
+    readonly managed: number;
+    readonly bashMs: Summary;
+    readonly wrapperMs: Summary;
+    readonly addedMs: Summary;
+    /** Added time as a multiple of one bash start. */
+    readonly p50Ratio: number;
+    readonly p50RatioInterval: Interval;
+    readonly p99Ratio: number;
+    readonly p99RatioInterval: Interval;
+  }[];
+}
+
 const daemon = new TestDaemon();
 chmodSync(daemon.dir, 0o755);
 await daemon.start();
@@ -33,7 +52,7 @@ try {
   const { backend } = await daemon.status();
   // A host that cannot manage calls still shows what asking costs; the door makes no difference there.
   const callers = backend.mode === 'bpf' || backend.mode === 'user' ? [root, userCapable, user] : [root];
-  const results = [];
+  const results: WrapperResults['callers'][number][] = [];
   for (const caller of callers) {
     const wrapper = await install(caller);
     await time(caller, wrapper, warmUp, 0);
@@ -65,7 +84,10 @@ try {
       );
     }
   }
-  record('wrapper', { calls, warmUp, lonePauseMs }, { backend: backend.mode, callers: results });
+  record('wrapper', { calls, warmUp, lonePauseMs }, {
+    backend: backend.mode,
+    callers: results,
+  } satisfies WrapperResults);
 } finally {
   await daemon.close();
 }

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the BPF programs cost a command that stays within its limits: the time for mapping, touching and unmapping
+// memory in a call's cgroup, with them attached and with them gone, in turn; and what giving up huge pages costs.
+import { Cgroup, Lab } from '../kernel/bpf-lab.ts';
+import { count, record } from './record.ts';
+import { type Interval, interval, median, type Summary, summary } from './stats.ts';
+import { loadPath, MiB, output } from './tools.ts';
+
+const pairs = count('PAIRS', 30);
+/** Of 10 MB each. */
+const allocations = count('ALLOCATIONS', 300);
+const highMiB = 1024;
+
+interface Round {
+  readonly withBpfMs: number;
+  readonly withoutMs: number;
+  readonly hugePagesMs: number;
+}
+
+export interface AllocResults {
+  readonly withBpfMs: Summary;
+  readonly withoutMs: Summary;
+  readonly hugePagesMs: Summary;
+  /** Median over the pairs of the time with BPF over the time without, less 1. */
+  readonly lossShare: number;
+  readonly lossShareInterval: Interval;
+  /** Time with small pages over time with huge ones. */
+  readonly smallToHugePages: number;
+  readonly smallToHugePagesInterval: Interval;
+  readonly rounds: readonly Round[];
+}
+
+const rounds: Round[] = [];
+for (let pair = 0; pair < pairs; pair += 1) {
+  // What comes first changes from pair to pair: the machine drifts.
+  const round: Partial<Record<keyof Round, number>> = {};
+  for (const arm of pair % 2
+    ? (['withoutMs', 'withBpfMs'] as const)
+    : (['withBpfMs', 'withoutMs'] as const)) {
+    round[arm] = await (arm === 'withBpfMs' ? inCall() : inPlainCgroup());
+  }
+  round.hugePagesMs = await touch(undefined, ['--thp']);
+  rounds.push(round as Round);
+  console.log(round);
+}
+const loss = (some: readonly Round[]) =>
+  median(some.map(({ withBpfMs, withoutMs }) => withBpfMs / withoutMs - 1));
+const hugePageGain = (some: readonly Round[]) =>
+  median(some.map(({ withoutMs, hugePagesMs }) => withoutMs / hugePagesMs));
+record('alloc', { pairs, allocations }, {
+  withBpfMs: summary(rounds.map(({ withBpfMs }) => withBpfMs)),
+  withoutMs: summary(rounds.map(({ withoutMs }) => withoutMs)),
+  hugePagesMs: summary(rounds.map(({ hugePagesMs }) => hugePagesMs)),
+  lossShare: loss(rounds),
+  lossShareInterval: interval(rounds, loss),
+  smallToHugePages: hugePageGain(rounds),
+  smallToHugePagesInterval: interval(rounds, hugePageGain),
+  rounds,
+} satisfies AllocResults);
+console.log(`loss ${(100 * loss(rounds)).toFixed(2)} %`, interval(rounds, loss));
+
+/** As under the daemon: programs attached, heartbeat, sampler, policy. */
+async function inCall(): Promise<number> {
+  const lab = new Lab();
+  try {
+    lab.bpf.samplerStart();
+    return await touch(lab.call(highMiB).cgroup);
+  } finally {
+    await lab.close();
+  }
+}
+
+/** The same cgroup as `inCall` has, at the same depth, with no program in the kernel. */
+async function inPlainCgroup(): Promise<number> {
+  const root = new Cgroup('/sys/fs/cgroup/bench').delegate();
+  try {
+    const cgroup = root.child('s1').delegate().child('c1');
+    cgroup.write('memory.high', highMiB * MiB);
+    return await touch(cgroup);
+  } finally {
+    await root.remove();
+  }
+}
+
+/** @returns milliseconds, without the start of the process */
+async function touch(cgroup: Cgroup | undefined, options: readonly string[] = []): Promise<number> {
+  const enter = cgroup === undefined ? '' : `echo $$ >${cgroup.path}/cgroup.procs && `;
+  const load = [loadPath, ...options, '--bytes', '10000000', 'rounds', `${allocations}`].join(' ');
+  const { stdout } = await output(['/bin/sh', '-c', `${enter}exec ${load}`]);
+  return Number(stdout) / 1e6;
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readdirSync, readFileSync } from 'node:fs';
+import type { AllocResults } from './alloc.bench.ts';
+import type { DaemonResults } from './daemon.bench.ts';
+import type { FreezeThawResults } from './freeze-thaw.bench.ts';
+import type { LendResults } from './lend.bench.ts';
+import { type BenchResult, resultsDir } from './record.ts';
+import type { Interval } from './stats.ts';
+import type { StopResults } from './stop.bench.ts';
+import type { WrapperResults } from './wrapper.bench.ts';
+
+const MiB = 2 ** 20;
+
+/** docs/benchmarks.md, from the results that are there. */
+export function page(): string {
+  const sections = [
+    section<WrapperResults>('wrapper', 'What the wrapper adds', wrapper),
+    section<StopResults>('stop', 'How far past the freeze line', stop),
+    section<LendResults>('lend', 'From a stop to the next page', lend),
+    section<FreezeThawResults>('freeze-thaw', 'Freeze, thaw, finish', freezeThaw),
+    section<AllocResults>('alloc', 'What touching memory costs', alloc),
+    section<DaemonResults>('daemon', 'The daemon', daemon),
+  ].filter((text) => text !== '');
+  return `${head}\n${sections.join('\n')}`;
+}
+
+const head = `# Benchmarks
+
+Made by \`make bench\` from \`test/bench/results/*.json\`, which have every number; changes here are lost.
+
+The host is a 2-core x86-64 virtual machine; kernels other than its own ran in guests of it. In an *emulated*
+guest a system call costs some five times as much and code that was just compiled, as Node's, more: bytes and
+ratios hold elsewhere, milliseconds do not. Brackets hold 95 % intervals (bootstrap).
+`;
+
+function section<R>(name: string, title: string, text: (result: BenchResult<R>) => string): string {
+  const found = readResults<R>(name);
+  if (found.length === 0) return '';
+  const parts = found.map((result) => {
+    const { machine, counts, date } = result;
+    const where = `Linux ${machine.kernel}${machine.emulated ? ', emulated' : ''}`;
+    const often = Object.entries(counts).map(([what, number]) => `${what} ${number}`);
+    return `${where}, ${date.slice(0, 10)}; ${often.join(', ')}:\n\n${text(result)}`;
+  });
+  return `## ${title}\n\n${parts.join('\n')}`;
+}
+
+function readResults<R>(name: string): BenchResult<R>[] {
+  const files = readdirSync(resultsDir).filter((file) => file.endsWith('.json'));
+  const all = files.map((file) => JSON.parse(readFileSync(resultsDir + file, 'utf8')) as BenchResult<R>);
+  return all
+    .filter(({ benchmark }) => benchmark === name)
+    .sort((a, b) => a.machine.kernel.localeCompare(b.machine.kernel, 'en', { numeric: true }));
+}
+
+function wrapper({ results, counts }: BenchResult<WrapperResults>): string {
+  const rows = results.callers.map((one) => [
+    one.caller,
+    one.pattern,
+    `${one.managed} of ${counts.calls}`,
+    number(one.bashMs.p50),
+    withInterval(one.addedMs.p50, one.addedMs.p50Interval),
+    withInterval(one.addedMs.p99, one.addedMs.p99Interval),
+    withInterval(one.p50Ratio, one.p50RatioInterval),
+    withInterval(one.p99Ratio, one.p99RatioInterval),
+  ]);
+  return table(
+    ['caller', 'calls', 'managed', 'bash, ms', 'added p50, ms', 'added p99, ms', 'p50 / bash', 'p99 / bash'],
+    rows,
+  );
+}
+
+function stop({ results }: BenchResult<StopResults>): string {
+  const key = ({ load, pages }: { load: string; pages: string }) => `${load}, ${pages} pages`;
+  const arms = [...new Set(results.loads.map(({ arm }) => arm))];
+  const rows = [...new Set(results.loads.map(key))].map((name) => {
+    const row = results.loads.filter((one) => key(one) === name);
+    const ours = row.find(({ arm }) => arm === 'agentrm');
+    const perTask = ours?.memoryMaxBytes
+      ? `memory.max ${mib(ours.memoryMaxBytes - results.lineBytes)} over the line`
+      : `${kib(ours?.maxOverPerTaskBytes)} (${kib(ours?.goalPerTaskBytes)})`;
+    const over = arms.map((arm) => {
+      const one = row.find((other) => other.arm === arm);
+      return one === undefined ? '' : mib(one.maxOverBytes);
+    });
+    return [name, `${ours?.tasks ?? ''}`, ...over, perTask];
+  });
+  const { stops, reclaims } = results.pageCacheReader.reduce((sum, one) => ({
+    stops: sum.stops + one.stops,
+    reclaims: sum.reclaims + one.reclaims,
+    peakBytes: 0,
+  }));
+  return `${table(['load', 'tasks', ...arms, 'KiB a task (goal)'], rows)}
+Highest of the runs, MiB over the line of ${mib(results.lineBytes)} MiB (memory.high ${mib(results.highBytes)} MiB).
+A page-cache reader beside 60 MB of anonymous memory: ${stops} stops in ${reclaims} reclaims over memory.high.
+`;
+}
+
+function lend({ results: { stopToPageMs } }: BenchResult<LendResults>): string {
+  return table(
+    ['stops', 'p50, ms', 'p99, ms', 'most, ms'],
+    [
+      [
+        `${stopToPageMs.count}`,
+        withInterval(stopToPageMs.p50, stopToPageMs.p50Interval),
+        withInterval(stopToPageMs.p99, stopToPageMs.p99Interval),
+        number(stopToPageMs.max),
+      ],
+    ],
+  );
+}
+
+function freezeThaw({ results, counts }: BenchResult<FreezeThawResults>): string {
+  return table(
+    ['runs', 'exit 0', 'same output as unlimited', 'frozen at least once', 'freezes in all'],
+    [[counts.runs, results.exitZero, results.identical, results.frozen, results.freezes].map(String)],
+  );
+}
+
+function alloc({ results }: BenchResult<AllocResults>): string {
+  const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+  const [low, high] = results.lossShareInterval;
+  return table(
+    ['with BPF, ms', 'without, ms', 'loss', 'huge pages, ms', 'small / huge pages'],
+    [
+      [
+        number(results.withBpfMs.p50),
+        number(results.withoutMs.p50),
+        `${percent(results.lossShare)} [${percent(low)}, ${percent(high)}]`,
+        number(results.hugePagesMs.p50),
+        withInterval(results.smallToHugePages, results.smallToHugePagesInterval),
+      ],
+    ],
+  );
+}
+
+function daemon({ results, counts }: BenchResult<DaemonResults>): string {
+  const { atOnce } = results;
+  return table(
+    ['what', 'number'],
+    [
+      ['resident when idle', `${mib(results.idleRssBytes)} MiB`],
+      ['CPU time of a call', `${number(results.cpuMsPerCall)} ms`],
+      [`calls at once that ended well, of ${counts.atOnce}`, `${atOnce.ended}`],
+      ['of these managed to their end', `${atOnce.managed}`],
+      ['of these run unmanaged, or for a while', `${atOnce.unmanaged}, ${atOnce.late}`],
+      ['the last of them ended after', `${number(atOnce.endedMs.max / 1000)} s`],
+      ['resident at most, and afterwards', `${mib(atOnce.peakRssBytes)}, ${mib(atOnce.rssBytes)} MiB`],
+      ['descriptors when idle, and afterwards', `${results.idleFds}, ${atOnce.fds}`],
+    ],
+  );
+}
+
+function table(columns: readonly string[], rows: readonly (readonly string[])[]): string {
+  const lines = [columns, columns.map(() => '---'), ...rows];
+  return lines.map((cells) => `| ${cells.join(' | ')} |\n`).join('');
+}
+
+function withInterval(value: number, [low, high]: Interval): string {
+  return `${number(value)} [${number(low)}, ${number(high)}]`;
+}
+
+/** Three digits that count. */
+function number(value: number): string {
+  return Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
+}
+
+function mib(bytes: number): string {
+  return number(bytes / MiB);
+}
+
+function kib(bytes = 0): string {
+  return (bytes / 1024).toFixed(0);
+}

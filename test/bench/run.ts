@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// `make bench`: runs the benchmarks one after the other, each on every kernel that it is about, and writes what they
+// found to docs/benchmarks.md. How often each runs is in the benchmark, and in BENCH_... of the environment.
+import { spawnSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { top } from '../lib/daemon.ts';
+import { debianKernels, missingForVm } from '../runner/vm.ts';
+import { page } from './page.ts';
+
+/** The kernel on which one is enough: Debian's stable one. */
+const stable = '6.12';
+/** Natively, on whatever runs here. */
+const here = 'here';
+
+/** Where each benchmark runs. Only what the kernel does can differ from one kernel to the next. */
+const benchmarks: Readonly<Record<string, readonly string[]>> = {
+  wrapper: [...debianKernels, here],
+  stop: debianKernels,
+  lend: debianKernels,
+  alloc: [stable],
+  daemon: [stable],
+  'freeze-thaw': [stable],
+};
+
+const usage = `usage: node test/bench/run.ts [--on KERNEL]... [BENCHMARK]...
+
+  --on       ${[...debianKernels, here].join(', ')}; default all that the benchmark is about
+  BENCHMARK  ${Object.keys(benchmarks).join(', ')}; default all`;
+
+/** Five times what the longest takes on two emulated cores. */
+const timeoutSeconds = 3600;
+
+const { on, names } = readArgs();
+const missing = missingForVm();
+let failures = 0;
+for (const name of names) {
+  for (const machine of benchmarks[name] ?? []) {
+    if (on && !on.includes(machine)) continue;
+    console.log(`${name}, ${machine}:`);
+    if (machine !== here && missing !== null) {
+      console.log(`skipped: ${missing}`);
+      continue;
+    }
+    const program = ['node', `test/bench/${name}.bench.ts`];
+    const inMachine = [
+      'test/vm/run',
+      '--kernel',
+      machine,
+      '--timeout',
+      `${timeoutSeconds}`,
+      '--',
+      ...program,
+    ];
+    const [file = '', ...args] = machine === here ? program : inMachine;
+    const { status } = spawnSync(file, args, { cwd: top, stdio: ['ignore', 'inherit', 'inherit'] });
+    if (status !== 0) {
+      console.error(`${name}, ${machine}: failed with status ${status}`);
+      failures += 1;
+    }
+  }
+}
+writeFileSync(`${top}docs/benchmarks.md`, page());
+process.exitCode = failures > 0 ? 1 : 0;
+
+function readArgs(): { on: string[] | undefined; names: readonly string[] } {
+  try {
+    const { values, positionals } = parseArgs({
+      options: { on: { type: 'string', multiple: true } },
+      allowPositionals: true,
+    });
+    for (const name of positionals) if (!(name in benchmarks)) throw new Error(`no benchmark ${name}`);
+    return { on: values.on, names: positionals.length > 0 ? positionals : Object.keys(benchmarks) };
+  } catch (error) {
+    console.error(`${error instanceof Error ? error.message : error}\n\n${usage}`);
+    process.exit(2);
+  }
+}
