@@ -44,6 +44,7 @@ try {
   await quiet();
   const afterCalls = look();
 
+  const managedBefore = await managedCalls();
   const { stdout, stderr } = await output([timePath, 'burst', `${atOnce}`, '--', ...command], { env });
   const endedMs = stdout
     .trim()
@@ -51,7 +52,6 @@ try {
     .map((ns) => Number(ns) / 1e6);
   await quiet();
   const afterBurst = look();
-  const { counters } = await daemon.status();
   const results: DaemonResults = {
     backend: backend.mode,
     idleRssBytes: idle.rssBytes,
@@ -60,7 +60,7 @@ try {
     atOnce: {
       // agentrm-time fails unless every one of them ends with 0.
       ended: endedMs.length,
-      managed: (counters.calls ?? 0) - calls - 5,
+      managed: (await managedCalls()) - managedBefore,
       unmanaged: stderr.match(/^agentrm: .*running unmanaged$/gm)?.length ?? 0,
       late: stderr.match(/until it comes$/gm)?.length ?? 0,
       endedMs: summary(endedMs),
@@ -74,6 +74,10 @@ try {
   record('daemon', { calls, atOnce }, results);
 } finally {
   await daemon.close();
+}
+
+async function managedCalls(): Promise<number> {
+  return (await daemon.status()).counters.calls ?? 0;
 }
 
 /** Nothing is running and nothing is left to clean up: sessions end after their last call, and their cgroups go. */

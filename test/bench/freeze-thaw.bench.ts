@@ -37,8 +37,7 @@ try {
     } catch (error) {
       console.error(error);
     }
-    const freezes =
-      (await daemon.calls()).at(-1)?.decisions.filter(({ action }) => action === 'freeze').length ?? 0;
+    const freezes = ((await daemon.status()).counters.freezes ?? 0) - ran.freezes;
     if (freezes > 0) ran.frozen += 1;
     ran.freezes += freezes;
     record('freeze-thaw', { runs: run + 1 }, ran);

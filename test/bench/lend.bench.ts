@@ -29,9 +29,7 @@ try {
     const { stdout } = await output([agentrmBash, '-c', `${loadPath} --bytes ${bytes} gaps ${gapMs}`], {
       env: daemon.env({ AGENTRM_INTENT: 'memory.high=16M' }),
     });
-    const call = (await daemon.calls()).at(-1);
-    const freezes = call?.decisions.filter(({ action }) => action === 'freeze').length ?? 0;
-    const lent = call?.decisions.filter(({ action }) => action === 'lend').length ?? 0;
+    const freezes = (await freezesSoFar()) - stops;
     const longest = stdout
       .trim()
       .split('\n')
@@ -41,11 +39,15 @@ try {
     // Every stop is a gap, and next to a stop all other gaps are short.
     gaps.push(...longest.slice(0, freezes));
     stops += freezes;
-    console.log(`run ${run}: ${freezes} freezes, ${lent} loans, ${longest.length} gaps`);
+    console.log(`run ${run}: ${freezes} freezes, ${longest.length} gaps`);
   }
   const stopToPageMs = summary(gaps);
   console.log(stopToPageMs);
   record('lend', { runs, stops }, { stopToPageMs } satisfies LendResults);
 } finally {
   await daemon.close();
+}
+
+async function freezesSoFar(): Promise<number> {
+  return (await daemon.status()).counters.freezes ?? 0;
 }

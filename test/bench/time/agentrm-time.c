@@ -47,13 +47,8 @@ static pid_t start(char **command)
 	return pid;
 }
 
-/* Waits for one child; whether it ended with 0. */
-static int ended_well(const char *name)
+static int ended_well(const char *name, int status)
 {
-	int status;
-
-	if (wait(&status) < 0)
-		fail("wait", errno);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return 1;
 	fprintf(stderr, "agentrm-time: %s ended with status %#x\n", name, status);
@@ -67,12 +62,15 @@ static int run_rounds(long count, long pause_ms, char ***commands)
 	while (count--) {
 		for (char ***command = commands; *command; command++) {
 			int64_t begin;
+			int status;
 
 			if (pause_ms)
 				nanosleep(&pause, NULL);
 			begin = now_ns();
 			start(*command);
-			if (!ended_well((*command)[0]))
+			if (wait(&status) < 0)
+				fail("wait", errno);
+			if (!ended_well((*command)[0], status))
 				return 1;
 			printf("%lld%c", (long long)(now_ns() - begin), command[1] ? ' ' : '\n');
 		}
@@ -83,13 +81,23 @@ static int run_rounds(long count, long pause_ms, char ***commands)
 static int run_burst(long count, char **command)
 {
 	int64_t begin = now_ns();
-	int result = 0;
+	long started = 0, running = 0;
+	int status, result = 0;
 
-	for (long i = 0; i < count; i++)
-		start(command);
-	for (long i = 0; i < count; i++) {
-		result |= !ended_well(command[0]);
-		printf("%lld\n", (long long)(now_ns() - begin));
+	while (started < count || running) {
+		pid_t pid = waitpid(-1, &status, started < count ? WNOHANG : 0);
+
+		if (pid > 0) {
+			running--;
+			result |= !ended_well(command[0], status);
+			printf("%lld\n", (long long)(now_ns() - begin));
+		} else if (started < count) {
+			start(command);
+			started++;
+			running++;
+		} else {
+			fail("wait", errno);
+		}
 	}
 	return result;
 }
