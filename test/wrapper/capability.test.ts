@@ -121,6 +121,18 @@ describe('agentrm-run with a file capability', { skip: unbuilt || unprivileged }
     assert.deepEqual([result.status, peer.messages], [3, []]);
   });
 
+  it('runs the command where the caller may not reach the daemon', async () => {
+    const closed = join(folder.path, 'closed');
+    mkdirSync(closed, { mode: 0o700 });
+    await using peer = await Peer.listen(join(closed, 'sock'));
+    const result = await call('exit 3', { AGENTRM_SOCKET: peer.path });
+    assert.equal(
+      result.stderr,
+      `agentrm: not allowed to use the daemon at ${peer.path}, running unmanaged\n`,
+    );
+    assert.deepEqual([result.status, peer.messages], [3, []]);
+  });
+
   describe('and a cgroup', {
     skip: cgroupMount() && existsSync(addon) ? false : 'needs cgroup v2 and the addon',
   }, () => {
