@@ -41,23 +41,31 @@ for (let pair = 0; pair < pairs; pair += 1) {
   }
   round.hugePagesMs = await touch(undefined, ['--thp']);
   rounds.push(round as Round);
-  console.log(round);
+  recordAll();
+  console.log(round, `loss ${(100 * loss(rounds)).toFixed(2)} %`);
 }
-const loss = (some: readonly Round[]) =>
-  median(some.map(({ withBpfMs, withoutMs }) => withBpfMs / withoutMs - 1));
-const hugePageGain = (some: readonly Round[]) =>
-  median(some.map(({ withoutMs, hugePagesMs }) => withoutMs / hugePagesMs));
-record('alloc', { pairs, allocations }, {
-  withBpfMs: summary(rounds.map(({ withBpfMs }) => withBpfMs)),
-  withoutMs: summary(rounds.map(({ withoutMs }) => withoutMs)),
-  hugePagesMs: summary(rounds.map(({ hugePagesMs }) => hugePagesMs)),
-  lossShare: loss(rounds),
-  lossShareInterval: interval(rounds, loss),
-  smallToHugePages: hugePageGain(rounds),
-  smallToHugePagesInterval: interval(rounds, hugePageGain),
-  rounds,
-} satisfies AllocResults);
-console.log(`loss ${(100 * loss(rounds)).toFixed(2)} %`, interval(rounds, loss));
+
+function loss(some: readonly Round[]): number {
+  return median(some.map(({ withBpfMs, withoutMs }) => withBpfMs / withoutMs - 1));
+}
+
+function hugePageGain(some: readonly Round[]): number {
+  return median(some.map(({ withoutMs, hugePagesMs }) => withoutMs / hugePagesMs));
+}
+
+function recordAll(): void {
+  const results: AllocResults = {
+    withBpfMs: summary(rounds.map(({ withBpfMs }) => withBpfMs)),
+    withoutMs: summary(rounds.map(({ withoutMs }) => withoutMs)),
+    hugePagesMs: summary(rounds.map(({ hugePagesMs }) => hugePagesMs)),
+    lossShare: loss(rounds),
+    lossShareInterval: interval(rounds, loss),
+    smallToHugePages: hugePageGain(rounds),
+    smallToHugePagesInterval: interval(rounds, hugePageGain),
+    rounds,
+  };
+  record('alloc', { pairs: rounds.length, allocations }, results);
+}
 
 /** As under the daemon: programs attached, heartbeat, sampler, policy. */
 async function inCall(): Promise<number> {

@@ -39,11 +39,10 @@ try {
     // Every stop is a gap, and next to a stop all other gaps are short.
     gaps.push(...longest.slice(0, freezes));
     stops += freezes;
+    record('lend', { runs: run + 1, stops }, { stopToPageMs: summary(gaps) } satisfies LendResults);
     console.log(`run ${run}: ${freezes} freezes, ${longest.length} gaps`);
   }
-  const stopToPageMs = summary(gaps);
-  console.log(stopToPageMs);
-  record('lend', { runs, stops }, { stopToPageMs } satisfies LendResults);
+  console.log(summary(gaps));
 } finally {
   await daemon.close();
 }

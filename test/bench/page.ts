@@ -85,11 +85,12 @@ function stop({ results }: BenchResult<StopResults>): string {
     });
     return [name, `${ours?.tasks ?? ''}`, ...over, perTask];
   });
-  const { stops, reclaims } = results.pageCacheReader.reduce((sum, one) => ({
-    stops: sum.stops + one.stops,
-    reclaims: sum.reclaims + one.reclaims,
-    peakBytes: 0,
-  }));
+  let stops = 0;
+  let reclaims = 0;
+  for (const one of results.pageCacheReader) {
+    stops += one.stops;
+    reclaims += one.reclaims;
+  }
   return `${table(['load', 'tasks', ...arms, 'KiB a task (goal)'], rows)}
 Highest of the runs, MiB over the line of ${mib(results.lineBytes)} MiB (memory.high ${mib(results.highBytes)} MiB).
 A page-cache reader beside 60 MB of anonymous memory: ${stops} stops in ${reclaims} reclaims over memory.high.

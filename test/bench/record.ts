@@ -53,7 +53,6 @@ export function record(benchmark: string, counts: Record<string, number>, result
   };
   mkdirSync(resultsDir, { recursive: true });
   writeFileSync(path, `${JSON.stringify(result, null, 2)}\n`);
-  console.log(path);
 }
 
 const machine = {

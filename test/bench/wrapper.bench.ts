@@ -77,6 +77,8 @@ try {
         p99Ratio: quantile(added, 0.99) / bareMs,
         p99RatioInterval: interval(pairs, (some) => ratio(some, 0.99)),
       });
+      const found: WrapperResults = { backend: backend.mode, callers: results };
+      record('wrapper', { calls, warmUp, lonePauseMs }, found);
       const last = results.at(-1);
       console.log(
         `${caller.name}, ${pattern}: bash ${bareMs.toFixed(2)} ms, added p50 ${last?.addedMs.p50.toFixed(2)}` +
@@ -84,10 +86,6 @@ try {
       );
     }
   }
-  record('wrapper', { calls, warmUp, lonePauseMs }, {
-    backend: backend.mode,
-    callers: results,
-  } satisfies WrapperResults);
 } finally {
   await daemon.close();
 }
