@@ -49,7 +49,8 @@ function lineOf({ seq: _, time, kind, session, call, ...detail }: Event): string
 
 /** `usage 130 MiB, reason line`: the fields of an event with their units. */
 function describe(detail: Readonly<Record<string, unknown>>): string {
-  const parts = Object.entries(detail).map(([name, value]) => {
+  const known = Object.entries(detail).filter(([, value]) => value !== null);
+  const parts = known.map(([name, value]) => {
     if (name === 'record') return describeRecord(value as CallRecord);
     if (typeof value === 'number' && name.endsWith('Bytes'))
       return `${name.slice(0, -5)} ${formatBytes(value)}`;

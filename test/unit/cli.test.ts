@@ -118,6 +118,7 @@ const happened: Event[] = [
     kind: 'freeze',
     call: 'c1',
     usageBytes: 130 * 2 ** 20,
+    agent: null,
     reason: 'over the line',
   },
   {
