@@ -24,17 +24,26 @@ export interface CpuUsage {
  * path, value and errno.
  */
 export class Cgroup {
-  readonly fd: number;
   readonly id: number;
   readonly name: string;
   readonly #native: Native;
-  #open = true;
+  #fd: number;
 
   private constructor(native: Native, name: string, fd: number, id: number) {
     this.#native = native;
     this.name = name;
-    this.fd = fd;
+    this.#fd = fd;
     this.id = id;
+  }
+
+  /**
+   * Its directory.
+   * @throws Error EBADF once it is closed: the number may be another cgroup's by then.
+   */
+  get fd(): number {
+    if (this.#fd < 0)
+      throw Object.assign(new Error(`EBADF: cgroup ${this.name} is closed`), { code: 'EBADF' });
+    return this.#fd;
   }
 
   static open(native: Native, path: string): Cgroup {
@@ -74,8 +83,8 @@ export class Cgroup {
   }
 
   /** For memory.high and memory.max: lowering them makes the kernel reclaim in the writer. */
-  writeOffThread(file: string, value: string): Promise<void> {
-    return this.#native.writeAtAsync(this.fd, file, value);
+  async writeOffThread(file: string, value: string): Promise<void> {
+    await this.#native.writeAtAsync(this.fd, file, value);
   }
 
   getState(name: string): string | null {
@@ -111,8 +120,14 @@ export class Cgroup {
     };
   }
 
+  /** Nothing where PSI is off: the file is not there, or says so. */
   memoryPressure(): Pressure {
-    return parsePressure(this.read(files.memoryPressure));
+    try {
+      return parsePressure(this.read(files.memoryPressure));
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'EOPNOTSUPP') return parsePressure('');
+      throw error;
+    }
   }
 
   cpuUsage(): CpuUsage {
@@ -125,8 +140,8 @@ export class Cgroup {
 
   /** Idempotent. */
   close(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    closeSync(this.fd);
+    if (this.#fd < 0) return;
+    closeSync(this.#fd);
+    this.#fd = -1;
   }
 }

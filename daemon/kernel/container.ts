@@ -31,7 +31,7 @@ export function containerCeiling(
 function number(path: string): number | undefined {
   try {
     const text = readFileSync(path, 'latin1').trim();
-    return text === 'max' ? undefined : Number(text);
+    return /^\d+$/.test(text) ? Number(text) : undefined;
   } catch {
     return undefined;
   }

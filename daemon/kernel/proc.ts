@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readdirSync, readFileSync } from 'node:fs';
+import { errnoOf } from '../errors.ts';
 
 /** Who a process is, safe against a recycled pid: a pid together with its start time. */
 export interface ProcessId {
@@ -18,14 +19,12 @@ export interface ProcessStat extends ProcessId {
  * Reads /proc/PID/stat. The command name in it may hold anything, `)` and spaces too, so the fields
  * are counted from the last `)`.
  * @returns undefined if there is no such process.
+ * @throws Error with errno and path if it cannot be read for another reason: a daemon that is out of
+ *   descriptors must not take every process for dead.
  */
 export function processStat(pid: number, procRoot = '/proc'): ProcessStat | undefined {
-  let text: string;
-  try {
-    text = readFileSync(`${procRoot}/${pid}/stat`, 'latin1');
-  } catch {
-    return undefined;
-  }
+  const text = readOfProcess(`${procRoot}/${pid}/stat`);
+  if (text === undefined) return undefined;
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   const [state, ppid] = fields;
   const startTicks = Number(fields[19]);
@@ -56,14 +55,10 @@ export function ancestors(pid: number, procRoot = '/proc'): ProcessId[] {
 /**
  * The path of a process in the cgroup v2 hierarchy, as in the `0::` line of /proc/PID/cgroup.
  * @returns undefined if the process is gone.
+ * @throws Error with errno and path if it cannot be read for another reason.
  */
 export function cgroupPathOf(pid: number, procRoot = '/proc'): string | undefined {
-  let text: string;
-  try {
-    text = readFileSync(`${procRoot}/${pid}/cgroup`, 'utf8');
-  } catch {
-    return undefined;
-  }
+  const text = readOfProcess(`${procRoot}/${pid}/cgroup`, 'utf8') ?? '';
   for (const line of text.split('\n')) if (line.startsWith('0::')) return line.slice(3);
   return undefined;
 }
@@ -88,4 +83,14 @@ export function descendants(pid: number, procRoot = '/proc'): number[] {
     }
   }
   return found;
+}
+
+function readOfProcess(path: string, encoding: 'latin1' | 'utf8' = 'latin1'): string | undefined {
+  try {
+    return readFileSync(path, encoding);
+  } catch (error) {
+    // ESRCH: it ended between open and read.
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ESRCH') return undefined;
+    throw error;
+  }
 }

@@ -62,15 +62,9 @@ export class UserEnforcer implements Enforcer {
       known.cycle = cycle;
       known.windowStartMs = 0;
     } else {
-      const eventsFd = this.#native.openAt(cgroup.fd, files.events, false);
-      const events = this.#native.watch(eventsFd, 'priority', () => {
-        if (!cgroup.populated()) this.#sink.emptied(cgroup.id);
-      });
       this.#watched.set(cgroup.id, {
         cgroup,
-        currentFd: this.#native.openAt(cgroup.fd, files.memoryCurrent, false),
-        eventsFd,
-        events,
+        ...this.#open(cgroup),
         line,
         cycle,
         reportedCycle: cycle - 1,
@@ -124,6 +118,26 @@ export class UserEnforcer implements Enforcer {
     for (const { cgroup } of [...this.#watched.values()]) this.forget(cgroup);
   }
 
+  #open(cgroup: Cgroup): Pick<Watched, 'currentFd' | 'eventsFd' | 'events'> {
+    const opened: number[] = [];
+    const open = (file: string): number => {
+      const fd = this.#native.openAt(cgroup.fd, file, false);
+      opened.push(fd);
+      return fd;
+    };
+    try {
+      const currentFd = open(files.memoryCurrent);
+      const eventsFd = open(files.events);
+      const events = this.#native.watch(eventsFd, 'priority', () => {
+        if (!isPopulated(cgroup)) this.#sink.emptied(cgroup.id);
+      });
+      return { currentFd, eventsFd, events };
+    } catch (error) {
+      for (const fd of opened) closeSync(fd);
+      throw error;
+    }
+  }
+
   #index(): void {
     this.#fds = Int32Array.from(this.#watched.values(), (entry) => entry.currentFd);
     this.#usages = new Float64Array(this.#fds.length);
@@ -171,12 +185,31 @@ export class UserEnforcer implements Enforcer {
     if (usageBytes > line.freezeLineBytes) return 'line';
     if (line.budgetMs === 0) return undefined;
     const nowMs = performance.now();
-    const stalledMs = entry.cgroup.memoryPressure().fullTotalUs / 1000;
+    const stalledMs = stalledMsOf(entry.cgroup);
+    if (stalledMs === undefined) return undefined;
     if (entry.windowStartMs === 0 || nowMs - entry.windowStartMs > line.windowMs) {
       entry.windowStartMs = nowMs;
       entry.windowStalledMs = stalledMs;
       return undefined;
     }
     return stalledMs - entry.windowStalledMs > line.budgetMs ? 'budget-time' : undefined;
+  }
+}
+
+/** What was removed under us holds nothing; that it went is the news. */
+function isPopulated(cgroup: Cgroup): boolean {
+  try {
+    return cgroup.populated();
+  } catch {
+    return false;
+  }
+}
+
+/** Undefined if it cannot be read just now: one call's file must not end the looks at the others. */
+function stalledMsOf(cgroup: Cgroup): number | undefined {
+  try {
+    return cgroup.memoryPressure().fullTotalUs / 1000;
+  } catch {
+    return undefined;
   }
 }
