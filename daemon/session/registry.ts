@@ -32,6 +32,13 @@ interface Owner {
 const MAX_ID = 128;
 
 /**
+ * Sessions of one user that are kept while none of their calls runs. Each holds two cgroups and three
+ * descriptors as long as its agent lives; more agents than this do not fit on a host at a time, but a
+ * loop can make up as many names.
+ */
+const MAX_IDLE_PER_UID = 256;
+
+/**
  * Every session on the host, and who owns it. A session lives while it has a live call or an owner:
  * a process outside the calls that has outlived one of its calls, held by pidfd.
  */
@@ -53,6 +60,7 @@ export class SessionRegistry {
     const key = `${uid}:${wanted}`;
     let session = this.#sessions.get(key);
     if (session === undefined) {
+      this.#makeRoom(uid);
       session = this.restore({ uid, id: wanted, name: `s${randomBytes(6).toString('hex')}`, agent });
     }
     session.lastActiveMs = nowMs();
@@ -97,43 +105,49 @@ export class SessionRegistry {
     session.liveCalls -= 1;
     session.finishedCalls += 1;
     session.lastActiveMs = nowMs();
-    const owner = ancestors.find((ancestor) => isAlive(ancestor));
-    if (owner !== undefined) this.addOwner(session, owner);
-    this.#endIfOver(session);
+    // The first that can be held: one that has ended cannot.
+    ancestors.some((ancestor) => this.addOwner(session, ancestor));
+    this.endIfOver(session);
   }
 
-  /** Makes a process an owner of a session; no effect if it is one or has ended. */
-  addOwner(session: Session, id: ProcessId): void {
-    const owners = this.#owners.get(session.key);
+  /**
+   * Makes a process an owner of a session.
+   * @returns whether it is one: not if it has ended, or cannot be watched.
+   */
+  addOwner(session: Session, id: ProcessId): boolean {
+    const owners = this.has(session) ? this.#owners.get(session.key) : undefined;
+    if (owners === undefined) return false;
     const key = `${id.pid}-${id.startTicks}`;
-    if (owners === undefined || owners.has(key)) return;
-    let pidfd: number;
+    if (owners.has(key)) return true;
+    let pidfd: number | undefined;
     try {
       pidfd = this.#native.pidfdOpen(id.pid);
+      // Checked with the pidfd in hand: before, the pid could have been recycled.
+      if (isAlive(id)) {
+        const watch = this.#native.watch(pidfd, 'readable', () => {
+          release(owner);
+          owners.delete(key);
+          this.endIfOver(session);
+        });
+        const owner: Owner = { id, pidfd, watch };
+        owners.set(key, owner);
+        return true;
+      }
     } catch {
-      return;
+      // It has ended, or no descriptor is left: the session then ends with its last call.
     }
-    // Checked with the pidfd in hand: before, the pid could have been recycled.
-    if (!isAlive(id)) {
-      closeSync(pidfd);
-      return;
-    }
-    const watch = this.#native.watch(pidfd, 'readable', () => {
-      release(owner);
-      owners.delete(key);
-      this.#endIfOver(session);
-    });
-    const owner: Owner = { id, pidfd, watch };
-    owners.set(key, owner);
+    if (pidfd !== undefined) closeSync(pidfd);
+    return false;
   }
 
   owners(session: Session): ProcessId[] {
     return [...(this.#owners.get(session.key)?.values() ?? [])].map((owner) => owner.id);
   }
 
-  /** Ends a restored session that turned out to have neither calls nor owners. */
+  /** Ends a session that has neither calls nor owners. */
   endIfOver(session: Session): void {
-    this.#endIfOver(session);
+    if (!this.has(session) || session.liveCalls > 0 || this.owners(session).length > 0) return;
+    this.#end(session);
   }
 
   all(): IterableIterator<Session> {
@@ -154,9 +168,19 @@ export class SessionRegistry {
     this.#sessions.clear();
   }
 
-  #endIfOver(session: Session): void {
-    const owners = this.#owners.get(session.key);
-    if (owners === undefined || owners.size > 0 || session.liveCalls > 0) return;
+  /** Ends the session of a user that has been idle for longest, if it has as many as it may have. */
+  #makeRoom(uid: number): void {
+    const idle = [...this.#sessions.values()].filter(
+      (session) => session.uid === uid && session.liveCalls === 0,
+    );
+    if (idle.length < MAX_IDLE_PER_UID) return;
+    this.#end(
+      idle.reduce((oldest, session) => (session.lastActiveMs < oldest.lastActiveMs ? session : oldest)),
+    );
+  }
+
+  #end(session: Session): void {
+    for (const owner of this.#owners.get(session.key)?.values() ?? []) release(owner);
     this.#owners.delete(session.key);
     this.#sessions.delete(session.key);
     this.#onEnd(session);
