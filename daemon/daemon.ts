@@ -3,12 +3,14 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { pathsOf } from './config/paths.ts';
 import type { Config } from './config/schema.ts';
-import { createApi } from './control/api.ts';
+import { type ApiSources, createApi } from './control/api.ts';
 import { EventLog } from './control/events.ts';
 import { createMetrics } from './control/metrics.ts';
 import { isOperator } from './control/operators.ts';
-import { ControlServer } from './control/server.ts';
+import { listenForScrapes } from './control/scrape.ts';
+import { assertAlone, ControlServer } from './control/server.ts';
 import { StatusView } from './control/status.ts';
+import { messageOf } from './errors.ts';
 import { openBackend } from './kernel/backend.ts';
 import { pinDirOf } from './kernel/bpf-enforcer.ts';
 import { hostChecks } from './kernel/doctor.ts';
@@ -38,7 +40,11 @@ const BEAT_MS = 250;
 const GUARD_RESTART_MS = 1000;
 
 export interface Daemon {
-  /** Puts a new configuration in force for calls to come; the socket and the cgroup root stay. */
+  /**
+   * Puts a new configuration in force for calls to come; where the daemon listens, the cgroup root and
+   * the database stay.
+   * @throws Error if the host cannot be looked at; the old one then stays in force.
+   */
   reload(config: Config): void;
   /** A new configuration was refused: the old one stays in force. */
   reloadFailed(): void;
@@ -55,11 +61,13 @@ export interface Daemon {
 export async function startDaemon(initial: Config, log: Log, logLinesDropped: () => number): Promise<Daemon> {
   let config = initial;
   const native = loadNative();
-  const settings = () => hostSettings(config, { memTotalBytes: hostMemory().totalBytes });
-  let host = settings();
+  const settings = (config: Config) => hostSettings(config, { memTotalBytes: hostMemory().totalBytes });
+  let host = settings(config);
   const paths = pathsOf(config, process.env, process.getuid?.() ?? 0);
   const runtimeDir = dirname(paths.socket);
   mkdirSync(runtimeDir, { recursive: true, mode: 0o755 });
+  // Before anything is touched that a daemon which runs here depends on.
+  await assertAlone(paths.socket);
 
   const events = new EventLog();
   const emit = (
@@ -94,6 +102,12 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     events: forward,
   });
   const { root, enforcer } = backend;
+  const degraded = [...backend.degraded];
+  const degrade = (reason: string): void => {
+    degraded.push(reason);
+    log.error({ reason }, 'degraded');
+    emit('degraded', {}, { error: reason });
+  };
   const controller =
     enforcer &&
     new Controller({
@@ -123,7 +137,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     },
   });
   const view = new StatusView({
-    backend,
+    backend: { ...backend, degraded },
     controller,
     manager,
     sessions,
@@ -140,7 +154,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     pressure: hostPressure,
   });
 
-  const api = createApi({
+  const sources: ApiSources = {
     status: () => ({ ...view.status(), counters: metrics.counters() }),
     sessions: (uid) => view.sessions(uid),
     liveCalls: (uid, session) => view.liveCalls(uid, session),
@@ -150,14 +164,15 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     metrics: () => metrics.text(),
     notReady: () => (backend.mode === 'none' ? (backend.reason ?? 'no enforcement') : undefined),
     isOperator,
-  });
+  };
+  const api = createApi(sources);
   const server = new ControlServer({
     path: paths.socket,
     native,
     manager,
     http: api,
-    connectionsPerUid: config.connections.perUid,
-    silentMs: config.connections.handshakeMs,
+    limits: () => config.connections,
+    log: log.child({ component: 'control' }),
     onRefused: (reason) => metrics.refused(reason),
   });
   await server.listen();
@@ -170,22 +185,36 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   };
   beat();
   const beatTimer = setInterval(beat, BEAT_MS);
-  writeFailClosed(runtimeDir, config);
+  const setFailClosed = (): void => {
+    try {
+      writeFailClosed(runtimeDir, config);
+    } catch (error) {
+      degrade(`wrapper.failClosed is not in force: ${messageOf(error)}`);
+    }
+  };
+  setFailClosed();
 
   let guard: Guard | undefined;
   let guardTimer: NodeJS.Timeout | undefined;
+  const guardEnded = (reason: string) => {
+    log.error({ reason }, 'guard ended');
+    emit('degraded', {}, { error: `the guard ended: ${reason}` });
+    guardTimer = setTimeout(startGuard, GUARD_RESTART_MS);
+  };
   const startGuard = () => {
     if (root === undefined) return;
-    guard = Guard.start({
-      rootPath: root.path,
-      heartbeatPath,
-      pinDir: pinDirOf(config.pinDir, native, root),
-      onExit: (reason) => {
-        log.error({ reason }, 'guard ended');
-        emit('degraded', {}, { error: `the guard ended: ${reason}` });
-        guardTimer = setTimeout(startGuard, GUARD_RESTART_MS);
-      },
-    });
+    try {
+      guard = Guard.start({
+        rootPath: root.path,
+        heartbeatPath,
+        pinDir: pinDirOf(config.pinDir, native, root),
+        onExit: guardEnded,
+      });
+    } catch (error) {
+      // No memory or no process to be had: that may change.
+      guardEnded(messageOf(error));
+      return;
+    }
     if (guard === undefined) log.warn('no agentrm-guard: what is frozen stays frozen if the daemon dies');
   };
   startGuard();
@@ -209,6 +238,14 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
       log.info({ ...adopted }, 'adopted what an earlier daemon left');
   }
   for (const reason of backend.degraded) emit('degraded', {}, { error: reason });
+
+  const scrapes = createApi(sources);
+  const { listen } = config.metrics;
+  if (listen !== null) {
+    await listenForScrapes(scrapes, listen).catch((error: unknown) =>
+      degrade(`no metrics on TCP: ${messageOf(error)}`),
+    );
+  }
   log.info(
     { mode: backend.mode, hooks: enforcer?.hooks, reason: backend.reason, socket: paths.socket },
     'ready',
@@ -217,9 +254,9 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
 
   return {
     reload(next) {
+      host = settings(next);
       config = next;
-      host = settings();
-      writeFailClosed(runtimeDir, config);
+      setFailClosed();
       metrics.reloaded(true);
       emit('reload', {});
     },
@@ -230,6 +267,8 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
       native.notify('STOPPING=1');
       await server.close();
       api.close();
+      scrapes.closeAllConnections();
+      scrapes.close();
       clearInterval(beatTimer);
       clearTimeout(guardTimer);
       const idle = controller === undefined || controller.size === 0;

@@ -2,7 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { type Flags, type Loaded, loadConfig } from './config/load.ts';
 import { formatProblem } from './config/source.ts';
-import { startDaemon } from './daemon.ts';
+import { type Daemon, startDaemon } from './daemon.ts';
 import { messageOf } from './errors.ts';
 import { native } from './kernel/native.ts';
 import { createLogger, flushLog } from './log.ts';
@@ -66,15 +66,13 @@ try {
   const daemon = await startDaemon(loaded.config, log, () => logLinesDropped);
 
   process.on('SIGHUP', () => {
-    const again = load();
     native().notify('RELOADING=1');
-    if (again.ok) {
-      daemon.reload(again.config);
+    const problem = reload(daemon);
+    if (problem === undefined) {
       log.info('configuration reloaded');
     } else {
       daemon.reloadFailed();
-      for (const problem of again.problems)
-        log.error({ problem: formatProblem(problem) }, 'configuration kept');
+      log.error({ problem }, 'configuration kept');
     }
     native().notify('READY=1');
   });
@@ -98,6 +96,18 @@ try {
 } catch (error) {
   process.stderr.write(`agentrmd: ${messageOf(error)}\n`);
   exit(FAILED);
+}
+
+/** @returns why the new configuration is not in force, or undefined if it is. */
+function reload(daemon: Daemon): string | undefined {
+  const again = load();
+  if (!again.ok) return again.problems.map(formatProblem).join('; ');
+  try {
+    daemon.reload(again.config);
+    return undefined;
+  } catch (error) {
+    return messageOf(error);
+  }
 }
 
 function exit(code: number): never {

@@ -29,6 +29,9 @@ Napi::Value openHeartbeat(const Napi::CallbackInfo &info) {
 		throw systemError(env, {errno, "fchmod", path, ""});
 	if (ftruncate(file.get(), sizeof(uint64_t)) != 0)
 		throw systemError(env, {errno, "ftruncate", path, ""});
+	// On a full disk the first beat would be a SIGBUS.
+	if (const int error = posix_fallocate(file.get(), 0, sizeof(uint64_t)))
+		throw systemError(env, {error, "fallocate", path, ""});
 	auto mapping = std::make_shared<Mapping>();
 	if (!mapping->map(file.get(), sizeof(uint64_t), PROT_READ | PROT_WRITE))
 		throw systemError(env, {errno, "mmap", path, ""});

@@ -2,6 +2,7 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { messageOf } from '../errors.ts';
 import type { EventLog } from './events.ts';
 import { peerOf } from './server.ts';
 import type { DoctorReport, LiveCall, SessionRecord, Status } from './types.ts';
@@ -25,14 +26,20 @@ export interface ApiSources {
 const DEFAULT_LIMIT = 50;
 const MAX_LIMIT = 100_000;
 
-/** The read-only HTTP side of the control socket; it does not listen by itself. */
+/**
+ * The read-only HTTP side of the daemon; it does not listen by itself. Connections that a TCP listener
+ * brings get only what is nobody's in particular.
+ */
 export function createApi(sources: ApiSources): Server {
-  return createServer((request, response) => {
+  const server = createServer((request, response) => {
     handle(sources, request, response).catch((error: unknown) => {
       if (response.headersSent) response.destroy();
-      else sendJson(response, 500, { error: error instanceof Error ? error.message : 'failed' });
+      else sendJson(response, 500, { error: messageOf(error) });
     });
   });
+  // One answer for each connection: nothing then waits for a next request, in silence or byte by byte.
+  server.maxRequestsPerSocket = 1;
+  return server;
 }
 
 async function handle(
@@ -40,7 +47,8 @@ async function handle(
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
-  const url = new URL(request.url ?? '/', 'http://agentrm');
+  const url = URL.parse(request.url ?? '/', 'http://agentrm');
+  if (url === null) return sendJson(response, 400, { error: 'not a path' });
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     return sendJson(response, 405, { error: 'only GET is answered here' });
   }

@@ -33,7 +33,8 @@ export class EventLog {
     if (this.#remembered.length > REMEMBERED) this.#remembered.shift();
     for (const follower of this.#followers) {
       if (follower.uid !== undefined && uid !== undefined && follower.uid !== uid) continue;
-      if (follower.pending.length >= MAX_BEHIND) {
+      // Once it has lost one it has to catch up, so that `lost` stands where the gap is.
+      if (follower.lost > 0 || follower.pending.length >= MAX_BEHIND) {
         follower.lost += 1;
         this.#dropped += 1;
       } else {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { chmodSync, closeSync, mkdirSync, rmSync } from 'node:fs';
-import type { Server as HttpServer } from 'node:http';
+import { chmodSync, closeSync, lstatSync, mkdirSync, rmSync } from 'node:fs';
+import type { Server as HttpServer, IncomingMessage } from 'node:http';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { AgentrmError, errnoOf, messageOf } from '../errors.ts';
 import type { Native, PeerCred } from '../kernel/native.ts';
+import type { Log } from '../log.ts';
 import type { CallManager } from '../toolcall/manager.ts';
 import { WrapperConnection } from './wrapper-connection.ts';
 
@@ -17,16 +18,24 @@ export type RefusalReason =
   | 'too-long'
   | 'out-of-order';
 
+export interface ConnectionLimits {
+  /** Connections of one uid at a time. */
+  readonly perUid: number;
+  /** All connections. Root may open more, up to its own limit: somebody must be able to look. */
+  readonly total: number;
+  /** A peer that has not sent one whole message or request after this long is dropped. */
+  readonly handshakeMs: number;
+}
+
 export interface ControlServerOptions {
   readonly path: string;
   readonly native: Native;
   readonly manager: CallManager;
   /** Takes the connections that speak HTTP. */
   readonly http: HttpServer;
-  /** Connections of one uid at a time. */
-  readonly connectionsPerUid: number;
-  /** A peer that has not sent one whole message after this long is dropped. */
-  readonly silentMs: number;
+  /** Asked for each connection: a new configuration counts for those to come. */
+  readonly limits: () => ConnectionLimits;
+  readonly log: Log;
   readonly onRefused: (reason: RefusalReason) => void;
 }
 
@@ -43,10 +52,18 @@ export class ControlServer {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #perUid = new Map<number, number>();
+  /** What ends the wait for the first message of a connection. */
+  readonly #handshakes = new WeakMap<Socket, () => void>();
 
   constructor(options: ControlServerOptions) {
     this.#options = options;
     this.#server = createServer((socket) => this.#accept(socket));
+    options.http.on('request', ({ socket }: IncomingMessage) => this.#handshakes.get(socket)?.());
+    options.http.on('clientError', (_error: Error, socket: Socket) => {
+      options.onRefused('malformed');
+      if (socket.writable) socket.write('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
+      socket.destroy();
+    });
   }
 
   /**
@@ -55,14 +72,13 @@ export class ControlServer {
    */
   async listen(env: NodeJS.ProcessEnv = process.env): Promise<void> {
     const { path } = this.#options;
-    if (env.LISTEN_PID === String(process.pid) && Number(env.LISTEN_FDS) >= 1) {
-      return this.#listenOn({ fd: 3 });
-    }
-    if (await answers(path)) {
-      throw new AgentrmError('AGENTRM_ERR_RUNNING', `${path}: another daemon answers there`);
-    }
+    if (passedByInit(env)) return this.#listenOn({ fd: 3 });
+    await assertAlone(path, env);
     try {
       mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+      if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === false) {
+        throw new Error('is there, and is no socket');
+      }
       rmSync(path, { force: true });
     } catch (error) {
       throw new AgentrmError('AGENTRM_ERR_SOCKET', `${path}: ${messageOf(error)}`, error);
@@ -93,7 +109,8 @@ export class ControlServer {
   }
 
   #accept(socket: Socket): void {
-    const { native, onRefused, connectionsPerUid, silentMs } = this.#options;
+    const { native, onRefused } = this.#options;
+    const { perUid, total, handshakeMs } = this.#options.limits();
     socket.on('error', () => socket.destroy());
     const fd = descriptorOf(socket);
     let peer: PeerCred;
@@ -106,6 +123,7 @@ export class ControlServer {
       return;
     }
     const open = this.#perUid.get(peer.uid) ?? 0;
+    const tooMany = open >= perUid || (this.#sockets.size >= total && peer.uid !== 0);
     this.#perUid.set(peer.uid, open + 1);
     this.#sockets.add(socket);
     peers.set(socket, peer);
@@ -116,19 +134,21 @@ export class ControlServer {
       else this.#perUid.set(peer.uid, left);
       if (peer.pidfd >= 0) closeSync(peer.pidfd);
     });
-    if (open >= connectionsPerUid) {
+    if (tooMany) {
       onRefused('too-many');
       socket.destroy();
       return;
     }
-    socket.setTimeout(silentMs, () => {
+    // Not the socket's own timeout, which each byte would start anew.
+    const silent = setTimeout(() => {
       onRefused('silent');
       socket.destroy();
-    });
+    }, handshakeMs);
+    const spoke = () => clearTimeout(silent);
+    this.#handshakes.set(socket, spoke);
+    socket.once('close', spoke);
     socket.once('data', (chunk) => {
       if (chunk[0] !== 0x7b) {
-        socket.setTimeout(0);
-        socket.removeAllListeners('timeout');
         socket.pause();
         socket.unshift(chunk);
         this.#options.http.emit('connection', socket);
@@ -141,11 +161,27 @@ export class ControlServer {
         peer,
         native,
         manager: this.#options.manager,
+        log: this.#options.log,
+        onMessage: spoke,
         onBadMessage: onRefused,
       });
       socket.emit('data', chunk);
     });
   }
+}
+
+/**
+ * Looks whether a daemon listens on the path.
+ * @throws AgentrmError AGENTRM_ERR_RUNNING if one answers.
+ */
+export async function assertAlone(path: string, env: NodeJS.ProcessEnv = process.env): Promise<void> {
+  if (!passedByInit(env) && (await answers(path))) {
+    throw new AgentrmError('AGENTRM_ERR_RUNNING', `${path}: another daemon answers there`);
+  }
+}
+
+function passedByInit(env: NodeJS.ProcessEnv): boolean {
+  return env.LISTEN_PID === String(process.pid) && Number(env.LISTEN_FDS) >= 1;
 }
 
 /** node:net has no public way to the descriptor; `_handle.fd` has been there since Node 0.x. */

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Socket } from 'node:net';
+import { messageOf } from '../errors.ts';
 import type { Native, PeerCred } from '../kernel/native.ts';
+import type { Log } from '../log.ts';
 import type { Call } from '../toolcall/call.ts';
 import type { Answer, CallManager } from '../toolcall/manager.ts';
 import { LineReader, parseMessage, type WrapperMessage } from './protocol.ts';
@@ -12,6 +14,9 @@ export interface WrapperConnectionOptions {
   readonly peer: PeerCred;
   readonly native: Native;
   readonly manager: CallManager;
+  readonly log: Log;
+  /** Called at the first whole message: the peer is a wrapper. */
+  readonly onMessage: () => void;
   /** Called for each message that is not of the protocol, and for a line that is too long. */
   readonly onBadMessage: (reason: 'malformed' | 'too-long' | 'out-of-order') => void;
 }
@@ -22,6 +27,8 @@ export class WrapperConnection {
   readonly #reader: LineReader;
   #call: Call | undefined;
   #state: 'new' | 'waiting' | 'answered' | 'ended' = 'new';
+  #late = false;
+  #withdraw: (() => void) | undefined;
 
   constructor(options: WrapperConnectionOptions) {
     this.#options = options;
@@ -34,28 +41,44 @@ export class WrapperConnection {
   }
 
   #onLine(line: string): void {
+    // What comes after the last word of either side is not read.
+    if (this.#options.socket.destroyed || this.#options.socket.writableEnded) return;
     const message = parseMessage(line);
     if (message === undefined) {
       this.#bad('malformed');
       return;
     }
-    this.#options.socket.setTimeout(0);
+    this.#options.onMessage();
+    try {
+      if (!this.#take(message)) this.#bad('out-of-order');
+    } catch (error) {
+      // Of one wrapper only: without the connection it goes on unmanaged, or comes back.
+      this.#options.log.error({ err: error, op: message.op }, 'message not served');
+      this.#options.socket.destroy();
+    }
+  }
+
+  /** @returns false if this is not the time for such a message. */
+  #take(message: WrapperMessage): boolean {
     const call = this.#call;
     const isNew = this.#state === 'new';
     if (message.op === 'run' && isNew) this.#run(message);
     else if (message.op === 'adopt' && isNew) this.#adopt(message.call);
     else if (message.op === 'place' && isNew) this.#place(message.token);
-    else if (message.op === 'late' && call !== undefined) this.#options.manager.placeLate(call);
-    else if (message.op === 'end' && call !== undefined && this.#state === 'answered')
-      this.#end(call, message);
-    else this.#bad('out-of-order');
+    else if (call === undefined || this.#state !== 'answered') return false;
+    else if (message.op === 'end') this.#end(call, message);
+    else if (message.op === 'late' && !this.#late) {
+      this.#late = true;
+      this.#options.manager.placeLate(call);
+    } else return false;
+    return true;
   }
 
   #run(message: WrapperMessage & { op: 'run' }): void {
     const { manager, peer } = this.#options;
     this.#state = 'waiting';
-    const answered = manager.start(peer, message, (answer) => this.#answer(answer));
-    if (!answered) this.#options.socket.write('ack\n');
+    this.#withdraw = manager.start(peer, message, (answer) => this.#answer(answer));
+    if (this.#withdraw !== undefined) this.#options.socket.write('ack\n');
   }
 
   /** @returns whether the wrapper is still there to take the answer. */
@@ -65,19 +88,28 @@ export class WrapperConnection {
     this.#state = 'answered';
     const notes = answer.notes.map((note) => `note ${note}\n`).join('');
     if (answer.kind === 'refuse') {
-      socket.write(`${notes}refuse ${answer.code}\n`);
-    } else if (answer.kind === 'none') {
-      socket.write(`${notes}go - none -\n`);
+      socket.end(`${notes}refuse ${answer.code}\n`);
+      return true;
+    }
+    if (answer.kind === 'none') {
+      socket.end(`${notes}go - none -\n`);
+      return true;
+    }
+    const flags = answer.call.hugePages ? 'thp' : '-';
+    if (answer.kind === 'move') {
+      socket.write(`${notes}go ${answer.call.id} move ${answer.token} ${flags}\n`);
     } else {
-      this.#call = answer.call;
-      const flags = answer.call.hugePages ? 'thp' : '-';
-      if (answer.kind === 'move') {
-        socket.write(`${notes}go ${answer.call.id} move ${answer.token} ${flags}\n`);
-      } else {
-        const line = `${notes}go ${answer.call.id} clone ${flags}\n`;
+      const line = `${notes}go ${answer.call.id} clone ${flags}\n`;
+      try {
         this.#options.native.sendFds(this.#options.fd, line, [answer.call.cgroup.fd]);
+      } catch (error) {
+        // EPIPE: it has gone. Otherwise it learns from the end of the connection that nothing will come.
+        this.#options.log.error({ err: error, call: answer.call.id }, 'answer not sent');
+        socket.destroy();
+        return false;
       }
     }
+    this.#call = answer.call;
     return true;
   }
 
@@ -85,7 +117,8 @@ export class WrapperConnection {
     const { manager, peer, socket } = this.#options;
     this.#call = manager.rejoin(peer, id);
     this.#state = 'answered';
-    socket.write(this.#call === undefined ? 'gone\n' : `go ${id} kept -\n`);
+    if (this.#call === undefined) socket.end('gone\n');
+    else socket.write(`go ${id} kept -\n`);
   }
 
   #place(token: string): void {
@@ -93,7 +126,7 @@ export class WrapperConnection {
     this.#state = 'ended';
     manager.place(peer, token).then(
       () => socket.end('placed\n'),
-      (error: unknown) => socket.end(`failed ${error instanceof Error ? error.message : 'unknown'}\n`),
+      (error: unknown) => socket.end(`failed ${messageOf(error)}\n`),
     );
   }
 
@@ -111,6 +144,7 @@ export class WrapperConnection {
   }
 
   #onClose(): void {
+    this.#withdraw?.();
     if (this.#call !== undefined && this.#state !== 'ended') this.#options.manager.wrapperGone(this.#call);
     this.#call = undefined;
   }

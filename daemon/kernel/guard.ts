@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { distDir } from './native.ts';
 
@@ -21,13 +20,19 @@ export interface GuardOptions {
  */
 export class Guard {
   readonly #child: ChildProcess;
+  readonly #ended: Promise<void>;
   #stopping = false;
 
   private constructor(child: ChildProcess, onExit: (reason: string) => void) {
     this.#child = child;
-    child.once('error', (error) => onExit(error.message));
-    child.once('exit', (code, signal) => {
-      if (!this.#stopping) onExit(`ended with ${signal ?? code}`);
+    this.#ended = new Promise((resolve) => {
+      const end = (reason: string): void => {
+        resolve();
+        if (!this.#stopping) onExit(reason);
+      };
+      // If it could not be started there is only an error, and never an exit.
+      if (child.pid === undefined) child.once('error', (error) => end(error.message));
+      else child.once('exit', (code, signal) => end(`ended with ${signal ?? code}`));
     });
     // EPIPE: it has gone, which `exit` tells.
     child.stdin?.on('error', () => {});
@@ -53,9 +58,7 @@ export class Guard {
   /** Dismisses the guard; call it only when nothing is frozen any more. */
   async stop(): Promise<void> {
     this.#stopping = true;
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
-    const exited = once(this.#child, 'exit');
     this.#child.stdin?.end(QUIT);
-    await exited;
+    await this.#ended;
   }
 }

@@ -62,6 +62,8 @@ export class Call {
   /** User time of its tasks at the last sample, while it is throttled. */
   cpuSample: { readonly userMs: number; readonly atMs: number } | undefined;
   killCode: KillCode | undefined;
+  /** With which its first process may ask to be moved into its cgroup, once. */
+  token: string | undefined;
   /** memory.high is being lowered in the thread pool; nothing else may move the lines meanwhile. */
   givingBack = false;
   #frozenMs = 0;

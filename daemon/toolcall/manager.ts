@@ -27,7 +27,7 @@ import type { Controller } from './controller.ts';
 import { type Intent, parseIntent } from './intent.ts';
 import { type Ending, finish } from './record.ts';
 import { saveCall, saveSession } from './saved-state.ts';
-import { SessionCgroup } from './session-cgroup.ts';
+import { type CallLimits, SessionCgroup } from './session-cgroup.ts';
 
 /** Why a command ran without a cgroup of its own; each has a counter. */
 export type UnmanagedReason = 'nested' | 'degraded' | 'error' | 'gone';
@@ -85,8 +85,14 @@ const ADMISSION_TICK_MS = 50;
  */
 const DYING_MS = 20;
 
+/** What failed for want of descriptors or memory, or because a task is still exiting, is tried again. */
+const RETRY_MS = 1000;
+
+/** The longest name of an agent, and of a command, that is kept: both are what the caller says. */
+const MAX_AGENT_CHARS = 64;
+const MAX_COMMAND_CHARS = 1024;
+
 interface Waiting {
-  readonly since: number;
   /** @returns true if it needs to wait no longer. */
   readonly attempt: (now: number) => boolean;
 }
@@ -98,8 +104,11 @@ export class CallManager implements EnforcerEvents {
   readonly #byId = new Map<string, Call>();
   readonly #tokens = new Map<string, Call>();
   readonly #ending = new Map<Call, () => void>();
+  /** Of live calls without a connection: what ends the look-out for their wrapper's end. */
+  readonly #lookouts = new Map<Call, () => void>();
   readonly #waiting: Waiting[] = [];
   #waitTimer: NodeJS.Timeout | undefined;
+  #closed = false;
 
   constructor(deps: ManagerDeps) {
     this.#deps = deps;
@@ -118,27 +127,31 @@ export class CallManager implements EnforcerEvents {
    * A wrapper asks to run a command.
    * @param answer called once, during this call if it can be answered at once; false from it means
    *   that the wrapper has gone.
-   * @returns whether it was answered at once.
+   * @returns undefined if it was answered at once, else what withdraws the request.
    */
-  start(peer: PeerCred, request: RunRequest, answer: (answer: Answer) => boolean): boolean {
+  start(peer: PeerCred, request: RunRequest, answer: (answer: Answer) => boolean): (() => void) | undefined {
+    try {
+      return this.#start(peer, request, answer);
+    } catch (error) {
+      this.#unplaced(peer, error, [], answer);
+      return undefined;
+    }
+  }
+
+  #start(peer: PeerCred, request: RunRequest, answer: (answer: Answer) => boolean): (() => void) | undefined {
     const { root, controller } = this.#deps;
-    const none = (reason: UnmanagedReason, notes: readonly string[] = []): true => {
+    const none = (reason: UnmanagedReason): undefined => {
       this.#deps.onUnmanaged(reason);
-      if (reason !== 'gone') answer({ kind: 'none', notes });
-      return true;
+      answer({ kind: 'none', notes: [] });
     };
     if (root === undefined || controller === undefined) return none('degraded');
     const path = peer.pidfd < 0 ? undefined : cgroupPathOf(peer.pid);
     if (path === undefined) return none('gone');
-    const inside = this.#callOfPath(root, path);
-    if (inside !== undefined) {
-      this.#deps.emit(
-        'nested',
-        { session: inside.session.id, call: inside.id, uid: peer.uid },
-        {
-          ...(request.intent ? { intentIgnored: true } : {}),
-        },
-      );
+    if (path.startsWith(`${root.procPath}/`)) {
+      const inside = this.#callOfPath(root, path);
+      this.#deps.emit('nested', inside === undefined ? { uid: peer.uid } : about(inside), {
+        ...(request.intent ? { intentIgnored: true } : {}),
+      });
       return none('nested');
     }
 
@@ -154,46 +167,75 @@ export class CallManager implements EnforcerEvents {
         this.#deps.emit('bad-intent', { uid: peer.uid }, { word: parsed.word, reason: parsed.reason });
         if (refused) {
           answer({ kind: 'refuse', code: REFUSED, notes });
-          return true;
+          return;
         }
       }
     }
     const resolved = this.#resolve(peer, request, path, perCall);
     const since = nowMs();
+    const admit = (now: number): void => {
+      this.#deps.onAdmitted(now - since);
+      this.#place(peer, request, resolved, now - since, notes, answer);
+    };
+    // With so many before it, memory is not what the host lacks most: its limits have to do.
+    if (this.#waiting.length >= MAX_WAITING) return void admit(since);
     const attempt = (now: number): boolean => {
-      const decision = decideAdmission(
-        { needBytes: resolved.limits.memoryHighBytes, waitedMs: now - since },
-        controller.pool(),
-        { memorySomePercent: hostPressure('memory')?.someAvg10 ?? 0 },
-        now,
-        config.admission,
-      );
-      if (decision.action === 'wait') return false;
-      const waitMs = now - since;
-      this.#deps.onAdmitted(waitMs);
-      this.#place(peer, request, resolved, waitMs, notes, answer);
+      try {
+        const decision = decideAdmission(
+          { needBytes: resolved.limits.memoryHighBytes, waitedMs: now - since },
+          controller.pool(),
+          { memorySomePercent: hostPressure('memory')?.someAvg10 ?? 0 },
+          now,
+          config.admission,
+        );
+        if (decision.action === 'wait') return false;
+        admit(now);
+      } catch (error) {
+        this.#unplaced(peer, error, notes, answer);
+      }
       return true;
     };
-    if (this.#waiting.length >= MAX_WAITING || attempt(since)) return true;
-    this.#waiting.push({ since, attempt });
+    // Behind others it waits its turn, even if it would fit: small calls must not starve a large one.
+    if (this.#waiting.length === 0 && attempt(since)) return;
+    const waiting: Waiting = { attempt };
+    this.#waiting.push(waiting);
     this.#waitTimer ??= setInterval(() => this.#admitWaiting(), ADMISSION_TICK_MS);
-    return false;
+    return () => {
+      const index = this.#waiting.indexOf(waiting);
+      if (index >= 0) this.#waiting.splice(index, 1);
+    };
   }
 
-  /** The child of a wrapper that cannot fork into a cgroup asks to be moved into its own. */
+  /**
+   * The child of a wrapper that cannot fork into a cgroup asks to be moved into its own.
+   * @throws Error why it was not.
+   */
   async place(peer: PeerCred, token: string): Promise<void> {
     const call = this.#tokens.get(token);
-    this.#tokens.delete(token);
     if (call === undefined || call.phase !== 'live') throw new Error('no such call');
     if (peer.uid !== call.session.uid) throw new Error('not your call');
+    this.#forgetToken(call);
     if (peer.pidfd < 0) throw new Error('already gone');
-    // The write waits for an RCU grace period when it comes alone: 12 to 19 ms at the median, 7.2 and 6.12.
-    await call.cgroup.writeOffThread(files.procs, String(peer.pid));
+    try {
+      // Still the process that connected, and not one that got its pid.
+      this.#deps.native.pidfdSendSignal(peer.pidfd, 0);
+      // Waits for an RCU grace period when it comes alone: 12 to 19 ms at the median, 7.2 and 6.12.
+      await call.cgroup.writeOffThread(files.procs, String(peer.pid));
+    } catch (error) {
+      this.#deps.onUnmanaged(errnoOf(error) === 'ESRCH' ? 'gone' : 'error');
+      this.#deps.log.error({ err: error, call: call.id }, 'process not placed');
+      this.#deps.emit('unmanaged', about(call), { error: messageOf(error) });
+      throw error;
+    }
   }
 
   /** The wrapper started its command before the answer came: its whole tree is moved. */
   placeLate(call: Call): void {
-    void this.#moveTree(call);
+    this.#forgetToken(call);
+    this.#moveTree(call).catch((error: unknown) => {
+      this.#deps.log.error({ err: error, call: call.id }, 'command not moved');
+      this.#deps.emit('unmanaged', about(call), { error: messageOf(error) });
+    });
   }
 
   /** A wrapper that had a call before the daemon was restarted. Undefined: not known, or not its own. */
@@ -201,7 +243,10 @@ export class CallManager implements EnforcerEvents {
     const call = this.#byId.get(id);
     const stat = processStat(peer.pid);
     if (call === undefined || stat === undefined || peer.pidfd < 0) return undefined;
-    return stat.pid === call.wrapper.pid && stat.startTicks === call.wrapper.startTicks ? call : undefined;
+    if (stat.pid !== call.wrapper.pid || stat.startTicks !== call.wrapper.startTicks) return undefined;
+    // From here on its connection tells: it may end, and report that, before its last word is read.
+    this.#stopLookout(call);
+    return call;
   }
 
   /**
@@ -227,24 +272,28 @@ export class CallManager implements EnforcerEvents {
 
   /** The connection of a live call has closed: the wrapper was killed, or it will come back. */
   wrapperGone(call: Call): void {
-    if (call.phase !== 'live') return;
-    let pidfd: number;
+    if (this.#closed || call.phase !== 'live' || this.#lookouts.has(call)) return;
+    let pidfd: number | undefined;
     try {
       pidfd = this.#deps.native.pidfdOpen(call.wrapper.pid);
-    } catch {
-      this.#lose(call);
-      return;
+      if (isAlive(call.wrapper)) {
+        this.#lookOut(call, pidfd);
+        return;
+      }
+    } catch (error) {
+      if (errnoOf(error) !== 'ESRCH') {
+        if (pidfd !== undefined) closeSync(pidfd);
+        this.#deps.log.error({ err: error, call: call.id }, 'wrapper not watched');
+        const timer = setTimeout(() => {
+          this.#lookouts.delete(call);
+          this.wrapperGone(call);
+        }, RETRY_MS);
+        this.#lookouts.set(call, () => clearTimeout(timer));
+        return;
+      }
     }
-    if (!isAlive(call.wrapper)) {
-      closeSync(pidfd);
-      this.#lose(call);
-      return;
-    }
-    const watch = this.#deps.native.watch(pidfd, 'readable', () => {
-      watch.close();
-      closeSync(pidfd);
-      this.#lose(call);
-    });
+    if (pidfd !== undefined) closeSync(pidfd);
+    this.#lose(call);
   }
 
   stop(event: StopEvent): void {
@@ -291,18 +340,24 @@ export class CallManager implements EnforcerEvents {
 
   /** Puts back the cgroup of a session that an earlier daemon left. */
   keep(session: Session, cgroup: SessionCgroup): void {
-    this.#cgroups.set(session.key, cgroup);
+    this.#cgroups.set(session.name, cgroup);
   }
 
   /** Leaves calls as a daemon that stops should: not frozen, not throttled, adoptable. */
   close(): void {
     clearInterval(this.#waitTimer);
+    this.#waiting.length = 0;
+    for (const settle of [...this.#ending.values()]) settle();
+    for (const call of [...this.#byId.values()]) this.#tidy(call);
+    this.#closed = true;
+    for (const call of [...this.#lookouts.keys()]) this.#stopLookout(call);
     for (const call of this.#byId.values()) {
       this.#deps.controller?.release(call);
       call.cgroup.close();
     }
     for (const cgroup of this.#cgroups.values()) cgroup.close();
     this.#byId.clear();
+    this.#tokens.clear();
     this.#cgroups.clear();
   }
 
@@ -342,28 +397,32 @@ export class CallManager implements EnforcerEvents {
     try {
       call = this.#make(peer, request, resolved, admissionWaitMs);
     } catch (error) {
-      const reason = errnoOf(error) === 'ESRCH' ? 'gone' : 'error';
-      this.#deps.onUnmanaged(reason);
-      this.#deps.log.error({ err: error, uid: peer.uid }, 'call not placed');
-      this.#deps.emit('unmanaged', { uid: peer.uid }, { error: messageOf(error) });
-      answer({ kind: 'none', notes: [...notes, `agentrm: running unmanaged: ${messageOf(error)}`] });
+      this.#unplaced(peer, error, notes, answer);
       return;
     }
     const token = request.clone ? undefined : randomBytes(16).toString('hex');
-    if (token !== undefined) this.#tokens.set(token, call);
-    let taken = false;
-    try {
-      taken = answer(
-        token === undefined ? { kind: 'clone', call, notes } : { kind: 'move', call, token, notes },
-      );
-    } catch (error) {
-      this.#deps.log.error({ err: error, call: call.id }, 'answer not sent');
+    if (token !== undefined) {
+      call.token = token;
+      this.#tokens.set(token, call);
     }
-    if (!taken) {
-      this.#lose(call);
-      return;
-    }
-    setImmediate(() => this.#afterStart(call));
+    const taken = answer(
+      token === undefined ? { kind: 'clone', call, notes } : { kind: 'move', call, token, notes },
+    );
+    if (taken) setImmediate(() => this.#afterStart(call));
+    else this.#lose(call);
+  }
+
+  /** The command runs all the same, and says why without limits. */
+  #unplaced(
+    peer: PeerCred,
+    error: unknown,
+    notes: readonly string[],
+    answer: (answer: Answer) => boolean,
+  ): void {
+    this.#deps.onUnmanaged(errnoOf(error) === 'ESRCH' ? 'gone' : 'error');
+    this.#deps.log.error({ err: error, uid: peer.uid }, 'call not placed');
+    this.#deps.emit('unmanaged', { uid: peer.uid }, { error: messageOf(error) });
+    answer({ kind: 'none', notes: [...notes, `agentrm: running unmanaged: ${messageOf(error)}`] });
   }
 
   #make(peer: PeerCred, request: RunRequest, resolved: Resolved, admissionWaitMs: number): Call {
@@ -373,41 +432,65 @@ export class CallManager implements EnforcerEvents {
       throw Object.assign(new Error('the wrapper has gone'), { code: 'ESRCH' });
     }
     const config = this.#deps.config();
-    const agent = request.agent ?? null;
+    const agent = request.agent?.slice(0, MAX_AGENT_CHARS) ?? null;
     const session = sessions.join(peer.uid, request.session, processStat(wrapper.ppid), agent);
-    const sessionCgroup = this.#sessionCgroup(root, session);
     const lines = this.#lines(resolved);
-    const cgroup = sessionCgroup.take({ limits: resolved.limits, lines });
-    const call = new Call({
-      session,
-      sessionCgroup,
-      cgroup,
-      procPath: `${root.procPath}/${session.name}/${cgroup.name}`,
-      limits: resolved.limits,
-      lines,
-      ceilingBytes: resolved.ceilingBytes,
-      command: commandText(commandOf(request.argv), config.log.commands),
-      agent,
-      hugePages: config.enforcement.hugePages,
-      wrapper: { pid: wrapper.pid, startTicks: wrapper.startTicks },
-      admissionWaitMs,
-    });
-    controller.add(call);
-    saveCall(call, nowMs());
+    let call: Call | undefined;
+    try {
+      const { sessionCgroup, cgroup } = this.#take(root, session, { limits: resolved.limits, lines });
+      call = new Call({
+        session,
+        sessionCgroup,
+        cgroup,
+        procPath: `${root.procPath}/${session.name}/${cgroup.name}`,
+        limits: resolved.limits,
+        lines,
+        ceilingBytes: resolved.ceilingBytes,
+        command: commandText(commandOf(request.argv), config.log.commands).slice(0, MAX_COMMAND_CHARS),
+        agent,
+        hugePages: config.enforcement.hugePages,
+        wrapper: { pid: wrapper.pid, startTicks: wrapper.startTicks },
+        admissionWaitMs,
+      });
+      controller.add(call);
+    } catch (error) {
+      if (call !== undefined) {
+        controller.remove(call);
+        call.sessionCgroup.discard(call.cgroup);
+      }
+      sessions.endIfOver(session);
+      throw error;
+    }
+    this.#save(call);
     this.#byId.set(call.id, call);
     sessions.callStarted(session);
     return call;
   }
 
+  /** A cgroup for a call in that of its session; the latter is made again if it was removed under us. */
+  #take(root: CgroupRoot, session: Session, limits: CallLimits) {
+    const sessionCgroup = this.#sessionCgroup(root, session);
+    try {
+      return { sessionCgroup, cgroup: sessionCgroup.take(limits) };
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ENODEV') throw error;
+      this.#deps.log.warn({ session: session.id, reason: messageOf(error) }, 'cgroup of session made again');
+      this.#cgroups.delete(session.name);
+      sessionCgroup.close();
+      const again = this.#sessionCgroup(root, session);
+      return { sessionCgroup: again, cgroup: again.take(limits) };
+    }
+  }
+
   /** What can wait until the command runs. */
   #afterStart(call: Call): void {
-    if (call.phase === 'gone') return;
-    call.ancestors = ancestors(call.wrapper.pid);
+    if (this.#closed || call.phase === 'gone') return;
     try {
-      saveCall(call, nowMs());
+      call.ancestors = ancestors(call.wrapper.pid);
     } catch (error) {
-      this.#deps.log.error({ err: error, call: call.id }, 'state of call not saved');
+      this.#deps.log.error({ err: error, call: call.id }, 'owner of call not known');
     }
+    this.#save(call);
     this.#deps.emit('call-start', about(call), {
       command: call.command,
       highBytes: call.limits.memoryHighBytes,
@@ -418,7 +501,7 @@ export class CallManager implements EnforcerEvents {
   }
 
   #sessionCgroup(root: CgroupRoot, session: Session): SessionCgroup {
-    let cgroup = this.#cgroups.get(session.key);
+    let cgroup = this.#cgroups.get(session.name);
     if (cgroup === undefined) {
       const usual = resolveIntent({
         classes: this.#deps.config().classes,
@@ -426,7 +509,7 @@ export class CallManager implements EnforcerEvents {
         ceiling: this.#deps.host().ceilingFor(session.uid),
       });
       cgroup = new SessionCgroup(root, session.name, { limits: usual.limits, lines: this.#lines(usual) });
-      this.#cgroups.set(session.key, cgroup);
+      this.#cgroups.set(session.name, cgroup);
       this.#saveSession(session);
       this.#deps.emit('session-start', { session: session.id, uid: session.uid }, { agent: session.agent });
     }
@@ -453,8 +536,11 @@ export class CallManager implements EnforcerEvents {
   async #moveTree(call: Call): Promise<void> {
     // Twice: what is forked while the first pass moves its parents is found by the second.
     for (let pass = 0; pass < 2; pass += 1) {
+      if (!isAlive(call.wrapper)) return;
       for (const pid of descendants(call.wrapper.pid)) {
         try {
+          // A call of its own, of a wrapper below, stays one.
+          if (call.phase !== 'live' || this.#isManaged(pid)) continue;
           await call.cgroup.writeOffThread(files.procs, String(pid));
         } catch (error) {
           if (errnoOf(error) !== 'ESRCH')
@@ -462,6 +548,32 @@ export class CallManager implements EnforcerEvents {
         }
       }
     }
+  }
+
+  #isManaged(pid: number): boolean {
+    const { root } = this.#deps;
+    return root !== undefined && (cgroupPathOf(pid)?.startsWith(`${root.procPath}/`) ?? false);
+  }
+
+  #lookOut(call: Call, pidfd: number): void {
+    const watch = this.#deps.native.watch(pidfd, 'readable', () => {
+      this.#stopLookout(call);
+      this.#lose(call);
+    });
+    this.#lookouts.set(call, () => {
+      watch.close();
+      closeSync(pidfd);
+    });
+  }
+
+  #stopLookout(call: Call): void {
+    this.#lookouts.get(call)?.();
+    this.#lookouts.delete(call);
+  }
+
+  #forgetToken(call: Call): void {
+    if (call.token !== undefined) this.#tokens.delete(call.token);
+    call.token = undefined;
   }
 
   #lose(call: Call): void {
@@ -474,6 +586,8 @@ export class CallManager implements EnforcerEvents {
   #finish(call: Call, ending: Ending): string[] {
     const { enforcer, log } = this.#deps;
     call.phase = 'lingering';
+    this.#forgetToken(call);
+    this.#stopLookout(call);
     let lines: string[] = [];
     try {
       if (enforcer === undefined) throw new Error('nothing enforces');
@@ -492,6 +606,7 @@ export class CallManager implements EnforcerEvents {
     // The wrapper waits for the answer; the rest can be done after it.
     setImmediate(() => {
       this.#tidy(call);
+      if (this.#closed) return;
       this.#deps.sessions.callEnded(call.session, call.ancestors);
       this.#saveSession(call.session);
     });
@@ -508,20 +623,22 @@ export class CallManager implements EnforcerEvents {
 
   /** Removes a call that has ended, or leaves it until its last process has. */
   #tidy(call: Call): void {
-    if (call.phase !== 'lingering') return;
+    if (this.#closed || call.phase !== 'lingering') return;
     try {
       if (call.cgroup.populated()) {
         const orphaned = call.killCode === undefined && this.#deps.config().leftovers === 'kill';
         if (orphaned) this.#deps.controller?.kill(call, 'leftover', 'its command has ended');
-        saveCall(call, nowMs());
+        this.#save(call);
         return;
       }
       call.sessionCgroup.cgroup.removeChild(call.id);
     } catch (error) {
-      // ENOENT, ENODEV: somebody removed it. EBUSY: an exit is still under way; it will be reported.
-      if (errnoOf(error) === 'EBUSY') return;
+      // ENOENT, ENODEV: somebody removed it. EBUSY: an exit is still under way, which may not be reported.
       if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ENODEV') {
-        this.#deps.log.error({ err: error, call: call.id }, 'cgroup not removed');
+        if (errnoOf(error) !== 'EBUSY') {
+          this.#deps.log.error({ err: error, call: call.id }, 'cgroup not removed');
+        }
+        setTimeout(() => this.#tidy(call), RETRY_MS).unref();
         return;
       }
     }
@@ -535,12 +652,21 @@ export class CallManager implements EnforcerEvents {
   #removeIfOver(session: Session): void {
     if (this.#deps.sessions.has(session)) return;
     for (const call of this.#byId.values()) if (call.session === session) return;
-    const cgroup = this.#cgroups.get(session.key);
-    if (cgroup?.remove()) this.#cgroups.delete(session.key);
+    const cgroup = this.#cgroups.get(session.name);
+    if (cgroup?.remove()) this.#cgroups.delete(session.name);
+  }
+
+  #save(call: Call): void {
+    try {
+      saveCall(call, nowMs());
+    } catch (error) {
+      // It only costs the call its place in a daemon to come.
+      this.#deps.log.error({ err: error, call: call.id }, 'state of call not saved');
+    }
   }
 
   #saveSession(session: Session): void {
-    const cgroup = this.#cgroups.get(session.key)?.cgroup;
+    const cgroup = this.#cgroups.get(session.name)?.cgroup;
     if (cgroup === undefined || !this.#deps.sessions.has(session)) return;
     try {
       const { uid, id, agent, startedAtMs } = session;

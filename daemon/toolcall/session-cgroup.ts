@@ -54,7 +54,7 @@ export class SessionCgroup {
         return spare;
       } catch {
         // Somebody removed it, or it holds what it should not: a fresh one tells what is wrong.
-        this.#discard(spare);
+        this.discard(spare);
       }
     }
     return this.#make(limits);
@@ -72,7 +72,7 @@ export class SessionCgroup {
 
   /** Removes the spare and the session's cgroup; false if something still lives in it. */
   remove(): boolean {
-    if (this.#spare !== undefined) this.#discard(this.#spare);
+    if (this.#spare !== undefined) this.discard(this.#spare);
     this.#spare = undefined;
     try {
       this.#root.cgroup.removeChild(this.cgroup.name);
@@ -85,7 +85,7 @@ export class SessionCgroup {
 
   /** Closes without removing: the next daemon adopts what is there. */
   close(): void {
-    if (this.#spare !== undefined) this.#discard(this.#spare);
+    if (this.#spare !== undefined) this.discard(this.#spare);
     this.#spare = undefined;
     this.cgroup.close();
   }
@@ -96,7 +96,6 @@ export class SessionCgroup {
    */
   #raiseWeights({ cpuWeight, ioWeight }: Limits): void {
     if (cpuWeight <= this.#cpuWeight) return;
-    this.#cpuWeight = cpuWeight;
     const { controllers } = this.#root;
     const weights: LimitFile[] = [];
     if (controllers.has('cpu'))
@@ -104,6 +103,7 @@ export class SessionCgroup {
     if (controllers.has('io'))
       weights.push({ file: files.ioWeight, value: String(ioWeight), optional: true });
     apply(this.cgroup, weights);
+    this.#cpuWeight = cpuWeight;
   }
 
   #files({ limits, lines }: CallLimits): LimitFile[] {
@@ -116,12 +116,13 @@ export class SessionCgroup {
       apply(cgroup, this.#files(limits));
       return cgroup;
     } catch (error) {
-      this.#discard(cgroup);
+      this.discard(cgroup);
       throw error;
     }
   }
 
-  #discard(cgroup: Cgroup): void {
+  /** Removes a call's cgroup that is not used after all. */
+  discard(cgroup: Cgroup): void {
     try {
       this.cgroup.removeChild(cgroup.name);
     } catch {

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { configSchema } from '../../daemon/config/schema.ts';
+import type { CallRecord } from '../../daemon/control/types.ts';
+import { Freezer } from '../../daemon/kernel/freezer.ts';
+import { type Native, native, type PeerCred } from '../../daemon/kernel/native.ts';
+import { UserEnforcer } from '../../daemon/kernel/user-enforcer.ts';
+import { createLogger } from '../../daemon/log.ts';
+import { hostSettings } from '../../daemon/policy/host.ts';
+import { SessionRegistry } from '../../daemon/session/registry.ts';
+import type { Call } from '../../daemon/toolcall/call.ts';
+import { Controller } from '../../daemon/toolcall/controller.ts';
+import { type Answer, CallManager } from '../../daemon/toolcall/manager.ts';
+import { plainTree } from '../lib/plain-tree.ts';
+
+const GiB = 2 ** 30;
+
+/** A manager over a plain tree, and processes that can be its wrappers. */
+function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBytes?: () => number } = {}) {
+  const { dir, root, native: addon } = plainTree(t, options.changes);
+  const config = configSchema(() => undefined).parse({ admission: { wait: '60s', pressurePercent: '0' } });
+  const host = hostSettings(config, { memTotalBytes: 16 * GiB });
+  const fd = openSync(join(dir, 'log'), 'a');
+  const log = createLogger({ level: 'info', fd });
+  const records: CallRecord[] = [];
+  const events: string[] = [];
+  const unmanaged: string[] = [];
+  const emit = (kind: string) => void events.push(kind);
+  const enforcer = new UserEnforcer(addon, {
+    stop: (event) => manager.stop(event),
+    oom: (event) => manager.oom(event),
+    emptied: (id) => manager.emptied(id),
+  });
+  const controller = new Controller({
+    enforcer,
+    freezer: new Freezer(addon, enforcer),
+    config: () => config,
+    poolSettings: () => host.pool,
+    hostMemory: () => ({
+      totalBytes: 16 * GiB,
+      availableBytes: options.availableBytes?.() ?? 8 * GiB,
+      swapFreeBytes: 0,
+    }),
+    log,
+    emit,
+  });
+  const sessions = new SessionRegistry(addon, (session) => manager.sessionEnded(session));
+  const manager: CallManager = new CallManager({
+    native: addon,
+    root,
+    enforcer,
+    controller,
+    sessions,
+    config: () => config,
+    host: () => host,
+    log,
+    emit,
+    onUnmanaged: (reason) => unmanaged.push(reason),
+    onAdmitted: () => {},
+    onFinished: (record) => records.push(record),
+  });
+  const children: ChildProcess[] = [];
+  const wrapper = (): PeerCred & { end(): Promise<void> } => {
+    const child = spawn('sleep', ['1000'], { stdio: 'ignore' });
+    children.push(child);
+    const pid = child.pid ?? 0;
+    return {
+      ...{ pid, uid: 0, gid: 0, pidfd: native().pidfdOpen(pid) },
+      async end() {
+        const exited = once(child, 'exit');
+        child.kill('SIGKILL');
+        await exited;
+      },
+    };
+  };
+  t.after(() => {
+    manager.close();
+    controller.close();
+    sessions.close();
+    enforcer.close();
+    for (const child of children) child.kill('SIGKILL');
+    closeSync(fd);
+  });
+  return { dir, root, manager, sessions, controller, wrapper, records, events, unmanaged };
+}
+
+type Bench = ReturnType<typeof setUp>;
+
+/** Starts a call for a peer; it has to be answered at once. */
+function start({ manager }: Bench, peer: PeerCred, request: object = {}): { answer: Answer; call: Call } {
+  let answer: Answer | undefined;
+  manager.start(peer, { argv: ['bash', '-c', 'true'], session: 'a', ...request }, (given) => {
+    answer = given;
+    return true;
+  });
+  assert.ok(answer !== undefined && 'call' in answer, JSON.stringify(answer));
+  return { answer, call: answer.call };
+}
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+test('a call is made with its limits, reported and removed', async (t) => {
+  const bench = setUp(t);
+  const { call } = start(bench, bench.wrapper(), { clone: true, intent: 'memory.high=1G memory.max=2G' });
+  const path = join(bench.root.path, call.session.name, call.id);
+  assert.equal(readFileSync(join(path, 'memory.high'), 'utf8').split('\n')[0], String(GiB));
+  await turn();
+  bench.manager.end(call, { code: 3 });
+  await turn();
+  assert.equal(existsSync(path), false);
+  assert.equal(bench.records[0]?.exitCode, 3);
+  assert.equal(bench.records[0]?.id, call.id);
+  assert.equal([...bench.manager.calls()].length, 0);
+});
+
+test('a session cgroup that was removed under us is made again', async (t) => {
+  const bench = setUp(t);
+  const first = start(bench, bench.wrapper(), { clone: true }).call;
+  rmSync(join(bench.root.path, first.session.name), { recursive: true });
+  const { answer, call } = start(bench, bench.wrapper(), { clone: true });
+  assert.deepEqual(answer.notes, []);
+  assert.ok(existsSync(join(bench.root.path, call.session.name, call.id, 'memory.max')));
+  // The call whose cgroup has gone ends like any other, without figures.
+  bench.manager.end(first, { code: 0 });
+  await turn();
+  assert.deepEqual([...bench.manager.calls()], [call]);
+});
+
+test('a kernel file that refuses leaves nothing behind and names path and errno', (t) => {
+  const refuse = { code: 'EBUSY', message: "EBUSY: resource busy, write 'memory.max'" };
+  const bench = setUp(t, {
+    changes: {
+      writeAt(dir, name, value) {
+        if (name === 'memory.max') throw Object.assign(new Error(refuse.message), refuse);
+        native().writeAt(dir, name, value);
+      },
+    },
+  });
+  let answer: Answer | undefined;
+  bench.manager.start(bench.wrapper(), { argv: ['bash', '-c', 'true'] }, (given) => {
+    answer = given;
+    return true;
+  });
+  assert.equal(answer?.kind, 'none');
+  assert.deepEqual(answer?.notes, [`agentrm: running unmanaged: ${refuse.message}`]);
+  assert.deepEqual(bench.unmanaged, ['error']);
+  assert.equal(bench.sessions.size, 0);
+  assert.deepEqual(
+    readdirSync(bench.root.path).filter((name) => /^s[0-9a-f]{12}$/.test(name)),
+    [],
+  );
+});
+
+test('without descriptors the command runs unmanaged, and nothing stays open', (t) => {
+  const bench = setUp(t, {
+    changes: {
+      openAt(dir, name, write) {
+        if (name === 'cgroup.events')
+          throw Object.assign(new Error("EMFILE: too many open files, openat 'cgroup.events'"), {
+            code: 'EMFILE',
+          });
+        return native().openAt(dir, name, write);
+      },
+    },
+  });
+  const peer = bench.wrapper();
+  const before = readdirSync('/proc/self/fd').length;
+  let answer: Answer | undefined;
+  bench.manager.start(peer, { argv: ['bash', '-c', 'true'] }, (given) => {
+    answer = given;
+    return true;
+  });
+  assert.equal(answer?.kind, 'none');
+  assert.match(answer?.notes[0] ?? '', /^agentrm: running unmanaged: EMFILE.*cgroup\.events/);
+  assert.equal(bench.controller.size, 0);
+  assert.equal(readdirSync('/proc/self/fd').length, before);
+});
+
+test('a live call outlives the loss of its connection while descriptors are short', async (t) => {
+  let exhausted = false;
+  const bench = setUp(t, {
+    changes: {
+      pidfdOpen(pid) {
+        if (exhausted) throw Object.assign(new Error('EMFILE: pidfd_open'), { code: 'EMFILE' });
+        return native().pidfdOpen(pid);
+      },
+    },
+  });
+  const { call } = start(bench, bench.wrapper(), { clone: true });
+  exhausted = true;
+  bench.manager.wrapperGone(call);
+  assert.equal(call.phase, 'live');
+  assert.equal(call.killCode, undefined);
+});
+
+test('a token moves one process of its own user, once', async (t) => {
+  const bench = setUp(t);
+  const peer = bench.wrapper();
+  const { answer, call } = start(bench, peer);
+  assert.equal(answer.kind, 'move');
+  const token = answer.kind === 'move' ? answer.token : '';
+  await assert.rejects(bench.manager.place({ ...peer, uid: 1234 }, token), /not your call/);
+  await assert.rejects(bench.manager.place(peer, `${token}x`), /no such call/);
+  await bench.manager.place(peer, token);
+  const path = join(bench.root.path, call.session.name, call.id, 'cgroup.procs');
+  assert.equal(readFileSync(path, 'utf8'), String(peer.pid));
+  await assert.rejects(bench.manager.place(peer, token), /no such call/);
+});
+
+test('the token of a call that ended is void', async (t) => {
+  const bench = setUp(t);
+  const peer = bench.wrapper();
+  const { answer, call } = start(bench, peer);
+  bench.manager.end(call, { code: 0 });
+  assert.equal(call.token, undefined);
+  await assert.rejects(bench.manager.place(peer, answer.kind === 'move' ? answer.token : ''), /no such call/);
+});
+
+test('a process that died meanwhile is not placed', async (t) => {
+  const bench = setUp(t);
+  const { answer } = start(bench, bench.wrapper());
+  const child = bench.wrapper();
+  await child.end();
+  const token = answer.kind === 'move' ? answer.token : '';
+  await assert.rejects(bench.manager.place(child, token), /ESRCH/);
+  assert.deepEqual(bench.unmanaged, ['gone']);
+});
+
+test('a wrapper that has died loses its call', async (t) => {
+  const bench = setUp(t);
+  const peer = bench.wrapper();
+  const { call } = start(bench, peer, { clone: true });
+  await peer.end();
+  bench.manager.wrapperGone(call);
+  assert.equal(bench.records[0]?.outcome, 'lost');
+});
+
+test('a wrapper that came back ends its call itself, even if its death is seen first', async (t) => {
+  const bench = setUp(t);
+  const peer = bench.wrapper();
+  const { call } = start(bench, peer, { clone: true });
+  const before = readdirSync('/proc/self/fd').length;
+  // Again and again, as a hostile one would: nothing piles up.
+  for (let round = 0; round < 50; round += 1) {
+    bench.manager.wrapperGone(call);
+    assert.equal(bench.manager.rejoin(peer, call.id), call);
+  }
+  assert.equal(readdirSync('/proc/self/fd').length, before);
+  await peer.end();
+  await turn();
+  assert.equal(call.phase, 'live');
+  bench.manager.end(call, { code: 7 });
+  assert.equal(bench.records[0]?.outcome, 'ok');
+  assert.equal(bench.records[0]?.exitCode, 7);
+});
+
+test('a call is rejoined by its own wrapper only', (t) => {
+  const bench = setUp(t);
+  const { call } = start(bench, bench.wrapper(), { clone: true });
+  assert.equal(bench.manager.rejoin(bench.wrapper(), call.id), undefined);
+  assert.equal(bench.manager.rejoin(bench.wrapper(), 'c000000000000'), undefined);
+});
+
+test('calls wait in order; one that gave up makes no cgroup and holds nobody up', async (t) => {
+  let availableBytes = 0;
+  const bench = setUp(t, { availableBytes: () => availableBytes });
+  const served: string[] = [];
+  const ask = (session: string) =>
+    bench.manager.start(bench.wrapper(), { argv: ['bash'], session, clone: true }, () => {
+      served.push(session);
+      return true;
+    });
+  const first = ask('first');
+  const second = ask('second');
+  assert.ok(first !== undefined && second !== undefined);
+  ask('third');
+  assert.equal(bench.manager.waiting, 3);
+  first();
+  first();
+  availableBytes = 16 * GiB;
+  // There is room again, but it is not its turn.
+  ask('fourth');
+  assert.deepEqual(served, []);
+  while (bench.manager.waiting > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.deepEqual(served, ['second', 'third', 'fourth']);
+  assert.deepEqual(
+    [...bench.sessions.all()].map(({ id }) => id),
+    ['second', 'third', 'fourth'],
+  );
+});
+
+test('with too many waiting before it a call is answered all the same', (t) => {
+  const bench = setUp(t, { availableBytes: () => 0 });
+  const peer = bench.wrapper();
+  let answers = 0;
+  const ask = () =>
+    bench.manager.start(peer, { argv: ['bash'], session: 'a', clone: true }, () => {
+      answers += 1;
+      return true;
+    });
+  while (bench.manager.waiting < 1024) ask();
+  assert.equal(answers, 0);
+  assert.equal(ask(), undefined);
+  assert.equal(answers, 1);
+  assert.equal([...bench.manager.calls()].length, 1);
+});
+
+test('an answer that nobody takes leaves no call', async (t) => {
+  const bench = setUp(t);
+  bench.manager.start(bench.wrapper(), { argv: ['bash'], session: 'a' }, () => false);
+  await turn();
+  assert.equal([...bench.manager.calls()].length, 0);
+  assert.equal(bench.records[0]?.outcome, 'lost');
+});
+
+test('a call that ends while the daemon stops is reported and removed', (t) => {
+  const bench = setUp(t);
+  const { call } = start(bench, bench.wrapper(), { clone: true });
+  const path = join(bench.root.path, call.session.name, call.id);
+  writeFileSync(join(path, 'cgroup.events'), 'populated 1\n');
+  bench.manager.end(call, { code: 0 });
+  assert.equal(bench.records.length, 0);
+  writeFileSync(join(path, 'cgroup.events'), 'populated 0\n');
+  bench.manager.close();
+  assert.equal(bench.records.length, 1);
+  assert.equal(existsSync(path), false);
+  assert.throws(() => call.cgroup.read('cgroup.events'), { code: 'EBADF' });
+});
