@@ -65,6 +65,7 @@ function shellChecks(): Check[] {
 const clangWarnings = [
   '-Wall',
   '-Wextra',
+  '-Wno-missing-field-initializers',
   '-Wshadow',
 
   '-Wformat-security',
