@@ -140,8 +140,11 @@ export class Controller {
     });
   }
 
-  /** A call that an earlier daemon left frozen: decide about it anew. */
+  /** A call that an earlier daemon left: relaxed if that stopped, perhaps frozen if it died. */
   onFound(call: Call, frozen: boolean): void {
+    call.cgroup
+      .writeOffThread(files.memoryHigh, cgroupNumber(call.lines.memoryHighBytes))
+      .catch((error: unknown) => this.#report(call, error));
     if (!frozen) return;
     this.#guarded(call, () => {
       this.#freeze(call, 'found frozen', this.usageBytes(call));

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
-import { agentrmBash, runCommand, TestDaemon, until } from '../lib/daemon.ts';
+import { agentrmBash, runCommand, TestDaemon, until, useMemory } from '../lib/daemon.ts';
 
 const MiB = 1024 * 1024;
 /** Allocates and touches, in steps, as programs do; prints at the end what it holds. */
@@ -77,7 +77,7 @@ describe('a tool call in its own cgroup', () => {
   });
 
   test('a runaway is killed at its maximum, and the agent reads why', async () => {
-    const ran = await daemon.run(allocate(2000), {
+    const ran = await daemon.run(useMemory(2000), {
       env: { AGENTRM_INTENT: 'memory.high=64M memory.max=128M' },
     });
     assert.notEqual(ran.code, 0);
@@ -135,8 +135,8 @@ describe('a tool call in its own cgroup', () => {
   });
 
   test("the wrapper's death kills the tree", async () => {
-    const child = daemon.run('sleep 1000', { timeoutMs: 3000 });
-    const started = await daemon.event((event) => event.kind === 'call-start' && event.command === 'sleep');
+    const child = daemon.run('tail -f /dev/null', { timeoutMs: 3000 });
+    const started = await daemon.event((event) => event.kind === 'call-start' && event.command === 'tail');
     const ran = await child;
     assert.equal(ran.signal, 'SIGKILL');
     const end = await daemon.event((event) => event.kind === 'call-end' && event.call === started.call);

@@ -11,6 +11,8 @@ import type { CallRecord, Event, LiveCall, Status } from '../../daemon/control/t
 /** The checkout. */
 export const top = fileURLToPath(new URL('../../', import.meta.url));
 export const agentrmBash = `${top}wrapper/agentrm-bash`;
+/** A command that touches so much memory and ends with 0; static, so that little else is charged. */
+export const useMemory = (mib: number) => `${top}build/cmake/test/agentrm-load --bytes ${mib}M procs 1`;
 
 export interface Ran {
   readonly code: number | null;
@@ -123,7 +125,10 @@ export class TestDaemon {
 
   /** Environment for a wrapper that is to use this daemon. */
   env(extra: Record<string, string> = {}): Record<string, string> {
-    return { ...(process.env as Record<string, string>), AGENTRM_SOCKET: this.socket, ...extra };
+    // A bash whose standard input is a socket, as Node's pipes are, takes itself for a remote shell and
+    // reads ~/.bashrc: the user's must not be in the way.
+    const own = { HOME: this.dir, AGENTRM_SOCKET: this.socket };
+    return { ...(process.env as Record<string, string>), ...own, ...extra };
   }
 
   /** Runs `agentrm-bash -c COMMAND`. */
