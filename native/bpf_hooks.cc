@@ -8,6 +8,10 @@
 namespace agentrm {
 
 const std::vector<Hook> &enforcingHooks() {
+	// The throttle sleep comes first, alone: measured on 6.12, it stops one process 217 KiB past the line and 16 with
+	// 62 KiB a task, where reclaim_high stops them with 217 and 9 and both together with 213 (one charge is 256 KiB).
+	// It is reached once a sleep instead of 17 times, its argument is the penalty that the time budget counts, and
+	// kprobes miss no call, while from 7.1 on fexit does.
 	static const std::vector<Hook> hooks = {
 		{"kprobe/schedule_timeout_killable", AGENTRM_HOOK_SLEEP},
 		{"fexit/reclaim_high", AGENTRM_HOOK_RECLAIM},
