@@ -26,20 +26,16 @@ export interface ApiSources {
 const DEFAULT_LIMIT = 50;
 const MAX_LIMIT = 100_000;
 
-/**
- * The read-only HTTP side of the daemon; it does not listen by itself. Connections that a TCP listener
- * brings get only what is nobody's in particular.
- */
+/** The read-only HTTP side of the daemon; it does not listen by itself. */
 export function createApi(sources: ApiSources): Server {
-  const server = createServer((request, response) => {
+  return createServer((request, response) => {
+    // One answer a connection: none then waits for a next request, in silence or byte by byte.
+    response.shouldKeepAlive = false;
     handle(sources, request, response).catch((error: unknown) => {
       if (response.headersSent) response.destroy();
       else sendJson(response, 500, { error: messageOf(error) });
     });
   });
-  // One answer for each connection: nothing then waits for a next request, in silence or byte by byte.
-  server.maxRequestsPerSocket = 1;
-  return server;
 }
 
 async function handle(

@@ -18,6 +18,7 @@ const fileLayers: Record<string, FileLayer> = {
   unit: { timeoutMs: 120_000, parallel: cores },
   native: { timeoutMs: 120_000, parallel: cores },
   wrapper: { timeoutMs: 240_000, parallel: cores },
+  daemon: { timeoutMs: 240_000, parallel: cores },
   kernel: { timeoutMs: 240_000, parallel: 1 },
   clients: { timeoutMs: 240_000, parallel: 1 },
 };
