@@ -208,6 +208,8 @@ export async function runCommand(file: string, args: string[], options: RunOptio
   child.stderr?.on('data', (chunk: string) => {
     stderr += chunk;
   });
+  // EPIPE: it ended without reading.
+  child.stdin?.on('error', () => {});
   child.stdin?.end(options.input ?? '');
   const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
   return { code, signal, stdout, stderr };
