@@ -127,7 +127,7 @@ install: build ## to PREFIX=/usr/local, below DESTDIR if set
 	$(Q)install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(PREFIX)/sbin $(LIBDIR)/wrapper $(UNITDIR) /etc/agentrm)
 	$(Q)rm -rf $(DESTDIR)$(LIBDIR)/dist $(DESTDIR)$(LIBDIR)/node_modules $(DESTDIR)$(LIBDIR)/.tools
 	$(Q)cp -R dist package.json LICENSE $(DESTDIR)$(LIBDIR)/
-	$(Q)npm ls --all --omit=dev --omit=optional --parseable | sed -n 's|^$(CURDIR)/||p' | \
+	$(Q)npm ls --loglevel=error --all --omit=dev --omit=optional --parseable | sed -n 's|^$(CURDIR)/||p' | \
 		xargs cp -R --parents -t $(DESTDIR)$(LIBDIR)
 	$(Q)[[ $$(readlink .tools/node) == /* ]] || install -D -m 0755 .tools/node $(DESTDIR)$(LIBDIR)/.tools/node
 	$(Q)install -m 0755 wrapper/agentrm-bash $(DESTDIR)$(LIBDIR)/wrapper/
