@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readdirSync, readFileSync } from 'node:fs';
-import { basename, dirname } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import { AgentrmError, errnoOf, messageOf } from '../errors.ts';
 import { Cgroup } from './cgroup.ts';
 import { files } from './files.ts';
@@ -27,7 +27,7 @@ export function cgroupMountOf(path: string, procRoot = '/proc'): string | undefi
   for (const line of readFileSync(`${procRoot}/self/mountinfo`, 'utf8').split('\n')) {
     const [before, after] = line.split(' - ');
     if (after === undefined || !after.startsWith('cgroup2 ')) continue;
-    const mount = before?.split(' ')[4];
+    const mount = before?.split(' ')[4]?.replace(/\\([0-7]{3})/g, unescapeOctal);
     if (mount === undefined) continue;
     if (path === mount || path.startsWith(`${mount}/`)) {
       if (best === undefined || mount.length > best.length) best = mount;
@@ -36,12 +36,19 @@ export function cgroupMountOf(path: string, procRoot = '/proc'): string | undefi
   return best;
 }
 
+/** Blanks and backslashes stand as `\040` in mountinfo, proc(5). */
+function unescapeOctal(_: string, digits: string): string {
+  return String.fromCharCode(Number.parseInt(digits, 8));
+}
+
 /**
  * Makes the root of the daemon's tree if it is not there and turns the controllers on, in its
  * parent and in itself. Processes must live in neither (no-internal-process rule, cgroup-v2.rst).
  * @throws AgentrmError AGENTRM_ERR_CGROUP if the path is not on cgroup v2 or memory is not to be had.
  */
-export function openRoot(native: Native, path: string, procRoot = '/proc'): CgroupRoot {
+export function openRoot(native: Native, configured: string, procRoot = '/proc'): CgroupRoot {
+  // Without `..` and a slash at the end: it is compared with what /proc says of processes.
+  const path = resolve(configured);
   const mount = cgroupMountOf(path, procRoot);
   if (mount === undefined || path === mount) {
     throw new AgentrmError('AGENTRM_ERR_CGROUP', `${path}: not a directory below a cgroup v2 mount`);
@@ -62,7 +69,9 @@ export function openRoot(native: Native, path: string, procRoot = '/proc'): Cgro
     if (!controllers.has('memory')) {
       throw new AgentrmError('AGENTRM_ERR_CGROUP', `${path}: no memory controller: ${degraded.join('; ')}`);
     }
-    enableAll(root, controllers, path, degraded);
+    if (!enableAll(root, controllers, path, degraded).has('memory')) {
+      throw new AgentrmError('AGENTRM_ERR_CGROUP', `no memory limits for calls: ${degraded.join('; ')}`);
+    }
     return {
       path,
       cgroup: root,
@@ -80,19 +89,23 @@ export function openRoot(native: Native, path: string, procRoot = '/proc'): Cgro
   }
 }
 
-/** Turns the wanted controllers on for the children of a cgroup; what fails is added to `degraded`. */
+/**
+ * Turns the wanted controllers on for the children of a cgroup; what fails is added to `degraded`.
+ * @returns those that are on.
+ */
 export function enableAll(
   cgroup: Cgroup,
   controllers: ReadonlySet<string>,
   path: string,
   degraded: string[] = [],
-): void {
+): ReadonlySet<string> {
   const wanted = WANTED.filter((controller) => controllers.has(controller));
   try {
     cgroup.write(files.subtreeControl, wanted.map((controller) => `+${controller}`).join(' '));
+    return new Set(wanted);
   } catch {
     // All in one write fails as a whole; one by one keeps those that can be had.
-    for (const controller of wanted) enable(cgroup, controller, path, degraded);
+    return new Set(wanted.filter((controller) => enable(cgroup, controller, path, degraded)));
   }
 }
 
@@ -103,10 +116,12 @@ export function childNames(path: string): string[] {
     .map((entry) => entry.name);
 }
 
-function enable(cgroup: Cgroup, controller: string, path: string, degraded: string[]): void {
+function enable(cgroup: Cgroup, controller: string, path: string, degraded: string[]): boolean {
   try {
     cgroup.write(files.subtreeControl, `+${controller}`);
+    return true;
   } catch (error) {
     degraded.push(`${path}/${files.subtreeControl}: +${controller}: ${errnoOf(error) ?? messageOf(error)}`);
+    return false;
   }
 }

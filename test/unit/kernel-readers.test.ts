@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import fc from 'fast-check';
+import { containerCeiling } from '../../daemon/kernel/container.ts';
+import { hostMemory, hostPressure, parseFlatKeyed, parsePressure } from '../../daemon/kernel/host.ts';
+import { ancestors, cgroupPathOf, descendants, isAlive, processStat } from '../../daemon/kernel/proc.ts';
+import { cgroupMountOf } from '../../daemon/kernel/tree.ts';
+
+/** A directory with these files, by path; gone after the test. */
+function tree(t: TestContext, files: Readonly<Record<string, string>>): string {
+  const dir = mkdtempSync(join(tmpdir(), 'agentrm-proc-'));
+  t.after(() => rmSync(dir, { recursive: true }));
+  for (const [path, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(dir, path)), { recursive: true });
+    writeFileSync(join(dir, path), text, 'latin1');
+  }
+  return dir;
+}
+
+/** The line of /proc/PID/stat. */
+function stat(pid: number, comm: string, ppid: number, startTicks: number, state = 'S'): string {
+  const between = '1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0';
+  return `${pid} (${comm}) ${state} ${ppid} ${between} ${startTicks} 1000 1 0 0\n`;
+}
+
+test('a process is read whatever it calls itself', (t) => {
+  const dir = tree(t, {});
+  const comm = fc.string({ unit: fc.constantFrom(...') (\n\\\t 19RSZ\xff\0'), maxLength: 15 });
+  fc.assert(
+    fc.property(comm, fc.nat(4_000_000), fc.nat(), (name, ppid, startTicks) => {
+      mkdirSync(join(dir, '7'), { recursive: true });
+      writeFileSync(join(dir, '7/stat'), stat(7, name, ppid, startTicks, 'D'), 'latin1');
+      assert.deepEqual(processStat(7, dir), { pid: 7, ppid, startTicks, state: 'D' });
+    }),
+  );
+});
+
+test('a process that has gone is told from one that cannot be read', (t) => {
+  const dir = tree(t, { '8': 'not a directory', '9/stat': '', '9/cgroup': '' });
+  mkdirSync(join(dir, '10/stat'), { recursive: true });
+  assert.equal(processStat(7, dir), undefined);
+  assert.equal(processStat(9, dir), undefined);
+  assert.equal(cgroupPathOf(7, dir), undefined);
+  assert.equal(cgroupPathOf(9, dir), undefined);
+  assert.throws(() => processStat(8, dir), { code: 'ENOTDIR', path: join(dir, '8/stat') });
+  assert.throws(() => processStat(10, dir), { code: 'EISDIR' });
+});
+
+test('a recycled pid and a zombie are not alive', (t) => {
+  const dir = tree(t, {
+    '7/stat': stat(7, 'a', 1, 100),
+    '8/stat': stat(8, 'b', 1, 100, 'Z'),
+  });
+  assert.equal(isAlive({ pid: 7, startTicks: 100 }, dir), true);
+  assert.equal(isAlive({ pid: 7, startTicks: 99 }, dir), false);
+  assert.equal(isAlive({ pid: 8, startTicks: 100 }, dir), false);
+  assert.equal(isAlive({ pid: 9, startTicks: 100 }, dir), false);
+});
+
+test('ancestors: nearest first, without init, and no endless chain', (t) => {
+  const dir = tree(t, {
+    '1/stat': stat(1, 'init', 0, 1),
+    '5/stat': stat(5, 'agent', 1, 50),
+    '6/stat': stat(6, 'sh', 5, 60),
+    '7/stat': stat(7, 'w', 6, 70),
+    '20/stat': stat(20, 'loop', 21, 1),
+    '21/stat': stat(21, 'loop', 20, 1),
+  });
+  assert.deepEqual(ancestors(7, dir), [
+    { pid: 6, startTicks: 60 },
+    { pid: 5, startTicks: 50 },
+  ]);
+  assert.equal(ancestors(20, dir).length, 64);
+  assert.deepEqual(ancestors(99, dir), []);
+});
+
+test('descendants: everything below a process, parents first, nothing beside it', (t) => {
+  fc.assert(
+    fc.property(fc.array(fc.nat(), { minLength: 1, maxLength: 30 }), (picks) => {
+      // Process n+2 is a child of one that came before it.
+      const parents = new Map(picks.map((pick, index) => [index + 2, 1 + (pick % (index + 1))]));
+      const dir = tree(
+        t,
+        Object.fromEntries([...parents].map(([pid, ppid]) => [`${pid}/stat`, stat(pid, ') R 1', ppid, pid)])),
+      );
+      const below = (pid: number): boolean => pid === 2 || (parents.has(pid) && below(parents.get(pid) ?? 0));
+      const found = descendants(2, dir);
+      assert.deepEqual(new Set(found), new Set([...parents.keys()].filter((pid) => pid !== 2 && below(pid))));
+      for (const [index, pid] of found.entries()) {
+        const parent = parents.get(pid) ?? 0;
+        assert.ok(parent === 2 || found.indexOf(parent) < index);
+      }
+    }),
+    { numRuns: 30 },
+  );
+});
+
+test('the path of a process in cgroup v2, also beside v1 hierarchies', (t) => {
+  const dir = tree(t, {
+    '7/cgroup': '12:memory:/v1\n1:name=systemd:/x\n0::/a b/c:d\n',
+    '8/cgroup': '12:memory:/v1\n',
+  });
+  assert.equal(cgroupPathOf(7, dir), '/a b/c:d');
+  assert.equal(cgroupPathOf(8, dir), undefined);
+});
+
+test('meminfo: bytes, and the field that is missing by name', (t) => {
+  const text = 'MemTotal:       1000 kB\nMemFree: 1 kB\nMemAvailable:    500 kB\nSwapFree:  7 kB\n';
+  const dir = tree(t, { meminfo: text, 'old/meminfo': text.replace('MemAvailable', 'Other') });
+  assert.deepEqual(hostMemory(dir), {
+    totalBytes: 1_024_000,
+    availableBytes: 512_000,
+    swapFreeBytes: 7168,
+  });
+  assert.throws(() => hostMemory(`${dir}/old`), /old\/meminfo: no MemAvailable/);
+  assert.throws(() => hostMemory(`${dir}/none`), { code: 'ENOENT' });
+});
+
+test('pressure: both lines, one line, none', (t) => {
+  const some = 'some avg10=12.34 avg60=5.00 avg300=1.00 total=987654\n';
+  const dir = tree(t, { 'pressure/memory': `${some}full avg10=1.50 avg60=0.00 avg300=0.00 total=55\n` });
+  assert.deepEqual(hostPressure('memory', dir), {
+    someAvg10: 12.34,
+    fullAvg10: 1.5,
+    someTotalUs: 987_654,
+    fullTotalUs: 55,
+  });
+  assert.equal(hostPressure('io', dir), undefined);
+  assert.deepEqual(parsePressure(some), {
+    someAvg10: 12.34,
+    fullAvg10: 0,
+    someTotalUs: 987_654,
+    fullTotalUs: 0,
+  });
+  assert.equal(parsePressure('').someAvg10, 0);
+});
+
+test('a flat keyed file comes back as it was written', () => {
+  const key = fc.stringMatching(/^[a-z_.]{1,20}$/);
+  fc.assert(
+    fc.property(fc.dictionary(key, fc.maxSafeNat()), (values) => {
+      const text = Object.entries(values)
+        .map(([name, value]) => `${name} ${value}\n`)
+        .join('');
+      assert.deepEqual(new Map(Object.entries(values)), parseFlatKeyed(text));
+    }),
+  );
+});
+
+test('what a container still allows is the least of what stands above the caller', (t) => {
+  const dir = tree(t, {
+    'docker/memory.max': '1000000\n',
+    'docker/memory.current': '400000\n',
+    'docker/abc/memory.max': '700000\n',
+    'docker/abc/memory.current': '50000\n',
+    'docker/abc/app/memory.max': 'max\n',
+    'full/memory.max': '1000\n',
+    'full/memory.current': '999999\n',
+    'free/memory.max': 'max\n',
+    'odd/memory.max': '\n',
+  });
+  const ceiling = (path: string) => containerCeiling(`${dir}/agentrm`, '/agentrm', path);
+  assert.equal(ceiling('/docker/abc/app'), 600_000);
+  assert.equal(ceiling('/docker/abc'), 600_000);
+  assert.equal(ceiling('/full'), 4096);
+  for (const path of ['/free', '/odd', '/gone', '/']) assert.equal(ceiling(path), undefined, path);
+});
+
+test('the mount of cgroup v2 that a path is below: the nearest, by whole names', (t) => {
+  const dir = tree(t, {
+    'self/mountinfo': [
+      '24 1 0:5 / /sys/fs/cgroup rw,nosuid shared:9 - tmpfs tmpfs rw',
+      '25 24 0:26 / /sys/fs/cgroup/unified rw shared:10 - cgroup2 cgroup2 rw,nsdelegate',
+      '26 24 0:27 / /mnt/two\\040words rw - cgroup2 cgroup2 rw',
+      '27 24 0:28 / /mnt/two\\040words/deep rw - cgroup2 none rw',
+      '',
+    ].join('\n'),
+  });
+  assert.equal(cgroupMountOf('/sys/fs/cgroup/unified/agentrm', dir), '/sys/fs/cgroup/unified');
+  assert.equal(cgroupMountOf('/sys/fs/cgroup/agentrm', dir), undefined);
+  assert.equal(cgroupMountOf('/sys/fs/cgroup/unified2/agentrm', dir), undefined);
+  assert.equal(cgroupMountOf('/mnt/two words/deep/er', dir), '/mnt/two words/deep');
+  assert.throws(() => cgroupMountOf('/x', `${dir}/none`), { code: 'ENOENT' });
+});
