@@ -37,10 +37,11 @@ function section<R>(name: string, title: string, text: (result: BenchResult<R>) 
   const found = readResults<R>(name);
   if (found.length === 0) return '';
   const parts = found.map((result) => {
-    const { machine, counts, date } = result;
+    const { machine, counts, date, note } = result;
     const where = `Linux ${machine.kernel}${machine.emulated ? ', emulated' : ''}`;
     const often = Object.entries(counts).map(([what, number]) => `${what} ${number}`);
-    return `${where}, ${date.slice(0, 10)}; ${often.join(', ')}:\n\n${text(result)}`;
+    const more = note === null ? '' : ` (${note})`;
+    return `${where}, ${date.slice(0, 10)}; ${often.join(', ')}${more}:\n\n${text(result)}`;
   });
   return `## ${title}\n\n${parts.join('\n')}`;
 }

@@ -13,6 +13,8 @@ export interface BenchResult<R = unknown> {
   readonly date: string;
   /** How many runs, rounds or calls: the defaults, or what BENCH_... of the environment said. */
   readonly counts: Readonly<Record<string, number>>;
+  /** BENCH_NOTE of the environment: what else a reader should know, such as what the machine was doing beside it. */
+  readonly note: string | null;
   readonly results: R;
 }
 
@@ -49,6 +51,7 @@ export function record(benchmark: string, counts: Record<string, number>, result
     machine: { ...machine, load: loadavg()[0] ?? 0 },
     date: new Date().toISOString(),
     counts,
+    note: process.env.BENCH_NOTE ?? null,
     results,
   };
   mkdirSync(resultsDir, { recursive: true });
