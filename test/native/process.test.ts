@@ -32,13 +32,15 @@ describe('sd_notify', () => {
     it(`reaches a socket by ${kind}`, async () => {
       const address = kind === 'path' ? join(path, 'notify') : `@agentrm-notify-${process.pid}`;
       const child = spawn('python3', ['-c', receiver, address], { stdio: ['ignore', 'pipe', 'inherit'] });
-      const output = child.stdout.setEncoding('utf8');
-      await once(output, 'data');
+      let output = '';
+      child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+        output += chunk;
+      });
+      while (!output.includes('\n')) await once(child.stdout, 'data');
       process.env.NOTIFY_SOCKET = address;
       assert.equal(native.notify('READY=1\nSTATUS=up'), true);
-      const [text] = await once(output, 'data');
-      assert.equal(text, 'READY=1\nSTATUS=up\n');
-      await once(child, 'exit');
+      await once(child, 'close');
+      assert.equal(output, 'bound\nREADY=1\nSTATUS=up\n');
     });
   }
 
