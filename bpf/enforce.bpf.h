@@ -118,10 +118,15 @@ static __always_inline void stop_if_due(struct task_struct *task, struct cgroup 
 			return;
 	}
 	if (may_signal(task)) {
-		/* Before the signal, so that whoever sees the task stopped finds it here. */
-		record_stop(call, BPF_CORE_READ(task, tgid), true);
 		signalled = bpf_send_signal(SIGSTOP) == 0;
-		if (!signalled)
+		/*
+		 * After the signal, which takes effect only when the task leaves the kernel. Recorded before it, a SIGCONT
+		 * that came between the two would take the record away and leave the SIGSTOP: the task would freeze with
+		 * it pending, and stop for good when it is thawed.
+		 */
+		if (signalled)
+			record_stop(call, BPF_CORE_READ(task, tgid), true);
+		else
 			count(send_signal_errors);
 	}
 	__sync_fetch_and_add(&st->stops, 1);

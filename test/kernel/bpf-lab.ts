@@ -189,6 +189,8 @@ export class Lab {
   lend(cgroup: Cgroup, policy: Policy, highMiB: number): Policy {
     const freezeLineBytes = Math.round(highMiB * 1.02 * MiB);
     const lent = { ...policy, freezeLineBytes, cycle: policy.cycle + 1 };
+    // A machine among many others may have kept this process from its timer; what follows takes milliseconds.
+    this.bpf.beat();
     this.bpf.setPolicy(cgroup.id, lent);
     cgroup.write('memory.high', highMiB * MiB);
     for (const { tgid } of this.bpf.stops(cgroup.id)) process.kill(tgid, 'SIGCONT');
