@@ -62,8 +62,9 @@ export class EventLog {
         const event = follower.pending.shift();
         if (event !== undefined) yield event;
         else if (follower.lost > 0) {
-          yield { seq: this.#seq, time: new Date().toISOString(), kind: 'lost', count: follower.lost };
+          const count = follower.lost;
           follower.lost = 0;
+          yield { seq: this.#seq, time: new Date().toISOString(), kind: 'lost', count };
         } else {
           await new Promise<void>((resolve) => {
             follower.wake = resolve;
