@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -37,6 +37,18 @@ function setUp(t: TestContext) {
   return { registry, ended, agent, sessionEnd };
 }
 
+/** How many processes are held by this one. */
+function pidfds(): number {
+  return readdirSync('/proc/self/fd').filter((fd) => {
+    try {
+      // `anon_inode:[pidfd]`, since 6.9 `pidfd:[INODE]`.
+      return readlinkSync(`/proc/self/fd/${fd}`).includes('pidfd');
+    } catch {
+      return false; // the listing's own
+    }
+  }).length;
+}
+
 /** One call from beginning to end. */
 function call(registry: SessionRegistry, session: Session, owners: readonly ProcessId[] = []): void {
   registry.callStarted(session);
@@ -60,9 +72,9 @@ test('it lives with its owner and ends when that ends', async (t) => {
   const { registry, ended, agent, sessionEnd } = setUp(t);
   const session = registry.join(0, 'a', undefined, null);
   const owner = agent();
-  const before = readdirSync('/proc/self/fd').length;
   call(registry, session, [{ pid: owner.pid, startTicks: 1 }, owner]);
   call(registry, session, [owner]);
+  assert.equal(pidfds(), 1);
   assert.deepEqual(
     registry.owners(session).map(({ pid }) => pid),
     [owner.pid],
@@ -73,7 +85,7 @@ test('it lives with its owner and ends when that ends', async (t) => {
   await over;
   assert.deepEqual(ended, ['a']);
   assert.equal(registry.has(session), false);
-  assert.ok(readdirSync('/proc/self/fd').length <= before);
+  assert.equal(pidfds(), 0);
 });
 
 test('a call keeps it alive when its owner has ended', async (t) => {
