@@ -78,11 +78,12 @@ describe('agentrm-guard', { skip: unbuilt }, () => {
 
   it('thaws everything when the daemon dies, and ends once another one beats', async () => {
     const child = startGuard();
+    const exit = once(child, 'exit');
     child.stdin?.destroy();
     await says(child, 'the daemon has ended, thawing');
     await allThawed();
     writeBeat(heartbeat());
-    assert.deepEqual(await once(child, 'exit'), [0, null]);
+    assert.deepEqual(await exit, [0, null]);
   });
 
   it('thaws what is frozen shortly after, too, and ends by itself', async () => {
@@ -136,10 +137,10 @@ describe('agentrm-guard', { skip: unbuilt }, () => {
 
   it('is not ended by the terminal of its daemon', async () => {
     const child = startGuard();
+    const exit = once(child, 'exit');
     await says(child, 'no heartbeat, thawing');
     child.kill('SIGHUP');
     child.kill('SIGINT');
-    const exit = once(child, 'exit');
     child.stdin?.end('q');
     assert.deepEqual(await exit, [0, null]);
   });
@@ -153,20 +154,22 @@ describe('agentrm-guard', { skip: unbuilt }, () => {
     mkdirSync(join(path, 'root/s3'));
     symlinkSync('../../outside/cgroup.freeze', join(path, 'root/s3/cgroup.freeze'));
     const child = startGuard();
+    const exit = once(child, 'exit');
     child.stdin?.destroy();
     await allThawed();
     writeBeat(heartbeat());
-    await once(child, 'exit');
+    await exit;
     assert.equal(readFileSync(join(path, 'outside/cgroup.freeze'), 'utf8'), '1');
   });
 
   it('ends in order if there is no such cgroup', async () => {
     rmSync(join(path, 'root'), { recursive: true });
     const child = startGuard();
+    const exit = once(child, 'exit');
     child.stdin?.destroy();
     await says(child, 'the daemon has ended, thawing');
     writeBeat(heartbeat());
-    assert.deepEqual(await once(child, 'exit'), [0, null]);
+    assert.deepEqual(await exit, [0, null]);
   });
 
   for (const kind of ['path', 'abstract name']) {
