@@ -8,8 +8,9 @@
 namespace agentrm {
 
 const std::vector<Hook> &enforcingHooks() {
-	// The throttle sleep comes first, alone: measured on 6.12, it stops one process 217 KiB past the line and 16 with
-	// 62 KiB a task, where reclaim_high stops them with 217 and 9 and both together with 213 (one charge is 256 KiB).
+	// The throttle sleep comes first, alone: measured on 6.12 (test/kernel/bpf-overshoot.ts), it stops one process
+	// 217 KiB past the line and 16 with 62 KiB a task, where reclaim_high stops them with 217 and 9, and both together
+	// one process with 213; a charge is 256 KiB.
 	// It is reached once a sleep instead of 17 times, its argument is the penalty that the time budget counts, and
 	// kprobes miss no call, while from 7.1 on fexit does.
 	static const std::vector<Hook> hooks = {
