@@ -119,7 +119,7 @@ run: build ## shows what it does, on three commands
 test: build load test-clients-setup ## every test layer, or LAYER=... KERNEL=... FILTER=...
 	$(Q)node test/run.ts $(LAYER:%=--layer %) $(KERNEL:%=--kernel %) $(FILTER)
 
-# About half an hour. How often each runs can be set: make bench BENCH=wrapper ON=here BENCH_CALLS=100
+# Some three quarters of an hour emulated. How often each runs can be set: make bench BENCH=wrapper BENCH_CALLS=100
 bench: build bench-tools ## every benchmark, or BENCH=... ON=KERNEL or here; results in test/bench/results
 	$(Q)node test/bench/run.ts $(ON:%=--on %) $(BENCH)
 

@@ -8,7 +8,7 @@ import { loadPath, MiB, output } from './tools.ts';
 
 const pairs = count('PAIRS', 30);
 /** Of 10 MB each. */
-const allocations = count('ALLOCATIONS', 300);
+const allocations = count('ALLOCATIONS', 300, 100);
 const highMiB = 1024;
 
 interface Round {

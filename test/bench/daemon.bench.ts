@@ -7,7 +7,7 @@ import { type Summary, summary } from './stats.ts';
 import { output, timePath } from './tools.ts';
 
 /** One after the other, for the CPU time of each. */
-const calls = count('CALLS', 200);
+const calls = count('CALLS', 200, 50);
 const atOnce = count('AT_ONCE', 500);
 /** USER_HZ, 100 on every Linux that runs Node. */
 const TICKS_PER_SECOND = 100;

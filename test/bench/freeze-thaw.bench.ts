@@ -4,9 +4,9 @@
 import { createHash } from 'node:crypto';
 import { agentrmBash, TestDaemon } from '../lib/daemon.ts';
 import { count, record } from './record.ts';
-import { output } from './tools.ts';
+import { output, requireKernel } from './tools.ts';
 
-const runs = count('RUNS', 200);
+const runs = count('RUNS', 200, 50);
 /** Sorts numbers in memory, some 25 MiB, and prints them: any byte that is lost or doubled shows. */
 const command = `perl -e 'print join "\\n", sort { $a <=> $b } map { $_ * 7919 % 1000003 } 1 .. 150000'`;
 const intent = 'memory.high=8M';
@@ -27,6 +27,7 @@ export interface FreezeThawResults {
 
 const ran: FreezeThawResults = { exitZero: 0, identical: 0, frozen: 0, freezes: 0, spokeOnStderr: 0 };
 try {
+  await requireKernel(daemon);
   for (let run = 0; run < runs; run += 1) {
     try {
       const env = daemon.env({ AGENTRM_INTENT: intent });
@@ -46,4 +47,4 @@ try {
 } finally {
   await daemon.close();
 }
-process.exitCode = ran.identical === runs ? 0 : 1;
+process.exitCode = ran.identical === runs && ran.frozen === runs ? 0 : 1;

@@ -4,7 +4,7 @@
 import { agentrmBash, TestDaemon } from '../lib/daemon.ts';
 import { count, record } from './record.ts';
 import { type Summary, summary } from './stats.ts';
-import { loadPath, output } from './tools.ts';
+import { loadPath, output, requireKernel } from './tools.ts';
 
 const runs = count('RUNS', 5);
 /** Loans of 4 MiB from 16 MiB on: some fifty stops in a run. */
@@ -23,6 +23,7 @@ export interface LendResults {
 
 const daemon = await new TestDaemon({ config }).start();
 try {
+  await requireKernel(daemon);
   const gaps: number[] = [];
   let stops = 0;
   for (let run = 0; run < runs; run += 1) {

@@ -40,7 +40,7 @@ function section<R>(name: string, title: string, text: (result: BenchResult<R>) 
     const { machine, counts, date, note } = result;
     const where = `Linux ${machine.kernel}${machine.emulated ? ', emulated' : ''}`;
     const often = Object.entries(counts).map(([what, number]) => `${what} ${number}`);
-    const more = note === null ? '' : ` (${note})`;
+    const more = note === null ? '' : `; ${note}`;
     return `${where}, ${date.slice(0, 10)}; ${often.join(', ')}${more}:\n\n${text(result)}`;
   });
   return `## ${title}\n\n${parts.join('\n')}`;
@@ -65,10 +65,8 @@ function wrapper({ results, counts }: BenchResult<WrapperResults>): string {
     withInterval(one.p50Ratio, one.p50RatioInterval),
     withInterval(one.p99Ratio, one.p99RatioInterval),
   ]);
-  return table(
-    ['caller', 'calls', 'managed', 'bash, ms', 'added p50, ms', 'added p99, ms', 'p50 / bash', 'p99 / bash'],
-    rows,
-  );
+  const columns = ['caller', 'calls', 'managed', 'bash, ms', 'added p50, ms', 'added p99, ms'];
+  return table([...columns, 'p50 / bash', 'p99 / bash'], rows) + degraded(results.backend);
 }
 
 function stop({ results }: BenchResult<StopResults>): string {
@@ -138,19 +136,23 @@ function alloc({ results }: BenchResult<AllocResults>): string {
 
 function daemon({ results, counts }: BenchResult<DaemonResults>): string {
   const { atOnce } = results;
-  return table(
-    ['what', 'number'],
-    [
-      ['resident when idle', `${mib(results.idleRssBytes)} MiB`],
-      ['CPU time of a call', `${number(results.cpuMsPerCall)} ms`],
-      [`calls at once that ended well, of ${counts.atOnce}`, `${atOnce.ended}`],
-      ['of these managed to their end', `${atOnce.managed}`],
-      ['of these run unmanaged, or for a while', `${atOnce.unmanaged}, ${atOnce.late}`],
-      ['the last of them ended after', `${number(atOnce.endedMs.max / 1000)} s`],
-      ['resident at most, and afterwards', `${mib(atOnce.peakRssBytes)}, ${mib(atOnce.rssBytes)} MiB`],
-      ['descriptors when idle, and afterwards', `${results.idleFds}, ${atOnce.fds}`],
-    ],
-  );
+  const rows = [
+    ['resident when idle', `${mib(results.idleRssBytes)} MiB`],
+    ['CPU time of a call', `${number(results.cpuMsPerCall)} ms`],
+    [`calls at once that ended well, of ${counts.atOnce}`, `${atOnce.ended}`],
+    ['of these managed to their end', `${atOnce.managed}`],
+    ['of these run unmanaged, or for a while', `${atOnce.unmanaged}, ${atOnce.late}`],
+    ['the last of them ended after', `${number(atOnce.endedMs.max / 1000)} s`],
+    ['resident at most, and afterwards', `${mib(atOnce.peakRssBytes)}, ${mib(atOnce.rssBytes)} MiB`],
+    ['descriptors when idle, and afterwards', `${results.idleFds}, ${atOnce.fds}`],
+  ];
+  return table(['what', 'number'], rows) + degraded(results.backend);
+}
+
+/** What a host that cannot manage calls still shows. */
+function degraded(backend: string): string {
+  if (backend !== 'none') return '';
+  return '\nNo cgroup v2 with memory here: every call was asked for, answered, and run unmanaged.\n';
 }
 
 function table(columns: readonly string[], rows: readonly (readonly string[])[]): string {

@@ -29,14 +29,23 @@ export interface Machine {
   readonly load: number;
 }
 
+const machine = {
+  arch: process.arch,
+  cores: availableParallelism(),
+  memoryBytes: totalmem(),
+  kernel: release(),
+  emulated: isEmulated(),
+};
+
 /**
  * A count, from the environment if it is there.
  * @param name such as RUNS, for BENCH_RUNS
+ * @param emulated how often where the CPU is emulated: a call of the wrapper takes a second there
  * @throws Error if the variable is not a whole number from 1
  */
-export function count(name: string, usual: number): number {
+export function count(name: string, usual: number, emulated = usual): number {
   const given = process.env[`BENCH_${name}`];
-  if (given === undefined) return usual;
+  if (given === undefined) return machine.emulated ? emulated : usual;
   if (!/^[1-9]\d*$/.test(given)) throw new Error(`BENCH_${name}=${given}: not a whole number from 1`);
   return Number(given);
 }
@@ -57,14 +66,6 @@ export function record(benchmark: string, counts: Record<string, number>, result
   mkdirSync(resultsDir, { recursive: true });
   writeFileSync(path, `${JSON.stringify(result, null, 2)}\n`);
 }
-
-const machine = {
-  arch: process.arch,
-  cores: availableParallelism(),
-  memoryBytes: totalmem(),
-  kernel: release(),
-  emulated: isEmulated(),
-};
 
 /** QEMU without KVM: with KVM, Linux has its clock. */
 function isEmulated(): boolean {

@@ -9,9 +9,9 @@ import { count, record } from './record.ts';
 import { median } from './stats.ts';
 import { loadPath, MiB, pollPath } from './tools.ts';
 
-const runs = count('RUNS', 5);
+const runs = count('RUNS', 5, 2);
 /** How long memory.high alone is watched, from the line on. A call that nobody decides about would stay longer. */
-const watchMs = count('WATCH_MS', 5000);
+const watchMs = count('WATCH_MS', 5000, 3000);
 const highBytes = 64 * MiB;
 const lineBytes = Math.round(highBytes * 1.02);
 /** Bounds only what no way of stopping bounds: one system call that takes all its memory at once. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { top } from '../lib/daemon.ts';
+import { type TestDaemon, top } from '../lib/daemon.ts';
 
 /** Programs that `make bench` builds. */
 export const loadPath = `${top}build/cmake/test/agentrm-load`;
@@ -13,6 +13,12 @@ export const MiB = 2 ** 20;
 export interface Printed {
   readonly stdout: string;
   readonly stderr: string;
+}
+
+/** @throws Error if nothing stops calls in the kernel here, so that there would be nothing to measure */
+export async function requireKernel(daemon: TestDaemon): Promise<void> {
+  const { backend } = await daemon.status();
+  if (backend.mode !== 'bpf') throw new Error(`calls are not stopped in the kernel: ${backend.reason}`);
 }
 
 /**

@@ -8,9 +8,9 @@ import { count, record } from './record.ts';
 import { type Interval, interval, median, quantile, type Summary, summary } from './stats.ts';
 import { output, timePath } from './tools.ts';
 
-const calls = count('CALLS', 1000);
+const calls = count('CALLS', 1000, 30);
 /** So many calls before anything is timed: Node compiles what it has seen often enough. */
-const warmUp = count('WARM_UP', 200);
+const warmUp = count('WARM_UP', 200, 10);
 /** Between lone calls: the kernel's grace periods, for which a lone move waits, are over by then. */
 const lonePauseMs = 20;
 const USER = 1000;
