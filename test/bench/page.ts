@@ -141,7 +141,7 @@ function daemon({ results, counts }: BenchResult<DaemonResults>): string {
     ['CPU time of a call', `${number(results.cpuMsPerCall)} ms`],
     [`calls at once that ended well, of ${counts.atOnce}`, `${atOnce.ended}`],
     ['of these managed to their end', `${atOnce.managed}`],
-    ['of these run unmanaged, or for a while', `${atOnce.unmanaged}, ${atOnce.late}`],
+    ['of these without an answer in time, or with a late one', `${atOnce.unmanaged}, ${atOnce.late}`],
     ['the last of them ended after', `${number(atOnce.endedMs.max / 1000)} s`],
     ['resident at most, and afterwards', `${mib(atOnce.peakRssBytes)}, ${mib(atOnce.rssBytes)} MiB`],
     ['descriptors when idle, and afterwards', `${results.idleFds}, ${atOnce.fds}`],
