@@ -62,10 +62,6 @@ export class BpfEnforcer implements Enforcer {
     return this.#bpf.stops(cgroup.id);
   }
 
-  clearStoppedTasks(cgroup: Cgroup): void {
-    this.#bpf.clearStops(cgroup.id);
-  }
-
   usageBytes(cgroup: Cgroup): number {
     const sampled = this.#bpf.usage(cgroup.id);
     return sampled >= 0 ? sampled : cgroup.readNumber(files.memoryCurrent);

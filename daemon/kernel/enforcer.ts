@@ -67,7 +67,6 @@ export interface Enforcer {
   forget(cgroup: Cgroup): void;
   stats(cgroup: Cgroup): ThrottleStats;
   stoppedTasks(cgroup: Cgroup): readonly StoppedTask[];
-  clearStoppedTasks(cgroup: Cgroup): void;
   /** Bytes charged now; as old as 1 ms where BPF samples. */
   usageBytes(cgroup: Cgroup): number;
   counters(): EnforcerCounters;

@@ -25,25 +25,30 @@ export class Freezer {
     this.#procRoot = procRoot;
   }
 
-  /** Returns at once: a task in a throttle sleep counts as frozen only when that ends, 2 s at worst. */
-  freeze(cgroup: Cgroup, procPath: string): void {
+  /**
+   * Returns at once: a task in a throttle sleep counts as frozen only when that ends, 2 s at worst.
+   * @param sinceNs when BPF stopped the first task, of CLOCK_MONOTONIC.
+   */
+  freeze(cgroup: Cgroup, procPath: string, sinceNs: bigint): void {
     cgroup.write(files.freeze, '1');
-    this.continueStopped(cgroup, procPath);
+    this.continueStopped(cgroup, procPath, sinceNs);
   }
 
-  thaw(cgroup: Cgroup, procPath: string): void {
+  /** What stops after the thaw is the next freeze's, so SIGCONT goes out before it. */
+  thaw(cgroup: Cgroup, procPath: string, sinceNs: bigint): void {
+    this.continueStopped(cgroup, procPath, sinceNs);
     cgroup.write(files.freeze, '0');
-    this.continueStopped(cgroup, procPath);
   }
 
   /**
-   * Sends SIGCONT to the tasks that stopped in this cycle. A task that BPF stopped gets it in any
-   * state (the stop may still be pending); another only if it is stopped now, for a SIGCONT is seen
-   * by a program that has a handler for it.
+   * Sends SIGCONT to the tasks that stopped since. A task that BPF stopped gets it in any state (the
+   * stop may still be pending); another only if it is stopped now, for a SIGCONT is seen by a program
+   * that has a handler for it; and never one that somebody had stopped before.
    */
-  continueStopped(cgroup: Cgroup, procPath: string): number {
+  continueStopped(cgroup: Cgroup, procPath: string, sinceNs: bigint): number {
     let continued = 0;
     for (const task of this.#enforcer.stoppedTasks(cgroup)) {
+      if (!task.byBpf && task.timeNs < sinceNs) continue;
       if (!task.byBpf && processStat(task.tgid, this.#procRoot)?.state !== 'T') continue;
       if (this.#continue(task.tgid, procPath)) continued += 1;
     }

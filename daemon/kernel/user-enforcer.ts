@@ -101,8 +101,6 @@ export class UserEnforcer implements Enforcer {
     return [];
   }
 
-  clearStoppedTasks(): void {}
-
   usageBytes(cgroup: Cgroup): number {
     return cgroup.readNumber(files.memoryCurrent);
   }

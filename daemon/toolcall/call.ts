@@ -57,6 +57,8 @@ export class Call {
   cycle = 1;
   phase: 'live' | 'ending' | 'lingering' | 'gone' = 'live';
   frozenSinceMs: number | undefined;
+  /** When BPF stopped its first task in this cycle, of CLOCK_MONOTONIC; 0 if not known. */
+  stoppedAtNs = 0n;
   throttledSinceMs: number | undefined;
   lastPressedMs = 0;
   /** User time of its tasks at the last sample, while it is throttled. */

@@ -128,6 +128,7 @@ export class Controller {
     if (call === undefined || call.frozenSinceMs !== undefined || call.killCode !== undefined) return;
     this.#guarded(call, () => {
       const reason = STOP_REASONS[event.reason];
+      call.stoppedAtNs = event.timeNs;
       this.#freeze(call, reason, event.usageBytes);
       this.#deps.emit('stop', call, {
         reason: event.reason,
@@ -208,17 +209,16 @@ export class Controller {
     }
     for (const [call, untilMs] of this.#aftercare) {
       if (call.frozenSinceMs === undefined) {
-        this.#guarded(call, () => this.#deps.freezer.continueStopped(call.cgroup, call.procPath));
+        this.#guarded(call, () =>
+          this.#deps.freezer.continueStopped(call.cgroup, call.procPath, call.stoppedAtNs),
+        );
       }
-      if (now > untilMs) {
-        this.#aftercare.delete(call);
-        this.#guarded(call, () => this.#deps.enforcer.clearStoppedTasks(call.cgroup));
-      }
+      if (now > untilMs) this.#aftercare.delete(call);
     }
   }
 
   #freeze(call: Call, reason: string, usageBytes: number): void {
-    this.#deps.freezer.freeze(call.cgroup, call.procPath);
+    this.#deps.freezer.freeze(call.cgroup, call.procPath, call.stoppedAtNs);
     const now = nowMs();
     call.frozenSinceMs = now;
     call.lastPressedMs = now;
@@ -227,7 +227,7 @@ export class Controller {
   }
 
   #thaw(call: Call, reason: string): void {
-    this.#deps.freezer.thaw(call.cgroup, call.procPath);
+    this.#deps.freezer.thaw(call.cgroup, call.procPath, call.stoppedAtNs);
     const now = nowMs();
     call.countFreeze(now);
     call.throttledSinceMs = undefined;
