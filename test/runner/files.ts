@@ -37,6 +37,15 @@ export async function runFiles(
   await Promise.all(Array.from({ length: options.parallel }, worker));
 }
 
+// Groups of their own do not end with us: a run that is cut short takes them along.
+const running = new Set<number>();
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => {
+    for (const pid of running) killGroup(pid);
+    process.kill(process.pid, signal);
+  });
+}
+
 async function runFile(file: string, timeoutMs: number): Promise<FileResult> {
   const dir = mkdtempSync(join(tmpdir(), 'agentrm-test-'));
   const reportPath = join(dir, 'report');
@@ -53,6 +62,7 @@ async function runFile(file: string, timeoutMs: number): Promise<FileResult> {
       // A process group of its own, so that a hung file can be killed with what it started.
       { cwd: top, stdio: ['ignore', 'pipe', 'pipe'], detached: true },
     );
+    if (child.pid !== undefined) running.add(child.pid);
     let output = '';
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (chunk: string) => {
@@ -68,6 +78,7 @@ async function runFile(file: string, timeoutMs: number): Promise<FileResult> {
     const [code, signal] = await once(child, 'exit');
     clearTimeout(timer);
     killGroup(child.pid);
+    if (child.pid !== undefined) running.delete(child.pid);
 
     const durationMs = performance.now() - started;
     const tests = readReport(reportPath);

@@ -124,8 +124,11 @@ describe('agentrm-guard', { skip: unbuilt }, () => {
     const said = once(child.stderr ?? child, 'data');
     // Two ticks later than it would have acted.
     const waited = new Promise((resolve) => setTimeout(resolve, 3000, 'nothing'));
-    assert.equal(await Promise.race([said, waited]), 'nothing');
-    clearInterval(beats);
+    try {
+      assert.equal(await Promise.race([said, waited]), 'nothing');
+    } finally {
+      clearInterval(beats);
+    }
     assert.deepEqual(frozen(), cgroups);
   });
 

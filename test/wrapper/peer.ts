@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { once } from 'node:events';
-import { rmSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, openSync, rmSync, writeSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -86,7 +86,11 @@ export class Peer {
 export function writeBeat(path: string, agoMs = 0): void {
   const beat = Buffer.alloc(8);
   beat.writeBigUInt64LE(process.hrtime.bigint() - BigInt(agoMs) * 1_000_000n);
-  writeFileSync(path, beat);
+  // In one write over the old one, as a reader of the daemon's mapping sees it: a file that is emptied first could
+  // be read while it is empty.
+  const file = openSync(path, constants.O_WRONLY | constants.O_CREAT, 0o644);
+  writeSync(file, beat);
+  closeSync(file);
 }
 
 /** Lets the command start without a cgroup: what a daemon that sent no descriptor would get, too. */
