@@ -46,10 +46,13 @@ export class SessionCgroup {
     this.#spare = undefined;
     if (spare !== undefined) {
       try {
+        // memory.high is written in any case: that fails if somebody removed the cgroup meanwhile.
         const set = new Map(this.#files(this.#usual).map((entry) => [entry.file, entry.value]));
         apply(
           spare,
-          this.#files(limits).filter((entry) => set.get(entry.file) !== entry.value),
+          this.#files(limits).filter(
+            ({ file, value }) => file === files.memoryHigh || set.get(file) !== value,
+          ),
         );
         return spare;
       } catch {

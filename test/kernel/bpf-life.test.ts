@@ -220,7 +220,8 @@ describe('the sampler', { skip: skip || noTimer, timeout: 10 * timeout }, () => 
     const { cgroup: later } = lab.call(64);
     const outside = lab.root.child('s1-not-a-call');
     for (const cgroup of [before, later]) {
-      const child = cgroup.spawn(loadPath, ['--bytes', '20M', 'forks', '1']);
+      // It holds its memory until it is killed.
+      const child = cgroup.spawn('perl', ['-e', '$held = "x" x (24 << 20); sleep']);
       await until(() => lab.bpf.usage(cgroup.id) > 20 * MiB);
       assert.ok(lab.bpf.usage(cgroup.id) <= cgroup.number('memory.peak'));
       child.kill('SIGKILL');

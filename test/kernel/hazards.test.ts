@@ -26,8 +26,8 @@ describe('a host that is not as it should be', () => {
     }, 'all cgroups of the daemon are removed').catch(() => {});
     const ran = await daemon.run('cat /proc/self/cgroup');
     assert.equal(ran.code, 0);
-    assert.match(ran.stdout, /\/s[0-9a-f]{12}\/c[0-9a-f]{12}$/m);
     assert.equal(ran.stderr, '');
+    assert.match(ran.stdout, /\/s[0-9a-f]{12}\/c[0-9a-f]{12}$/m);
   });
 
   test('a tree without the memory controller runs commands unmanaged, and says what is refused', async (context) => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -40,6 +40,8 @@ export class TestDaemon {
 
   constructor(options: { config?: string; cgroup?: string } = {}) {
     this.dir = mkdtempSync(join(tmpdir(), 'agentrm-'));
+    // Other users must reach the socket.
+    chmodSync(this.dir, 0o755);
     this.socket = `${this.dir}/run/agentrm.sock`;
     this.cgroup = options.cgroup ?? `/sys/fs/cgroup/test-${process.pid}-${counter++}`;
     this.configPath = `${this.dir}/agentrmd.yaml`;

@@ -19,7 +19,7 @@ const fileLayers: Record<string, FileLayer> = {
   native: { timeoutMs: 120_000, parallel: cores },
   wrapper: { timeoutMs: 240_000, parallel: cores },
   daemon: { timeoutMs: 240_000, parallel: cores },
-  kernel: { timeoutMs: 240_000, parallel: 1 },
+  kernel: { timeoutMs: 300_000, parallel: 1 },
   clients: { timeoutMs: 240_000, parallel: 1 },
 };
 
@@ -27,7 +27,7 @@ const fileLayers: Record<string, FileLayer> = {
 export const layerNames: readonly string[] = ['lint', ...Object.keys(fileLayers)];
 
 // All files of a layer on one kernel. Three such machines and the rest fit into the 45 minutes of a CI run.
-const vmTimeoutMs = 720_000;
+const vmTimeoutMs = 1_000_000;
 // Client tests of managed calls need a kernel that can enforce. One is enough, the kernel layer has all three.
 const managedClients = /-managed\.test\.ts$/;
 const clientsKernel = '6.12';
