@@ -171,9 +171,8 @@ const enforcement = z
       .enum(['auto', 'bpf', 'user', 'off'])
       .prefault('auto')
       .describe(
-        'Who stops a call at its freeze line: bpf is the kernel itself, user a loop of the daemon, off ' +
-          'nobody (memory.high and memory.max still hold). auto: bpf where it passes its self-test, else ' +
-          'user.',
+        'Who stops a call at its freeze line: bpf is the kernel itself, user a loop of the daemon, off nobody: ' +
+          'every command runs unmanaged. auto: bpf where the kernel takes the program, else user.',
       ),
     freezeLinePercent: decimal(1.25, 17)
       .prefault('2')
