@@ -141,10 +141,10 @@ static int run_threads(int count)
 /* The children stay until the write end of the pipe is closed: memory that is freed at once fills no limit. */
 static int run_forks(int count)
 {
-	int hold[2];
-	char nothing;
+	int hold[2], ready[2];
+	char nothing = 0;
 
-	if (pipe(hold))
+	if (pipe(hold) || pipe(ready))
 		fail("pipe");
 	for (int i = 0; i < count; i++) {
 		pid_t pid = fork();
@@ -154,9 +154,15 @@ static int run_forks(int count)
 		if (pid == 0) {
 			close(hold[1]);
 			touch(NULL);
+			if (write(ready[1], &nothing, 1) != 1)
+				_exit(1);
 			_exit(read(hold[0], &nothing, 1) == 0 ? 0 : 1);
 		}
 	}
+	/* A child that failed or was killed closes its end as well, so this ends in any case. */
+	close(ready[1]);
+	for (int i = 0; i < count && read(ready[0], &nothing, 1) == 1; i++)
+		;
 	close(hold[1]);
 	return reap();
 }
