@@ -21,8 +21,6 @@ import { hostMemory, hostPressure } from './kernel/host.ts';
 import { native as loadNative } from './kernel/native.ts';
 import type { Log } from './log.ts';
 import { hostSettings } from './policy/host.ts';
-import { resolveIntent } from './policy/limits.ts';
-import { linesFor } from './policy/lines.ts';
 import { SessionRegistry } from './session/registry.ts';
 import { openStore } from './store/store.ts';
 import { adopt } from './toolcall/adoption.ts';
@@ -150,7 +148,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     enforcer: () => enforcer?.counters(),
     store: () => store.counters(),
     eventsLost: () => events.dropped,
-    logLinesDropped: logLinesDropped,
+    logLinesDropped,
     pressure: hostPressure,
   });
 
@@ -220,20 +218,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   startGuard();
 
   if (root !== undefined) {
-    const usual = (uid: number) => {
-      const { limits } = resolveIntent({
-        classes: config.classes,
-        defaults: host.defaults,
-        ceiling: host.ceilingFor(uid),
-      });
-      const lines = linesFor({
-        highBytes: limits.memoryHighBytes,
-        declaredMaxBytes: limits.memoryMaxBytes,
-        freezeLinePercent: config.enforcement.freezeLinePercent,
-      });
-      return { limits, lines };
-    };
-    const adopted = adopt({ root, sessions, manager, usual, log });
+    const adopted = adopt({ root, sessions, manager, log });
     if (adopted.calls > 0 || adopted.removed > 0)
       log.info({ ...adopted }, 'adopted what an earlier daemon left');
   }

@@ -9,13 +9,12 @@ import type { Session, SessionRegistry } from '../session/registry.ts';
 import { Call } from './call.ts';
 import type { CallManager } from './manager.ts';
 import { loadCall, loadSession, type SavedCall } from './saved-state.ts';
-import { type CallLimits, SessionCgroup } from './session-cgroup.ts';
+import { SessionCgroup } from './session-cgroup.ts';
 
 export interface AdoptionDeps {
   readonly root: CgroupRoot;
   readonly sessions: SessionRegistry;
   readonly manager: CallManager;
-  readonly usual: (uid: number) => CallLimits;
   readonly log: Log;
 }
 
@@ -54,7 +53,7 @@ function adoptSession(deps: AdoptionDeps, sessionName: string): Adopted {
   let sessionCgroup: SessionCgroup | undefined;
   if (saved !== undefined) {
     session = sessions.restore({ ...saved, name: sessionName });
-    sessionCgroup = new SessionCgroup(root, sessionName, deps.usual(saved.uid));
+    sessionCgroup = new SessionCgroup(root, sessionName, manager.usual(saved.uid));
     for (const owner of saved.owners) sessions.addOwner(session, owner);
   }
   for (const callName of childNames(`${root.path}/${sessionName}`)) {

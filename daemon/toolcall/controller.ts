@@ -85,10 +85,6 @@ export class Controller {
     return this.#calls.get(cgroupId);
   }
 
-  all(): IterableIterator<Call> {
-    return this.#calls.values();
-  }
-
   get size(): number {
     return this.#calls.size;
   }

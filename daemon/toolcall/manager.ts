@@ -361,6 +361,14 @@ export class CallManager implements EnforcerEvents {
     this.#cgroups.clear();
   }
 
+  /** What a call of this user gets of which nobody says anything: the spares are made with it. */
+  usual(uid: number): CallLimits {
+    const { classes } = this.#deps.config();
+    const host = this.#deps.host();
+    const resolved = resolveIntent({ classes, defaults: host.defaults, ceiling: host.ceilingFor(uid) });
+    return { limits: resolved.limits, lines: this.#lines(resolved) };
+  }
+
   #callOfPath(root: CgroupRoot, path: string): Call | undefined {
     if (!path.startsWith(`${root.procPath}/`)) return undefined;
     const id = path.slice(root.procPath.length + 1).split('/')[1];
@@ -503,12 +511,7 @@ export class CallManager implements EnforcerEvents {
   #sessionCgroup(root: CgroupRoot, session: Session): SessionCgroup {
     let cgroup = this.#cgroups.get(session.name);
     if (cgroup === undefined) {
-      const usual = resolveIntent({
-        classes: this.#deps.config().classes,
-        defaults: this.#deps.host().defaults,
-        ceiling: this.#deps.host().ceilingFor(session.uid),
-      });
-      cgroup = new SessionCgroup(root, session.name, { limits: usual.limits, lines: this.#lines(usual) });
+      cgroup = new SessionCgroup(root, session.name, this.usual(session.uid));
       this.#cgroups.set(session.name, cgroup);
       this.#saveSession(session);
       this.#deps.emit('session-start', { session: session.id, uid: session.uid }, { agent: session.agent });
