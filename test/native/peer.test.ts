@@ -67,14 +67,13 @@ describe('the peer of a unix socket', () => {
     const dir = native.openDir(path);
     const fd = native.openAt(dir, 'file', false);
     const output = (peer.stdout as NodeJS.ReadableStream).setEncoding('utf8');
-    await once(output, 'data');
-    native.sendFds(fdOf(socket), 'go c1 clone -\n', [fd]);
     let printed = '';
     output.on('data', (part) => {
       printed += part;
     });
+    native.sendFds(fdOf(socket), 'go c1 clone -\n', [fd]);
     await once(output, 'end');
-    assert.equal(printed, 'go c1 clone - content\n');
+    assert.equal(printed, 'connected\ngo c1 clone - content\n');
     closeSync(fd);
     closeSync(dir);
   });
