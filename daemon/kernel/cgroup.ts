@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { closeSync } from 'node:fs';
+import { closeSync, readdirSync } from 'node:fs';
 import { errnoOf } from '../errors.ts';
 import { files } from './files.ts';
 import { type Pressure, parseFlatKeyed, parsePressure } from './host.ts';
@@ -11,6 +11,8 @@ export interface MemoryEvents {
   readonly max: number;
   readonly oom: number;
   readonly oomKill: number;
+  /** Since 5.17; how often all of it was killed at once, as memory.oom.group asks. */
+  readonly oomGroupKill: number;
 }
 
 export interface CpuUsage {
@@ -70,8 +72,21 @@ export class Cgroup {
     }
   }
 
+  /** Removes a child that holds no process, and with it what a process in it may have made below. */
   removeChild(name: string): void {
-    this.#native.rmdirAt(this.fd, name);
+    try {
+      this.#native.rmdirAt(this.fd, name);
+    } catch (error) {
+      if (errnoOf(error) !== 'EBUSY') throw error;
+      const child = this.child(name);
+      try {
+        for (const entry of readdirSync(`/proc/self/fd/${child.fd}`, { withFileTypes: true }))
+          if (entry.isDirectory()) child.removeChild(entry.name);
+      } finally {
+        child.close();
+      }
+      this.#native.rmdirAt(this.fd, name);
+    }
   }
 
   read(file: string): string {
@@ -117,6 +132,7 @@ export class Cgroup {
       max: values.get('max') ?? 0,
       oom: values.get('oom') ?? 0,
       oomKill: values.get('oom_kill') ?? 0,
+      oomGroupKill: values.get('oom_group_kill') ?? 0,
     };
   }
 

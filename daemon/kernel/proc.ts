@@ -11,6 +11,8 @@ export interface ProcessId {
 
 export interface ProcessStat extends ProcessId {
   readonly ppid: number;
+  /** The name of its program, as long as the kernel keeps it: 15 bytes. Any process can change its own. */
+  readonly comm: string;
   /** One letter: R S D T t Z X …, proc(5). */
   readonly state: string;
 }
@@ -25,11 +27,13 @@ export interface ProcessStat extends ProcessId {
 export function processStat(pid: number, procRoot = '/proc'): ProcessStat | undefined {
   const text = readOfProcess(`${procRoot}/${pid}/stat`);
   if (text === undefined) return undefined;
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  const nameEnd = text.lastIndexOf(')');
+  const comm = text.slice(text.indexOf('(') + 1, nameEnd);
+  const fields = text.slice(nameEnd + 2).split(' ');
   const [state, ppid] = fields;
   const startTicks = Number(fields[19]);
   if (state === undefined || ppid === undefined || !Number.isFinite(startTicks)) return undefined;
-  return { pid, startTicks, ppid: Number(ppid), state };
+  return { pid, startTicks, ppid: Number(ppid), comm, state };
 }
 
 /** Whether that very process (not another with its pid) still runs; a zombie does not. */
@@ -39,14 +43,14 @@ export function isAlive(id: ProcessId, procRoot = '/proc'): boolean {
 }
 
 /** The ancestors of a process, nearest first, without pid 1 (which owns nothing). At most 64. */
-export function ancestors(pid: number, procRoot = '/proc'): ProcessId[] {
-  const chain: ProcessId[] = [];
+export function ancestors(pid: number, procRoot = '/proc'): ProcessStat[] {
+  const chain: ProcessStat[] = [];
   let next = processStat(pid, procRoot)?.ppid ?? 0;
   // 64: deeper chains are shells in shells; an owner is looked for among the nearest only.
   while (next > 1 && chain.length < 64) {
     const stat = processStat(next, procRoot);
     if (stat === undefined) break;
-    chain.push({ pid: stat.pid, startTicks: stat.startTicks });
+    chain.push(stat);
     next = stat.ppid;
   }
   return chain;

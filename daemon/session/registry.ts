@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { randomBytes } from 'node:crypto';
-import { closeSync } from 'node:fs';
 import { nowMs } from '../clock.ts';
-import type { Native, Watch } from '../kernel/native.ts';
-import { isAlive, type ProcessId } from '../kernel/proc.ts';
+import type { Native } from '../kernel/native.ts';
+import type { ProcessId } from '../kernel/proc.ts';
+import { ProcessEnds } from '../kernel/process-ends.ts';
 
 /** One agent conversation: owns tool calls, and later turns. Keyed by (uid, id). */
 export interface Session {
@@ -18,14 +18,15 @@ export interface Session {
   agent: string | null;
   /** Tool calls whose wrapper has not reported their end. */
   liveCalls: number;
+  /** Those of them whose agent has ended: they do not keep the session alive. */
+  orphanedCalls: number;
   finishedCalls: number;
   lastActiveMs: number;
 }
 
 interface Owner {
   readonly id: ProcessId;
-  readonly pidfd: number;
-  readonly watch: Watch;
+  readonly release: () => void;
 }
 
 /** The longest session id that is kept; Claude Code's are UUIDs of 36 characters. */
@@ -39,18 +40,18 @@ const MAX_ID = 128;
 const MAX_IDLE_PER_UID = 256;
 
 /**
- * Every session on the host, and who owns it. A session lives while it has a live call or an owner:
- * a process outside the calls that has outlived one of its calls, held by pidfd.
+ * Every session on the host, and who owns it. A session lives while it has an owner (a process outside
+ * the calls that has outlived one of them) or a live call whose agent is not known to have ended.
  */
 export class SessionRegistry {
-  readonly #native: Native;
+  readonly #ends: ProcessEnds;
   readonly #onEnd: (session: Session) => void;
   readonly #sessions = new Map<string, Session>();
   readonly #owners = new Map<string, Map<string, Owner>>();
 
   /** @param onEnd called once for a session when its last owner and its last call have ended. */
   constructor(native: Native, onEnd: (session: Session) => void) {
-    this.#native = native;
+    this.#ends = new ProcessEnds(native);
     this.#onEnd = onEnd;
   }
 
@@ -85,6 +86,7 @@ export class SessionRegistry {
       agent: known.agent,
       startedAtMs: known.startedAtMs ?? now,
       liveCalls: 0,
+      orphanedCalls: 0,
       finishedCalls: 0,
       lastActiveMs: now,
     };
@@ -98,15 +100,44 @@ export class SessionRegistry {
   }
 
   /**
-   * A call has ended: the nearest of the wrapper's ancestors that is still alive becomes an owner.
+   * Ties a live call to the process that runs it: when that ends first, nobody will read what the call
+   * prints, and it no longer keeps its session alive.
+   * If it has ended already, endIfOver() is left to the caller.
+   * @returns what unties it, to be called before callEnded().
+   * @throws Error with errno if the process cannot be watched.
+   */
+  tieCall(session: Session, agent: ProcessId): () => void {
+    let orphaned = false;
+    const orphan = (): void => {
+      orphaned = true;
+      session.orphanedCalls += 1;
+    };
+    const stop = this.#ends.watch(agent, () => {
+      orphan();
+      this.endIfOver(session);
+    });
+    if (stop === undefined) orphan();
+    return () => {
+      stop?.();
+      if (orphaned) session.orphanedCalls -= 1;
+      orphaned = false;
+    };
+  }
+
+  /**
+   * A call is about to end: the nearest of the wrapper's ancestors that is still alive becomes an owner.
+   * To be called while the wrapper still waits for its answer: a shell around it ends right after it.
    * @param ancestors of the wrapper, nearest first, outside of all calls.
    */
-  callEnded(session: Session, ancestors: readonly ProcessId[]): void {
+  callEnding(session: Session, ancestors: readonly ProcessId[]): void {
+    // The first that can be held: one that has ended cannot.
+    ancestors.some((ancestor) => this.addOwner(session, ancestor));
+  }
+
+  callEnded(session: Session): void {
     session.liveCalls -= 1;
     session.finishedCalls += 1;
     session.lastActiveMs = nowMs();
-    // The first that can be held: one that has ended cannot.
-    ancestors.some((ancestor) => this.addOwner(session, ancestor));
     this.endIfOver(session);
   }
 
@@ -119,34 +150,28 @@ export class SessionRegistry {
     if (owners === undefined) return false;
     const key = `${id.pid}-${id.startTicks}`;
     if (owners.has(key)) return true;
-    let pidfd: number | undefined;
     try {
-      pidfd = this.#native.pidfdOpen(id.pid);
-      // Checked with the pidfd in hand: before, the pid could have been recycled.
-      if (isAlive(id)) {
-        const watch = this.#native.watch(pidfd, 'readable', () => {
-          release(owner);
-          owners.delete(key);
-          this.endIfOver(session);
-        });
-        const owner: Owner = { id, pidfd, watch };
-        owners.set(key, owner);
-        return true;
-      }
+      const release = this.#ends.watch(id, () => {
+        owners.delete(key);
+        this.endIfOver(session);
+      });
+      if (release === undefined) return false;
+      owners.set(key, { id, release });
+      return true;
     } catch {
-      // It has ended, or no descriptor is left: the session then ends with its last call.
+      // No descriptor is left: the session then ends with its last call.
+      return false;
     }
-    if (pidfd !== undefined) closeSync(pidfd);
-    return false;
   }
 
   owners(session: Session): ProcessId[] {
     return [...(this.#owners.get(session.key)?.values() ?? [])].map((owner) => owner.id);
   }
 
-  /** Ends a session that has neither calls nor owners. */
+  /** Ends a session that nothing keeps alive. */
   endIfOver(session: Session): void {
-    if (!this.has(session) || session.liveCalls > 0 || this.owners(session).length > 0) return;
+    const kept = session.liveCalls > session.orphanedCalls || this.owners(session).length > 0;
+    if (kept || !this.has(session)) return;
     this.#end(session);
   }
 
@@ -163,7 +188,7 @@ export class SessionRegistry {
   }
 
   close(): void {
-    for (const owners of this.#owners.values()) for (const owner of owners.values()) release(owner);
+    this.#ends.close();
     this.#owners.clear();
     this.#sessions.clear();
   }
@@ -180,14 +205,9 @@ export class SessionRegistry {
   }
 
   #end(session: Session): void {
-    for (const owner of this.#owners.get(session.key)?.values() ?? []) release(owner);
+    for (const owner of this.#owners.get(session.key)?.values() ?? []) owner.release();
     this.#owners.delete(session.key);
     this.#sessions.delete(session.key);
     this.#onEnd(session);
   }
-}
-
-function release(owner: Owner): void {
-  owner.watch.close();
-  closeSync(owner.pidfd);
 }

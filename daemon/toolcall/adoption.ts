@@ -96,6 +96,7 @@ function rebuild(
 ): Call {
   const call = new Call({ ...saved, session, sessionCgroup, cgroup, procPath });
   call.ancestors = saved.ancestors;
+  call.agentProcess = saved.agentProcess;
   call.cycle = saved.cycle + 1;
   call.restoreFrozenMs(saved.frozenMs);
   call.lastPressedMs = nowMs();

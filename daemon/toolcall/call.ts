@@ -51,6 +51,8 @@ export class Call {
   readonly decisions: Decision[] = [];
   /** Of the wrapper, nearest first; read after the answer has gone out. */
   ancestors: readonly ProcessId[] = [];
+  /** The process that runs it, as far as that can be told; see agent.ts. */
+  agentProcess: ProcessId | null = null;
   /** What the kernel enforces now; moves when memory is lent and given back. */
   lines: Lines;
   /** Counted up at each thaw, so that the next stop is news again. */

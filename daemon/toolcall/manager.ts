@@ -21,6 +21,7 @@ import { linesFor } from '../policy/lines.ts';
 import { intentLine, reportLine } from '../policy/report.ts';
 import { matchRule } from '../policy/rules.ts';
 import type { Session, SessionRegistry } from '../session/registry.ts';
+import { agentProcessOf } from './agent.ts';
 import { Call } from './call.ts';
 import { commandOf } from './command.ts';
 import type { Controller } from './controller.ts';
@@ -106,6 +107,8 @@ export class CallManager implements EnforcerEvents {
   readonly #ending = new Map<Call, () => void>();
   /** Of live calls without a connection: what ends the look-out for their wrapper's end. */
   readonly #lookouts = new Map<Call, () => void>();
+  /** Of live calls whose agent is known: what unties them from it. */
+  readonly #ties = new Map<Call, () => void>();
   readonly #waiting: Waiting[] = [];
   #waitTimer: NodeJS.Timeout | undefined;
   #closed = false;
@@ -332,6 +335,7 @@ export class CallManager implements EnforcerEvents {
       call.phase = 'lingering';
     } else {
       this.#deps.sessions.callStarted(call.session);
+      this.#tie(call);
       // Its wrapper reconnects within a second; if it has died meanwhile nobody will report the end.
       this.wrapperGone(call);
     }
@@ -351,6 +355,7 @@ export class CallManager implements EnforcerEvents {
     for (const call of [...this.#byId.values()]) this.#tidy(call);
     this.#closed = true;
     for (const call of [...this.#lookouts.keys()]) this.#stopLookout(call);
+    for (const call of [...this.#ties.keys()]) this.#untie(call);
     for (const call of this.#byId.values()) {
       this.#deps.controller?.release(call);
       call.cgroup.close();
@@ -416,7 +421,7 @@ export class CallManager implements EnforcerEvents {
     const taken = answer(
       token === undefined ? { kind: 'clone', call, notes } : { kind: 'move', call, token, notes },
     );
-    if (taken) setImmediate(() => this.#afterStart(call));
+    if (taken) setImmediate(() => this.#afterStart(call, Boolean(request.session)));
     else this.#lose(call);
   }
 
@@ -491,13 +496,16 @@ export class CallManager implements EnforcerEvents {
   }
 
   /** What can wait until the command runs. */
-  #afterStart(call: Call): void {
+  #afterStart(call: Call, named: boolean): void {
     if (this.#closed || call.phase === 'gone') return;
     try {
-      call.ancestors = ancestors(call.wrapper.pid);
+      const chain = ancestors(call.wrapper.pid);
+      call.ancestors = chain.map(({ pid, startTicks }) => ({ pid, startTicks }));
+      call.agentProcess = agentProcessOf(chain, named);
     } catch (error) {
       this.#deps.log.error({ err: error, call: call.id }, 'owner of call not known');
     }
+    this.#tie(call);
     this.#save(call);
     this.#deps.emit('call-start', about(call), {
       command: call.command,
@@ -506,6 +514,7 @@ export class CallManager implements EnforcerEvents {
       class: call.limits.class,
     });
     call.sessionCgroup.prepare();
+    this.#deps.sessions.endIfOver(call.session);
   }
 
   #sessionCgroup(root: CgroupRoot, session: Session): SessionCgroup {
@@ -558,6 +567,20 @@ export class CallManager implements EnforcerEvents {
     return root !== undefined && (cgroupPathOf(pid)?.startsWith(`${root.procPath}/`) ?? false);
   }
 
+  #tie(call: Call): void {
+    if (call.phase !== 'live' || call.agentProcess === null) return;
+    try {
+      this.#ties.set(call, this.#deps.sessions.tieCall(call.session, call.agentProcess));
+    } catch (error) {
+      this.#deps.log.error({ err: error, call: call.id }, 'agent of call not watched');
+    }
+  }
+
+  #untie(call: Call): void {
+    this.#ties.get(call)?.();
+    this.#ties.delete(call);
+  }
+
   #lookOut(call: Call, pidfd: number): void {
     const watch = this.#deps.native.watch(pidfd, 'readable', () => {
       this.#stopLookout(call);
@@ -591,6 +614,7 @@ export class CallManager implements EnforcerEvents {
     call.phase = 'lingering';
     this.#forgetToken(call);
     this.#stopLookout(call);
+    this.#deps.sessions.callEnding(call.session, call.ancestors);
     let lines: string[] = [];
     try {
       if (enforcer === undefined) throw new Error('nothing enforces');
@@ -610,7 +634,8 @@ export class CallManager implements EnforcerEvents {
     setImmediate(() => {
       this.#tidy(call);
       if (this.#closed) return;
-      this.#deps.sessions.callEnded(call.session, call.ancestors);
+      this.#untie(call);
+      this.#deps.sessions.callEnded(call.session);
       this.#saveSession(call.session);
     });
     return lines;

@@ -26,6 +26,7 @@ export interface SavedCall {
   readonly hugePages: boolean;
   readonly wrapper: ProcessId;
   readonly ancestors: readonly ProcessId[];
+  readonly agentProcess: ProcessId | null;
   readonly admissionWaitMs: number;
   readonly startedAtMs: number;
   readonly cycle: number;
@@ -54,6 +55,7 @@ export function saveCall(call: Call, nowMs: number): void {
     hugePages: call.hugePages,
     wrapper: call.wrapper,
     ancestors: call.ancestors,
+    agentProcess: call.agentProcess,
     admissionWaitMs: call.admissionWaitMs,
     startedAtMs: call.startedAtMs,
     cycle: call.cycle,

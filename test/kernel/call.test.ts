@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { agentrmBash, runCommand, TestDaemon, until, useMemory } from '../lib/daemon.ts';
 
@@ -118,6 +120,14 @@ describe('a tool call in its own cgroup', () => {
     assert.equal(existsSync('/tmp/pwned'), false);
   });
 
+  test('what root makes below it is gone with it', async () => {
+    const below = 'd=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)/x/y; mkdir -p $d && echo $d';
+    const ran = await daemon.run(below);
+    const path = ran.stdout.trim();
+    assert.match(path, /\/c[0-9a-f]{12}\/x\/y$/);
+    await until(() => !existsSync(dirname(dirname(path))), 'its cgroup is gone');
+  });
+
   test('what it leaves behind is killed when its session ends', async () => {
     const pidFile = `${daemon.dir}/left`;
     // The session is that of the shell in between, which ends as soon as the call has.
@@ -132,6 +142,39 @@ describe('a tool call in its own cgroup', () => {
         1,
       'its cgroups are gone',
     );
+  });
+
+  test("an agent's death ends the calls that it left running, not those of another", async () => {
+    // A stand-in for an agent: says which session it is, and has a shell start the wrapper.
+    const startAgent = (session: string) =>
+      spawn(
+        process.execPath,
+        [
+          '-e',
+          `require('child_process').spawnSync('/bin/sh', ['-c', '"$0" -c "sleep infinity"; :', ${JSON.stringify(agentrmBash)}])`,
+        ],
+        { env: daemon.env({ AGENTRM_SESSION: session }), stdio: 'ignore' },
+      );
+    const started = (session: string) =>
+      daemon.event((event) => event.kind === 'call-start' && event.session === session);
+    const [killed, spared] = [startAgent('killed'), startAgent('spared')];
+    try {
+      const { call } = await started('killed');
+      await started('spared');
+      killed.kill('SIGKILL');
+      const end = await daemon.event((event) => event.kind === 'call-end' && event.call === call);
+      assert.equal((end.record as { outcome: string }).outcome, 'killed');
+      await daemon.event((event) => event.kind === 'session-end' && event.session === 'killed');
+      const live = await daemon.liveCalls();
+      assert.deepEqual(
+        live.map((entry) => entry.session),
+        ['spared'],
+      );
+    } finally {
+      killed.kill('SIGKILL');
+      spared.kill('SIGKILL');
+    }
+    await daemon.event((event) => event.kind === 'session-end' && event.session === 'spared');
   });
 
   test("the wrapper's death kills the tree", async () => {

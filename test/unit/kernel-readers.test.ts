@@ -34,7 +34,7 @@ test('a process is read whatever it calls itself', (t) => {
     fc.property(comm, fc.nat(4_000_000), fc.nat(), (name, ppid, startTicks) => {
       mkdirSync(join(dir, '7'), { recursive: true });
       writeFileSync(join(dir, '7/stat'), stat(7, name, ppid, startTicks, 'D'), 'latin1');
-      assert.deepEqual(processStat(7, dir), { pid: 7, ppid, startTicks, state: 'D' });
+      assert.deepEqual(processStat(7, dir), { pid: 7, ppid, startTicks, comm: name, state: 'D' });
     }),
   );
 });
@@ -70,10 +70,13 @@ test('ancestors: nearest first, without init, and no endless chain', (t) => {
     '20/stat': stat(20, 'loop', 21, 1),
     '21/stat': stat(21, 'loop', 20, 1),
   });
-  assert.deepEqual(ancestors(7, dir), [
-    { pid: 6, startTicks: 60 },
-    { pid: 5, startTicks: 50 },
-  ]);
+  assert.deepEqual(
+    ancestors(7, dir).map(({ pid, startTicks, comm }) => [pid, startTicks, comm]),
+    [
+      [6, 60, 'sh'],
+      [5, 50, 'agent'],
+    ],
+  );
   assert.equal(ancestors(20, dir).length, 64);
   assert.deepEqual(ancestors(99, dir), []);
 });

@@ -52,7 +52,8 @@ function pidfds(): number {
 /** One call from beginning to end. */
 function call(registry: SessionRegistry, session: Session, owners: readonly ProcessId[] = []): void {
   registry.callStarted(session);
-  registry.callEnded(session, owners);
+  registry.callEnding(session, owners);
+  registry.callEnded(session);
 }
 
 test('a session is one user and one name; without a name, one parent', (t) => {
@@ -99,8 +100,46 @@ test('a call keeps it alive when its owner has ended', async (t) => {
   await exited;
   while (registry.owners(session).length > 0) await new Promise((resolve) => setImmediate(resolve));
   assert.deepEqual(ended, []);
-  registry.callEnded(session, []);
+  registry.callEnded(session);
   assert.deepEqual(ended, ['a']);
+});
+
+test('a call whose agent has ended no longer keeps it alive', async (t) => {
+  const { registry, ended, agent, sessionEnd } = setUp(t);
+  const session = registry.join(0, 'a', undefined, null);
+  const [one, other] = [agent(), agent()];
+  const untie = [one, one, other].map((process) => {
+    registry.callStarted(session);
+    return registry.tieCall(session, process);
+  });
+  assert.equal(pidfds(), 2);
+  const died = once(one.child, 'exit');
+  one.child.kill('SIGKILL');
+  await died;
+  while (session.orphanedCalls < 2) await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(ended, [], "the other's call goes on");
+  untie[0]?.();
+  registry.callEnded(session);
+  assert.deepEqual([session.liveCalls, session.orphanedCalls], [2, 1]);
+  const over = sessionEnd();
+  other.child.kill('SIGKILL');
+  await over;
+  assert.deepEqual(ended, ['a']);
+  for (const end of untie) end();
+  assert.equal(session.orphanedCalls, 0);
+  assert.equal(pidfds(), 0);
+});
+
+test('an agent that ended before its call could be tied to it leaves an orphan', async (t) => {
+  const { registry, ended, agent } = setUp(t);
+  const session = registry.join(0, 'a', undefined, null);
+  registry.callStarted(session);
+  const untie = registry.tieCall(session, { pid: agent().pid, startTicks: 1 });
+  assert.deepEqual(ended, []);
+  registry.endIfOver(session);
+  assert.deepEqual(ended, ['a']);
+  untie();
+  assert.equal(pidfds(), 0);
 });
 
 test('one that was replaced by another of its name does not end that one', (t) => {
@@ -109,7 +148,7 @@ test('one that was replaced by another of its name does not end that one', (t) =
   registry.callStarted(old);
   const next = registry.restore({ uid: 0, id: 'a', name: 's2', agent: null });
   registry.callStarted(next);
-  registry.callEnded(old, []);
+  registry.callEnded(old);
   assert.deepEqual(ended, []);
   assert.equal(registry.has(next), true);
 });
@@ -124,8 +163,7 @@ test('made-up names do not pile up: the idlest of that user goes', (t) => {
   for (let index = 0; index < 300; index += 1) {
     const session = registry.join(1, `s${index}`, undefined, null);
     session.lastActiveMs = index;
-    registry.callStarted(session);
-    registry.callEnded(session, [owner]);
+    call(registry, session, [owner]);
     session.lastActiveMs = index;
   }
   assert.deepEqual(

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { ProcessId, ProcessStat } from '../kernel/proc.ts';
+
+// Between an agent and the wrapper stand shells, and a shell that started its command in the background
+// ends before it.
+const shells = new Set(['sh', 'bash', 'dash', 'zsh', 'ksh', 'mksh', 'fish', 'ash', 'busybox']);
+
+/**
+ * The process that runs a call: when it ends, nobody is left who asked for the call.
+ *
+ * An agent that says which session it is stands above the shells it starts. Of a caller that says nothing
+ * only its parent is looked at, so that what a user started by hand with nohup or & goes on.
+ * @param ancestors of the wrapper, nearest first.
+ * @param named whether the caller said which session it belongs to.
+ * @returns null if it cannot be told.
+ */
+export function agentProcessOf(ancestors: readonly ProcessStat[], named: boolean): ProcessId | null {
+  const candidates = named ? ancestors : ancestors.slice(0, 1);
+  const agent = candidates.find(({ comm }) => !shells.has(comm));
+  return agent === undefined ? null : { pid: agent.pid, startTicks: agent.startTicks };
+}
