@@ -31,7 +31,9 @@ export function finish(call: Call, ending: Ending, enforcer: Enforcer, nowMs: nu
   const { cgroup, limits } = call;
   const events = cgroup.memoryEvents();
   const cpu = cgroup.cpuUsage();
-  const leftovers = cgroup.populated() ? cgroup.readNumber(files.pidsCurrent) : 0;
+  // What was killed as a whole leaves nothing behind, however long its last process takes to free its memory.
+  const killed = call.killCode !== undefined || events.oomGroupKill > 0;
+  const leftovers = !killed && cgroup.populated() ? cgroup.readNumber(files.pidsCurrent) : 0;
   const memory: CallMemory = { ...memoryOf(call, enforcer, nowMs), oomKills: events.oomKill };
   const highestBytes = Math.max(
     limits.memoryHighBytes,

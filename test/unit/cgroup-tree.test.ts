@@ -74,7 +74,7 @@ test('reads numbers, limits and events', async (t) => {
   );
   writeFileSync(join(path, 'cgroup.procs'), '12\n345\n');
   writeFileSync(join(path, 'cgroup.events'), 'populated 1\nfrozen 0\n');
-  assert.deepEqual(cgroup.memoryEvents(), { high: 5, max: 2, oom: 1, oomKill: 3 });
+  assert.deepEqual(cgroup.memoryEvents(), { high: 5, max: 2, oom: 1, oomKill: 3, oomGroupKill: 1 });
   assert.deepEqual(cgroup.procs(), [12, 345]);
   assert.equal(cgroup.populated(), true);
   assert.equal(cgroup.readNumber('memory.max'), Number.POSITIVE_INFINITY);

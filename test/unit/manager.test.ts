@@ -118,6 +118,26 @@ test('a call is made with its limits, reported and removed', async (t) => {
   assert.equal([...bench.manager.calls()].length, 0);
 });
 
+for (const { events, said } of [
+  { events: 'oom 0\noom_kill 0\noom_group_kill 0\n', said: /1 process left running/ },
+  { events: 'oom 1\noom_kill 1\noom_group_kill 0\n', said: /1 process left running/ },
+  // What is still there is on its way out.
+  { events: 'oom 1\noom_kill 2\noom_group_kill 1\n', said: /^(?!.*left running).*killed for memory/ },
+]) {
+  test(`processes in the cgroup at the end, memory events ${events.split('\n')}`, async (t) => {
+    const bench = setUp(t);
+    const { call } = start(bench, bench.wrapper(), { clone: true });
+    const path = join(bench.root.path, call.session.name, call.id);
+    writeFileSync(join(path, 'cgroup.events'), 'populated 1\nfrozen 0\n');
+    writeFileSync(join(path, 'pids.current'), '1\n');
+    writeFileSync(join(path, 'memory.events.local'), events);
+    const lines = await new Promise<readonly string[]>((resolve) => {
+      bench.manager.end(call, { code: 0 }, resolve);
+    });
+    assert.match(lines.join('\n'), said);
+  });
+}
+
 test('a session cgroup that was removed under us is made again', async (t) => {
   const bench = setUp(t);
   const first = start(bench, bench.wrapper(), { clone: true }).call;
