@@ -59,6 +59,12 @@ export interface Daemon {
 export async function startDaemon(initial: Config, log: Log, logLinesDropped: () => number): Promise<Daemon> {
   let config = initial;
   const native = loadNative();
+  const logs = [log];
+  const childLog = (component: string): Log => {
+    const child = log.child({ component });
+    logs.push(child);
+    return child;
+  };
   const settings = (config: Config) => hostSettings(config, { memTotalBytes: hostMemory().totalBytes });
   let host = settings(config);
   const paths = pathsOf(config, process.env, process.getuid?.() ?? 0);
@@ -83,7 +89,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   const store = openStore({
     path: paths.database,
     keepCalls: config.store.keepCalls,
-    log: log.child({ component: 'store' }),
+    log: childLog('store'),
   });
   const sessions = new SessionRegistry(native, (session) => manager.sessionEnded(session));
   // The back end reports to the manager, which is made of the back end: hence the forwarding.
@@ -114,7 +120,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
       config: () => config,
       poolSettings: () => host.pool,
       hostMemory,
-      log: log.child({ component: 'controller' }),
+      log: childLog('controller'),
       emit: emitCall,
     });
   const manager = new CallManager({
@@ -125,7 +131,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     sessions,
     config: () => config,
     host: () => host,
-    log: log.child({ component: 'calls' }),
+    log: childLog('calls'),
     emit,
     onUnmanaged: (reason) => metrics.unmanaged(reason),
     onAdmitted: (waitMs) => metrics.admitted(waitMs),
@@ -164,14 +170,18 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     isOperator,
   };
   const api = createApi(sources);
+  const controlLog = childLog('control');
   const server = new ControlServer({
     path: paths.socket,
     native,
     manager,
     http: api,
     limits: () => config.connections,
-    log: log.child({ component: 'control' }),
-    onRefused: (reason) => metrics.refused(reason),
+    log: controlLog,
+    onRefused: (reason) => {
+      metrics.refused(reason);
+      controlLog.debug({ reason }, 'connection dropped');
+    },
   });
   await server.listen();
 
@@ -241,6 +251,8 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     reload(next) {
       host = settings(next);
       config = next;
+      // A child keeps the level that its parent had when it was made.
+      for (const each of logs) each.level = next.log.level;
       setFailClosed();
       metrics.reloaded(true);
       emit('reload', {});

@@ -75,12 +75,14 @@ test('SIGHUP: a bad configuration is not taken, a good one is', async (t) => {
   assert.match(daemon.log, /agentrmd\.yaml:2:1: nonsense: unknown key/);
   writeFileSync(
     daemon.configPath,
-    `${good}connections: { handshake: 50ms }\nwrapper: { failClosed: true }\n`,
+    `${good}connections: { handshake: 50ms }\nwrapper: { failClosed: true }\nlog: { level: debug }\n`,
   );
+  assert.doesNotMatch(daemon.log, /"level":"debug"/);
   daemon.signal('SIGHUP');
   await until(async () => (await metric(daemon, 'agentrm_config_reload_success')) === 1, 'it is taken');
   assert.ok(existsSync(`${dirname(daemon.socket)}/fail-closed`));
   assert.equal(await tell(daemon, '{'), '');
+  await until(() => /"level":"debug".*"component":"control".*dropped/.test(daemon.log), 'it says more now');
 });
 
 test('SIGTERM with open connections: a prompt, clean end', async (t) => {
