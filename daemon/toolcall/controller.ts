@@ -393,6 +393,8 @@ export class Controller {
 
   /** A kernel file that fails belongs to one call; the others must not suffer for it. */
   #report(call: Call, error: unknown): void {
+    // What was under way in the thread pool when the call ended and its cgroup was closed.
+    if (errnoOf(error) === 'EBADF' && !this.#calls.has(call.cgroup.id)) return;
     this.#deps.emit('degraded', call, { error: messageOf(error) });
     this.#deps.log.error({ err: error, call: call.id }, 'call not under control');
   }
