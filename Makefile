@@ -81,8 +81,8 @@ bpf: $(BUILD)/CMakeCache.txt ## dist/agentrm.bpf.o and its skeleton
 native: $(BUILD)/CMakeCache.txt ## dist/agentrm.node
 	$(call cmake_build,agentrm_addon)
 
-wrapper: $(BUILD)/CMakeCache.txt ## dist/agentrm-run and dist/agentrm-guard
-	$(call cmake_build,agentrm-run agentrm-guard)
+wrapper: $(BUILD)/CMakeCache.txt ## dist/agentrm-bash, dist/agentrm-run and dist/agentrm-guard
+	$(call cmake_build,agentrm-bash agentrm-run agentrm-guard)
 
 # What tests and benchmarks fill memory with.
 load: $(BUILD)/CMakeCache.txt
@@ -139,7 +139,7 @@ install: build ## to PREFIX=/usr/local, below DESTDIR if set
 	$(Q)npm ls --loglevel=error --all --omit=dev --omit=optional --parseable | sed -n 's|^$(CURDIR)/||p' | \
 		xargs cp -R --parents -t $(DESTDIR)$(LIBDIR)
 	$(Q)[[ $$(readlink .tools/node) == /* ]] || install -D -m 0755 .tools/node $(DESTDIR)$(LIBDIR)/.tools/node
-	$(Q)install -m 0755 wrapper/agentrm-bash $(DESTDIR)$(LIBDIR)/wrapper/
+	$(Q)cp -P wrapper/agentrm-bash $(DESTDIR)$(LIBDIR)/wrapper/
 	$(Q)ln -sfn ../lib/agentrm/dist/agentrm $(DESTDIR)$(PREFIX)/bin/agentrm
 	$(Q)ln -sfn ../lib/agentrm/wrapper/agentrm-bash $(DESTDIR)$(PREFIX)/bin/agentrm-bash
 	$(Q)ln -sfn ../lib/agentrm/dist/agentrmd $(DESTDIR)$(PREFIX)/sbin/agentrmd
@@ -148,9 +148,9 @@ install: build ## to PREFIX=/usr/local, below DESTDIR if set
 	done
 	$(Q)[[ -e $(DESTDIR)/etc/agentrm/agentrmd.yaml ]] || \
 		install -m 0644 deploy/agentrmd.yaml $(DESTDIR)/etc/agentrm/
-# With this one capability agentrm-run can fork into a call's cgroup for any user: a move would wait for the kernel.
+# With this one capability they can fork into a call's cgroup for any user: a move would wait for the kernel.
 	$(Q)if [[ $$EUID == 0 ]] && command -v setcap >/dev/null; then \
-		setcap cap_dac_override=p $(DESTDIR)$(LIBDIR)/dist/agentrm-run; \
+		setcap $(foreach program,agentrm-bash agentrm-run,cap_dac_override=p $(DESTDIR)$(LIBDIR)/dist/$(program)); \
 	fi
 
 clean: ## what the build made (not what set-up brought)

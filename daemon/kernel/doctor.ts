@@ -12,7 +12,7 @@ export interface HostRoots {
   readonly sysRoot?: string;
   /** The cgroup below which calls get theirs. */
   readonly cgroupRoot?: string;
-  /** The folder of agentrm-run and agentrm-guard. */
+  /** The folder of agentrm-bash and agentrm-guard. */
   readonly helpers?: string;
 }
 
@@ -40,7 +40,7 @@ export async function hostChecks(roots: HostRoots = {}): Promise<Check[]> {
     swapCheck(procRoot),
     oomdCheck(sysRoot),
     moveCheck(mount),
-    await helperCheck(`${helpers}agentrm-run`),
+    await wrapperCheck(`${helpers}agentrm-bash`),
     guardCheck(`${helpers}agentrm-guard`),
   ];
 }
@@ -146,7 +146,7 @@ function hugePagesCheck(sysRoot: string): Check {
   return {
     name,
     status: 'note',
-    detail: 'always: agentrm-run turns them off for calls, since the kernel does not throttle their charges',
+    detail: 'always: agentrm-bash turns them off for calls, since the kernel does not throttle their charges',
   };
 }
 
@@ -185,8 +185,8 @@ function moveCheck(mount: Mount | undefined): Check {
   };
 }
 
-async function helperCheck(path: string): Promise<Check> {
-  const name = 'agentrm-run';
+async function wrapperCheck(path: string): Promise<Check> {
+  const name = 'agentrm-bash';
   if (!existsSync(path)) {
     return { name, status: 'fail', detail: `${path} is missing`, fix: 'Run make, or install the package.' };
   }

@@ -2,7 +2,7 @@
 // What `agentrm-bash -c true` takes longer than `bash -c true`, with a daemon that has warmed up: for each caller
 // that there is, in lone calls (as agents make them) and back to back. Both are timed in turn, so that what else the
 // machine does meets both.
-import { chmodSync, copyFileSync, mkdirSync } from 'node:fs';
+import { chmodSync, copyFileSync } from 'node:fs';
 import { TestDaemon, top } from '../lib/daemon.ts';
 import { count, record } from './record.ts';
 import { type Interval, interval, median, quantile, type Summary, summary } from './stats.ts';
@@ -18,7 +18,7 @@ const USER = 1000;
 interface Caller {
   readonly name: string;
   readonly uid: number;
-  /** Whether agentrm-run has its file capability, with which it can fork into a call's cgroup. */
+  /** Whether agentrm-bash has its file capability, with which it can fork into a call's cgroup. */
   readonly capability: boolean;
 }
 
@@ -101,18 +101,15 @@ function ratio(pairs: readonly (readonly [bare: number, wrapped: number])[], sha
   return quantile(added, share) / median(pairs.map(([bare]) => bare));
 }
 
-/** The checkout's wrapper; for one that needs its capability a copy with it. @returns the path of agentrm-bash */
+/** The checkout's wrapper; for a caller that has the capability a copy with it. */
 async function install({ capability }: Caller): Promise<string> {
-  if (!capability) return `${top}wrapper/agentrm-bash`;
-  const directory = `${daemon.dir}/bin`;
-  mkdirSync(directory, { recursive: true });
-  for (const file of ['wrapper/agentrm-bash', 'dist/agentrm-run']) {
-    const copy = `${directory}/${file.split('/').at(-1)}`;
-    copyFileSync(`${top}${file}`, copy);
-    chmodSync(copy, 0o755);
-  }
-  await output(['/sbin/setcap', 'cap_dac_override=p', `${directory}/agentrm-run`]);
-  return `${directory}/agentrm-bash`;
+  const wrapper = `${top}wrapper/agentrm-bash`;
+  if (!capability) return wrapper;
+  const copy = `${daemon.dir}/agentrm-bash`;
+  copyFileSync(wrapper, copy);
+  chmodSync(copy, 0o755);
+  await output(['/sbin/setcap', 'cap_dac_override=p', copy]);
+  return copy;
 }
 
 /** Pairs of durations in milliseconds. */

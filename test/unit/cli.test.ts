@@ -465,7 +465,7 @@ test('doctor without a daemon looks at the host itself', async (t) => {
   const names: string[] = checks.map(({ name }: { name: string }) => name);
   assert.equal(checks[0].name, 'daemon');
   assert.equal(checks[0].status, 'warn');
-  for (const name of ['kernel', 'cgroup', 'btf', 'psi', 'swap', 'agentrm-run', 'claude-code'])
+  for (const name of ['kernel', 'cgroup', 'btf', 'psi', 'swap', 'agentrm-bash', 'claude-code'])
     assert.ok(names.includes(name), name);
   assert.equal(code, checks.some(({ status }: { status: string }) => status === 'fail') ? 1 : 5);
 });

@@ -19,7 +19,7 @@ function goodHost(root: string): Record<string, string> {
     'sys/kernel/btf/vmlinux': 'BTF',
     'sys/kernel/mm/transparent_hugepage/enabled': 'always [madvise] never\n',
     'sys/fs/cgroup/cgroup.controllers': 'cpuset cpu io memory hugetlb pids rdma misc\n',
-    'dist/agentrm-run': '',
+    'dist/agentrm-bash': '',
     'dist/agentrm-guard': '',
   };
 }
@@ -72,7 +72,7 @@ test('a good host: every check is ok, but for the capability that a test cannot 
       'swap ok',
       'systemd-oomd ok',
       'favordynmods ok',
-      'agentrm-run note',
+      'agentrm-bash note',
       'agentrm-guard ok',
     ],
   );
@@ -133,7 +133,7 @@ const cases: [
     'note',
     /^off: /,
   ],
-  ['no helper', 'agentrm-run', { 'dist/agentrm-run': null }, 'fail', /agentrm-run is missing/],
+  ['no helper', 'agentrm-bash', { 'dist/agentrm-bash': null }, 'fail', /agentrm-bash is missing/],
   ['no guard', 'agentrm-guard', { 'dist/agentrm-guard': null }, 'warn', /agentrm-guard is missing/],
 ];
 
@@ -146,10 +146,10 @@ for (const [what, name, changes, status, detail] of cases) {
   });
 }
 
-test('the capability of agentrm-run is seen', async (t) => {
+test('the capability of agentrm-bash is seen', async (t) => {
   const root = mkdtempSync(join(tmpdir(), 'agentrm-doctor-'));
   t.after(() => rmSync(root, { recursive: true }));
-  const helper = join(root, 'agentrm-run');
+  const helper = join(root, 'agentrm-bash');
   writeFileSync(helper, '');
   chmodSync(helper, 0o755);
   try {
@@ -158,7 +158,7 @@ test('the capability of agentrm-run is seen', async (t) => {
     t.skip('setcap needs root and a file system with capabilities');
     return;
   }
-  const found = (await hostChecks({ helpers: `${root}/` })).find(({ name }) => name === 'agentrm-run');
+  const found = (await hostChecks({ helpers: `${root}/` })).find(({ name }) => name === 'agentrm-bash');
   assert.equal(found?.status, 'ok');
 });
 

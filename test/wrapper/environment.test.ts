@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
-import { symlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { Peer } from './peer.ts';
@@ -39,6 +39,7 @@ const variables = [
   ['EMPTY', ''],
   ['LINES_OF_TEXT', 'a\nb\n'],
   ['LC_ALL', 'C.UTF-8'],
+  ['LC_ALL', 'no_SUCH.locale'],
   ['PATH', ''],
   ['PATH', '/nonexistent'],
   ['BIG', 'x'.repeat(100_000)],
@@ -117,23 +118,23 @@ describe('agentrm-bash and the environment', { skip: unbuilt }, () => {
     assert.equal(peer.messages[before]?.op, 'run');
   });
 
-  it('runs the command when its helper is missing or broken, and says so', async () => {
-    const alone = join(folder.path, 'alone');
-    const { stderr: copied } = await run(bash, ['-c', `mkdir ${alone} && cp ${wrapper} ${alone}`]);
-    assert.equal(copied, '');
-    const copy = join(alone, 'agentrm-bash');
-    const missing = await run(copy, ['echo on; exit 3']);
-    assert.deepEqual(missing, {
-      status: 3,
-      signal: null,
-      stdout: 'on\n',
-      stderr: `agentrm: no agentrm-run near ${copy}, running unmanaged\n`,
-    });
-    for (const content of ['', '\x7fELF nonsense\0']) {
-      writeFileSync(join(alone, 'agentrm-run'), content, { mode: 0o755 });
-      const broken = await run(copy, ['echo on; exit 3']);
-      assert.deepEqual([broken.status, broken.stdout], [3, 'on\n']);
-      assert.match(broken.stderr, /agentrm: no agentrm-run near .*, running unmanaged\n$/);
-    }
+  it('needs no file beside it', async () => {
+    const copy = join(folder.path, 'copy');
+    copyFileSync(wrapper, copy);
+    const before = peer.messages.length;
+    const result = await run(copy, ['echo managed'], { env: { AGENTRM_SOCKET: peer.path } });
+    assert.deepEqual(result, { status: 0, signal: null, stdout: 'managed\n', stderr: '' });
+    assert.equal(peer.messages[before]?.op, 'run');
+  });
+
+  it('is a login shell when login(1) starts it as one', async () => {
+    const script = 'exec -a -bash "$0" -c "shopt login_shell"';
+    const options = { env: { AGENTRM_SOCKET: peer.path } };
+    const [plain, wrapped] = [
+      await run(bash, ['-c', script, bash], options),
+      await run(bash, ['-c', script, wrapper], options),
+    ];
+    assert.match(plain.stdout, /on\n$/);
+    assert.deepEqual(wrapped, plain);
   });
 });

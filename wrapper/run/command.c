@@ -18,9 +18,9 @@ int command_exec(const struct command *cmd)
 	struct text t = TEXT_IN(digits);
 	long ret;
 
-	ret = SYS3(execve, cmd->argv[0], cmd->argv, cmd->envp);
+	ret = SYS3(execve, cmd->file, cmd->argv, cmd->envp);
 	text_number(&t, -ret);
-	say("agentrm: cannot execute ", cmd->argv[0], ": errno ", digits);
+	say("agentrm: cannot execute ", cmd->file, ": errno ", digits);
 	return ret == -ENOENT ? 127 : 126;
 }
 

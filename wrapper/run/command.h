@@ -7,7 +7,8 @@
 
 /* The command and the state that it must inherit as if nothing had stood in between. */
 struct command {
-	char **argv; /* argv[0]: absolute path of the shell */
+	const char *file; /* absolute path of the shell */
+	char **argv;
 	char **envp;
 	const struct caps *caps;
 	sigset64 mask; /* the caller's */

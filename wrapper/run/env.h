@@ -2,6 +2,8 @@
 #ifndef AGENTRM_ENV_H
 #define AGENTRM_ENV_H
 
+#include <stdbool.h>
+
 #include "sys.h"
 
 /*
@@ -15,6 +17,7 @@ struct env {
 	const char *agent;
 	const char *runtime_dir;
 	int64_t admission_ms; /* -1: not set, or not a number */
+	bool no_call; /* run it as if there were no daemon */
 };
 
 /*
