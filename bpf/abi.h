@@ -23,7 +23,13 @@
 
 /* A daemon whose main loop has not come round for this long is not there to thaw what is stopped. */
 #define AGENTRM_HEARTBEAT_STALE_NS 2000000000ULL
+/*
+ * The sampler looks again before a call can have come from where it is to its freeze line, once a millisecond at the
+ * shortest. 8 bytes/ns is more than two cores can fill with zeroes; a power of two, as BPF divides slowly.
+ */
 #define AGENTRM_SAMPLE_NS 1000000ULL
+#define AGENTRM_SAMPLE_MAX_NS 16000000ULL
+#define AGENTRM_FILL_BYTES_PER_NS_LOG2 3
 
 /* policy.flags */
 #define AGENTRM_ENFORCE 1U

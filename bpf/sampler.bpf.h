@@ -1,28 +1,41 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Copies memory.current of every call into a mapped array once a millisecond: 20 to 100 ns a call, where a read of the
- * file costs user space 460. Runs only while there are calls.
+ * Copies memory.current of every call into a mapped array, once a millisecond while one is near its freeze line: 20 to
+ * 100 ns a call, where a read of the file costs user space 460. Runs only while there are calls.
  */
 #ifndef AGENTRM_SAMPLER_BPF_H
 #define AGENTRM_SAMPLER_BPF_H
 
-static long sample(void *map, __u64 *call, struct sampled *entry, void *unused)
+static long sample(void *map, __u64 *call, struct sampled *entry, __u64 *wait_ns)
 {
 	const struct agentrm_config *cfg = get_config();
 	struct agentrm_slot *slot = bpf_map_lookup_elem(&slots, &entry->slot);
+	struct agentrm_policy *policy;
+	__u64 usage, room, reach_ns;
 
 	if (!cfg || !slot || slot->cgroup_id != *call)
 		return 0;
 	/* Read as memory that may be gone: rmdir drops the entry, but the timer may be past the lookup. */
-	slot->usage_bytes = usage_bytes((struct mem_cgroup *)entry->memcg, cfg);
+	usage = usage_bytes((struct mem_cgroup *)entry->memcg, cfg);
+	slot->usage_bytes = usage;
 	slot->time_ns = bpf_ktime_get_ns();
+	/* A cgroup without a policy waits for its call. */
+	policy = bpf_map_lookup_elem(&policies, call);
+	if (!policy)
+		return 0;
+	room = policy->freeze_line_bytes > usage ? policy->freeze_line_bytes - usage : 0;
+	reach_ns = room >> AGENTRM_FILL_BYTES_PER_NS_LOG2;
+	if (reach_ns < *wait_ns)
+		*wait_ns = reach_ns;
 	return 0;
 }
 
 static int tick(void *map, __u32 *key, struct ticker *value)
 {
-	if (bpf_for_each_map_elem(&sampled, sample, NULL, 0) > 0)
-		bpf_timer_start(&value->timer, AGENTRM_SAMPLE_NS, 0);
+	__u64 wait_ns = AGENTRM_SAMPLE_MAX_NS;
+
+	if (bpf_for_each_map_elem(&sampled, sample, &wait_ns, 0) > 0)
+		bpf_timer_start(&value->timer, wait_ns > AGENTRM_SAMPLE_NS ? wait_ns : AGENTRM_SAMPLE_NS, 0);
 	return 0;
 }
 

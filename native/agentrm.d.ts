@@ -147,9 +147,12 @@ export interface Bpf {
   clearStops(cgroupId: number): void;
   /** Keeps enforcement on for another 2 s. No system call. */
   beat(): void;
-  /** Starts the 1 ms sampler and registers cgroups that existed before. */
+  /** Starts the sampler and registers cgroups that existed before. */
   samplerStart(): void;
-  /** Newest sample of memory.current in bytes, at most about 1 ms old; -1 if the call is not sampled. No system call. */
+  /**
+   * Newest sample of memory.current in bytes: about 1 ms old at most for a call near its freeze line, 16 ms for one
+   * that cannot reach it sooner; -1 if the call is not sampled. No system call.
+   */
   usage(cgroupId: number): number;
   /** Things that should stay 0 and must be seen if they don't. */
   counters(): BpfCounters;

@@ -67,7 +67,7 @@ export interface Enforcer {
   forget(cgroup: Cgroup): void;
   stats(cgroup: Cgroup): ThrottleStats;
   stoppedTasks(cgroup: Cgroup): readonly StoppedTask[];
-  /** Bytes charged now; as old as 1 ms where BPF samples. */
+  /** Bytes charged now; where BPF samples, 1 ms old near the freeze line, 16 ms at most elsewhere. */
   usageBytes(cgroup: Cgroup): number;
   counters(): EnforcerCounters;
   /** Tells the kernel that the daemon lives; stops happen only while it does. */
