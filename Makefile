@@ -130,7 +130,7 @@ check lint: build load ## formatter, linter, types, shellcheck, a second compile
 # Node comes along unless it is the machine's own: distributions are behind.
 LIBDIR := $(PREFIX)/lib/agentrm
 UNITDIR := $(PREFIX)/lib/systemd/system
-UNITS := agentrmd.service agentrmd.socket agentrm-calls.service
+UNITS := agentrmd.service agentrmd.socket agentrm-calls.service agentrm-guard.service
 
 install: build ## to PREFIX=/usr/local, below DESTDIR if set
 	$(Q)install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(PREFIX)/sbin $(LIBDIR)/wrapper $(UNITDIR) /etc/agentrm)

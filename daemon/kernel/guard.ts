@@ -51,7 +51,9 @@ export class Guard {
       '--pins',
       options.pinDir,
     ];
-    const child = spawn(path, args, { detached: true, stdio: ['pipe', 'ignore', 'inherit'] });
+    // Not the service manager's business: it takes notifications from the daemon only.
+    const { NOTIFY_SOCKET: _, ...env } = process.env;
+    const child = spawn(path, args, { detached: true, stdio: ['pipe', 'ignore', 'inherit'], env });
     return new Guard(child, options.onExit);
   }
 

@@ -38,11 +38,12 @@ export class TestDaemon {
   #child: ChildProcess | undefined;
   #log = '';
 
-  constructor(options: { config?: string; cgroup?: string } = {}) {
+  /** @param options.socket of a daemon that somebody else starts */
+  constructor(options: { config?: string; cgroup?: string; socket?: string } = {}) {
     this.dir = mkdtempSync(join(tmpdir(), 'agentrm-'));
     // Other users must reach the socket.
     chmodSync(this.dir, 0o755);
-    this.socket = `${this.dir}/run/agentrm.sock`;
+    this.socket = options.socket ?? `${this.dir}/run/agentrm.sock`;
     this.cgroup = options.cgroup ?? `/sys/fs/cgroup/test-${process.pid}-${counter++}`;
     this.configPath = `${this.dir}/agentrmd.yaml`;
     writeFileSync(this.configPath, `stateDir: ${this.dir}/state\n${options.config ?? ''}`);

@@ -20,6 +20,7 @@ const fileLayers: Record<string, FileLayer> = {
   wrapper: { timeoutMs: 240_000, parallel: cores },
   daemon: { timeoutMs: 240_000, parallel: cores },
   kernel: { timeoutMs: 300_000, parallel: 1 },
+  systemd: { timeoutMs: 600_000, parallel: 1 },
   clients: { timeoutMs: 240_000, parallel: 1 },
 };
 
@@ -28,9 +29,10 @@ export const layerNames: readonly string[] = ['lint', ...Object.keys(fileLayers)
 
 // All files of a layer on one kernel. Three such machines and the rest fit into the 45 minutes of a CI run.
 const vmTimeoutMs = 1_000_000;
-// Client tests of managed calls need a kernel that can enforce. One is enough, the kernel layer has all three.
+// Client tests of managed calls need a kernel that can enforce, as the units do. One is enough, the kernel layer has
+// all three.
 const managedClients = /-managed\.test\.ts$/;
-const clientsKernel = '6.12';
+const stableKernel = '6.12';
 
 export interface LayerOptions {
   readonly filters: readonly string[];
@@ -57,9 +59,10 @@ export async function runLayer(name: string, options: LayerOptions): Promise<Lay
     for (const kernel of kernels) results.push(await onKernel(name, kernel, files));
     return results;
   }
+  if (name === 'systemd') return [await onKernel(name, stableKernel, files, { systemd: true })];
   const managed = name === 'clients' ? files.filter((file) => managedClients.test(file)) : [];
   const results = [await runHere(files.filter((file) => !managed.includes(file)))];
-  if (managed.length > 0) results.push(await onKernel(name, clientsKernel, managed));
+  if (managed.length > 0) results.push(await onKernel(name, stableKernel, managed));
   return results;
 }
 
@@ -79,7 +82,12 @@ async function onThisMachine(
   return { name, durationMs: performance.now() - started, files };
 }
 
-async function onKernel(layer: string, kernel: string, files: readonly string[]): Promise<LayerResult> {
+async function onKernel(
+  layer: string,
+  kernel: string,
+  files: readonly string[],
+  options: { systemd?: boolean } = {},
+): Promise<LayerResult> {
   const name = `${layer} ${kernel}`;
   if (files.length === 0) return { name, durationMs: 0, files: [] };
   console.log(`${name}:`);
@@ -89,6 +97,6 @@ async function onKernel(layer: string, kernel: string, files: readonly string[])
     return { name, durationMs: 0, files: [{ file: name, durationMs: 0, tests: [skipped], output: '' }] };
   }
   const started = performance.now();
-  const results = await runInVm(layer, kernel, files, { timeoutMs: vmTimeoutMs });
+  const results = await runInVm(layer, kernel, files, { ...options, timeoutMs: vmTimeoutMs });
   return { name, durationMs: performance.now() - started, files: results };
 }

@@ -21,13 +21,14 @@ export function missingForVm(): string | null {
  * Runs test files of one layer inside one virtual machine, which is booted once for all of them. The guest prints
  * each result as it comes.
  * @param options.timeoutMs for the machine, from start to end
+ * @param options.systemd as process 1
  * @returns the results of the files that ran; one that failed is added if the machine did not end by itself
  */
 export async function runInVm(
   layer: string,
   kernel: string,
   files: readonly string[],
-  options: { timeoutMs: number },
+  options: { timeoutMs: number; systemd?: boolean },
 ): Promise<readonly FileResult[]> {
   const out = process.env.OUT ?? join(top, 'test/vm/out');
   mkdirSync(out, { recursive: true });
@@ -36,7 +37,8 @@ export async function runInVm(
   const child = spawn(
     join(top, 'test/vm/run'),
     [
-      ...['--kernel', kernel, '--timeout', String(options.timeoutMs / 1000), '--time', '--'],
+      ...['--kernel', kernel, '--timeout', String(options.timeoutMs / 1000), '--time'],
+      ...(options.systemd ? ['--systemd', '--'] : ['--']),
       ...['node', 'test/run.ts', '--here', '--layer', layer, '--results', resultsPath, ...files],
     ],
     { cwd: top, stdio: ['ignore', 'inherit', 'inherit'], env: { ...process.env, OUT: out } },
