@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+import { Heap } from './heap.ts';
+import { type Choice, cameBefore, type Discipline, LEVELS, type Level, type QueueEntry } from './queue.ts';
+import type { LevelSettings } from './settings.ts';
+
+/** The turns of one session at one level. */
+interface SessionQueue {
+  readonly session: string;
+  readonly turns: Heap<QueueEntry>;
+  /** The session's dominant share, in steps within which shares count as equal. */
+  rank: number;
+}
+
+interface LevelQueue {
+  readonly sessions: Map<string, SessionQueue>;
+  readonly order: Heap<SessionQueue>;
+  /** Stride scheduling: virtual time at which it is served next. */
+  pass: number;
+}
+
+/**
+ * Three levels that share the lanes by strides (Waldspurger and Weihl, "Stride Scheduling", MIT 1995), so that
+ * none starves and none needs a boost; in a level the session with the smallest dominant share, of a session who
+ * came first; a turn that lost its lane through no fault of its own before the others of its level; and who has
+ * waited too long next of all.
+ */
+export class LeveledQueue implements Discipline {
+  readonly #settings: LevelSettings;
+  readonly #rankOf: (session: string) => number;
+  readonly #levels: readonly [LevelQueue, LevelQueue, LevelQueue];
+  readonly #oldest = new Heap<QueueEntry>(waitsLonger);
+  #virtualTime = 0;
+  #sinceAged = Number.POSITIVE_INFINITY;
+
+  /** @param rankOf a session's dominant share, see {@link SessionQueue.rank}. */
+  constructor(settings: LevelSettings, rankOf: (session: string) => number) {
+    this.#settings = settings;
+    this.#rankOf = rankOf;
+    this.#levels = [newLevel(), newLevel(), newLevel()];
+  }
+
+  get size(): number {
+    return this.#oldest.size;
+  }
+
+  push(entry: QueueEntry): void {
+    const level = this.#levels[entry.level];
+    // Time that it had nothing to be served is not owed to it.
+    if (level.order.size === 0) level.pass = Math.max(level.pass, this.#virtualTime);
+    const { session } = entry.turn;
+    let queue = level.sessions.get(session);
+    if (queue === undefined) {
+      queue = { session, turns: new Heap(cameBefore), rank: this.#rankOf(session) };
+      queue.turns.push(entry);
+      level.sessions.set(session, queue);
+      level.order.push(queue);
+    } else {
+      queue.turns.push(entry);
+      level.order.move(queue);
+    }
+    this.#oldest.push(entry);
+  }
+
+  remove(entry: QueueEntry): void {
+    if (!this.#oldest.remove(entry)) return;
+    const level = this.#levels[entry.level];
+    const queue = level.sessions.get(entry.turn.session) as SessionQueue;
+    queue.turns.remove(entry);
+    if (queue.turns.size > 0) {
+      level.order.move(queue);
+    } else {
+      level.order.remove(queue);
+      level.sessions.delete(queue.session);
+    }
+  }
+
+  next(nowMs: number, mayGo: (level: Level) => boolean): Choice | undefined {
+    const oldest = this.#oldest.peek();
+    if (oldest === undefined) return undefined;
+    const { agingMs, agingOneIn } = this.#settings;
+    if (this.#sinceAged >= agingOneIn - 1 && nowMs - oldest.sinceMs >= agingMs) {
+      return { entry: oldest, aged: true };
+    }
+    let best: LevelQueue | undefined;
+    for (const index of LEVELS) {
+      const level = this.#levels[index];
+      if (level.order.size === 0 || !mayGo(index)) continue;
+      if (best === undefined || level.pass < best.pass) best = level;
+    }
+    const entry = best?.order.peek()?.turns.peek();
+    return entry === undefined ? undefined : { entry, aged: false };
+  }
+
+  take({ entry, aged }: Choice): void {
+    this.#sinceAged = aged ? 0 : this.#sinceAged + 1;
+    const level = this.#levels[entry.level];
+    if (!aged) this.#virtualTime = level.pass;
+    level.pass += 1 / this.#settings.shares[entry.level];
+    this.remove(entry);
+  }
+
+  agingAtMs(): number {
+    const oldest = this.#oldest.peek();
+    return oldest === undefined ? Number.POSITIVE_INFINITY : oldest.sinceMs + this.#settings.agingMs;
+  }
+
+  used(session: string): void {
+    const rank = this.#rankOf(session);
+    for (const level of this.#levels) {
+      const queue = level.sessions.get(session);
+      if (queue === undefined || queue.rank === rank) continue;
+      queue.rank = rank;
+      level.order.move(queue);
+    }
+  }
+
+  rekey(): void {
+    for (const level of this.#levels) {
+      for (const queue of level.sessions.values()) queue.rank = this.#rankOf(queue.session);
+      level.order.rebuild();
+    }
+  }
+
+  entries(): Iterable<QueueEntry> {
+    return this.#oldest;
+  }
+}
+
+function newLevel(): LevelQueue {
+  return { sessions: new Map(), order: new Heap(goesBefore), pass: 0 };
+}
+
+function goesBefore(a: SessionQueue, b: SessionQueue): boolean {
+  const first = a.turns.peek() as QueueEntry;
+  const second = b.turns.peek() as QueueEntry;
+  if (first.retry !== second.retry) return first.retry;
+  return a.rank === b.rank ? cameBefore(first, second) : a.rank < b.rank;
+}
+
+function waitsLonger(a: QueueEntry, b: QueueEntry): boolean {
+  return a.sinceMs < b.sinceMs || (a.sinceMs === b.sinceMs && a.sequence < b.sequence);
+}
