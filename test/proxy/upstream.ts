@@ -41,6 +41,8 @@ export type Script = (request: Received, index: number) => Answer | 'silent' | '
 export class StandIn {
   readonly received: Received[] = [];
   script: Script;
+  /** Of the bodies of all answers, what was handed to the connection. */
+  writtenBytes = 0;
   readonly #server = createServer({ requestTimeout: 0 }, (request, response) => {
     this.#handle(request, response).catch(() => response.destroy());
   });
@@ -123,7 +125,14 @@ export class StandIn {
         return;
       }
       if (typeof step === 'object' && 'after' in step) await step.after;
-      else if (!response.write(step)) await Promise.race([once(response, 'drain'), over]);
+      else {
+        this.writtenBytes += step.length;
+        if (response.write(step)) continue;
+        await new Promise((resolve) => {
+          response.once('drain', resolve);
+          over.then(resolve);
+        });
+      }
     }
     response.end();
   }
