@@ -110,16 +110,21 @@ export class ProxyServer {
     this.#closing = true;
     this.#server.close();
     this.#server.closeIdleConnections();
-    if (this.#live > 0) {
-      const timer = setTimeout(() => this.#idle?.(), drainMs);
-      await new Promise<void>((resolve) => {
-        this.#idle = resolve;
-      });
-      clearTimeout(timer);
-    }
+    const timer = setTimeout(() => this.#idle?.(), drainMs);
+    await this.#untilIdle();
+    clearTimeout(timer);
     this.#parts.scheduler.close();
     this.#server.closeAllConnections();
+    await this.#untilIdle();
     await this.#upstreams.close();
+  }
+
+  /** Until no request is under way, or somebody calls `#idle`. */
+  async #untilIdle(): Promise<void> {
+    if (this.#live === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#idle = resolve;
+    });
   }
 
   #handle(request: IncomingMessage, response: ServerResponse): void {

@@ -43,7 +43,7 @@ export class StandIn {
   script: Script;
   /** Of the bodies of all answers, what was handed to the connection. */
   writtenBytes = 0;
-  readonly #server = createServer({ requestTimeout: 0 }, (request, response) => {
+  readonly #server = createServer({ requestTimeout: 0, maxHeaderSize: 128 * 1024 }, (request, response) => {
     this.#handle(request, response).catch(() => response.destroy());
   });
   readonly #sockets = new Set<Socket>();
