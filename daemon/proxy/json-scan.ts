@@ -11,6 +11,9 @@ const ELEMENTS_KEPT = 64;
 
 /** So much of a string is looked at byte by byte; longer ones are left to a native search. */
 const SHORT_STRING = 24;
+/** Quotes that are closer together than this are looked for byte by byte, for as long as a window. */
+const DENSE_BYTES = 64;
+const DENSE_WINDOW = 512;
 /** A piece of a string of this length without a space, an escape or a byte over 127 is no text. */
 const OPAQUE_BYTES = 1024;
 const OPAQUE_SAMPLE = 256;
@@ -64,50 +67,68 @@ export class JsonScan {
 
   /** @param bytes all of the text so far; up to `end` it is looked at. What was looked at before must not have changed. */
   scan(bytes: Buffer, end: number): void {
+    // What lies behind is not there yet, and would be searched all the same.
+    const seen = bytes.subarray(0, end);
     let at = this.#at;
+    // Fields of a class cost several times what a variable does, and this runs once a byte.
+    let depth = this.#depth;
     while (at < end) {
       if (this.#inString) {
-        at = this.#string(bytes, at, end);
+        this.#depth = depth;
+        at = this.#string(seen, at);
         continue;
       }
-      const byte = bytes[at] as number;
+      const byte = seen[at] as number;
       if (byte <= SPACE) {
         at += 1;
         continue;
       }
-      if (this.#depth <= 2) this.#shallow(byte, at);
-      else if (byte === QUOTE) this.#inString = true;
-      else if (byte === OPEN_BRACE || byte === OPEN_BRACKET) this.#depth += 1;
-      else if (byte === CLOSE_BRACE || byte === CLOSE_BRACKET) this.#depth -= 1;
+      if (depth <= 2) {
+        this.#depth = depth;
+        this.#shallow(byte, at);
+        depth = this.#depth;
+      } else if (byte === QUOTE) this.#inString = true;
+      else if (byte === OPEN_BRACE || byte === OPEN_BRACKET) depth += 1;
+      else if (byte === CLOSE_BRACE || byte === CLOSE_BRACKET) depth -= 1;
       at += 1;
     }
+    this.#depth = depth;
     this.#at = at;
   }
 
-  /** @returns the place after the string's end, or `end`. */
-  #string(bytes: Buffer, from: number, end: number): number {
+  /** @param seen the bytes that may be looked at. @returns the place after the string's end, or theirs. */
+  #string(seen: Buffer, from: number): number {
+    const end = seen.length;
     let at = from;
-    const near = Math.min(end, from + SHORT_STRING);
-    while (at < near) {
-      const byte = bytes[at] as number;
-      at += 1;
-      if (this.#escaped) this.#escaped = false;
-      else if (byte === BACKSLASH) this.#escaped = true;
-      else if (byte === QUOTE) return this.#stringEnded(bytes, at);
-    }
+    let window = SHORT_STRING;
+    let escaped = this.#escaped;
     while (at < end) {
-      const quote = bytes.indexOf(QUOTE, at);
-      const stop = quote < 0 || quote >= end ? end : quote;
-      this.#measure(bytes, at, stop);
-      const backslashes = countBackslashes(bytes, at, stop);
+      const near = Math.min(end, at + window);
+      while (at < near) {
+        const byte = seen[at] as number;
+        at += 1;
+        if (escaped) escaped = false;
+        else if (byte === BACKSLASH) escaped = true;
+        else if (byte === QUOTE) return this.#stringEnded(seen, at);
+      }
+      if (at === end) break;
+      const searched = at;
+      const quote = seen.indexOf(QUOTE, at);
+      const stop = quote < 0 ? end : quote;
+      this.#measure(seen, at, stop);
+      const backslashes = countBackslashes(seen, at, stop);
       // An escape that was open before this piece takes its first byte, unless there is none.
-      const open = (this.#escaped && backslashes === stop - at ? 1 : 0) + backslashes;
-      this.#escaped = open % 2 === 1;
-      if (stop === end) return end;
+      const open = (escaped && backslashes === stop - at ? 1 : 0) + backslashes;
+      escaped = open % 2 === 1;
+      at = stop;
+      if (stop === end) break;
+      // Where quotes stand close together, a search for each costs more than looking at every byte.
+      window = stop - searched < DENSE_BYTES ? DENSE_WINDOW : SHORT_STRING;
       at = stop + 1;
-      if (!this.#escaped) return this.#stringEnded(bytes, at);
-      this.#escaped = false;
+      if (!escaped) return this.#stringEnded(seen, at);
+      escaped = false;
     }
+    this.#escaped = escaped;
     return at;
   }
 
@@ -124,6 +145,7 @@ export class JsonScan {
 
   #stringEnded(bytes: Buffer, after: number): number {
     this.#inString = false;
+    this.#escaped = false;
     this.#stringOpaque = false;
     if (this.#depth === 1 && this.#expectKey) {
       this.#key = bytes.toString('utf8', this.#tokenStart + 1, after - 1);
