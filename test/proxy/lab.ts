@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { once } from 'node:events';
 import { type IncomingMessage, request } from 'node:http';
-import type { TestContext } from 'node:test';
 import { createLogger, type Log } from '../../daemon/log.ts';
 import { ProxyServer, type ProxySettings } from '../../daemon/proxy/server.ts';
 import { realClock } from '../../daemon/scheduler/real-clock.ts';
@@ -31,9 +30,14 @@ const MiB = 2 ** 20;
 /** Only what is worse than a warning: a test that fails says so itself. */
 const quiet = createLogger({ level: 'fatal' });
 
+/** Who closes it at the end: a test, or a suite's own `after`. */
+export interface Closing {
+  after(close: () => Promise<void>): void;
+}
+
 /** Starts a proxy before `upstream`, which serves both providers, until the end of the test. */
 export async function startProxy(
-  t: TestContext,
+  t: Closing,
   upstream: { url: string },
   options: LabOptions = {},
 ): Promise<Lab> {
