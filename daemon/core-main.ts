@@ -52,7 +52,7 @@ async function start({ config, logLevel, key, saved }: CoreStart): Promise<void>
   log = createLogger({ level: logLevel }).child({ component: 'core' });
   core = await startCore({
     config: config as ProxyConfig,
-    key: Buffer.from(key, 'base64'),
+    key,
     saved,
     log,
     keep: (state) => channel.send('state', state),

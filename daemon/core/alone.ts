@@ -29,7 +29,7 @@ export async function startCoreAlone(config: Config, log: Log): Promise<Daemon> 
   const state = new StateFile(paths.stateDir, log);
   const core = await startCore({
     config: proxy,
-    key: state.key,
+    key: state.key.toString('base64'),
     saved: state.newest,
     log,
     keep: (text) => state.keep(text),

@@ -14,7 +14,7 @@ const SAVE_MS = 1_000;
 export interface CoreOptions {
   readonly config: ProxyConfig;
   /** Names credentials. */
-  readonly key: Buffer;
+  readonly key: string;
   /** What an earlier core has handed out, or null. */
   readonly saved: string | null;
   readonly log: Log;

@@ -46,7 +46,7 @@ export interface ProxyParts {
   readonly scheduler: TurnScheduler;
   readonly clock: Clock;
   /** Under which credentials are hashed. */
-  readonly key: Buffer;
+  readonly key: string;
   readonly log: Log;
 }
 

@@ -37,6 +37,8 @@ export interface ServerResults {
   /** 100,000 tokens. */
   readonly large: Added | null;
   readonly requestsPerSecond: number;
+  /** CPU time of its process for a small request: what else runs on the machine does not change it much. */
+  readonly cpuMsPerRequest: number;
   /** With so many streams open; null: not the process that was measured. */
   readonly rssBytes: number | null;
 }
@@ -125,14 +127,18 @@ function added(times: Map<Server, Times[]>, server: Server, of: keyof Times): Ad
   };
 }
 
-async function requestsPerSecond(server: Server): Promise<number> {
+async function throughput(
+  server: Server,
+): Promise<Pick<ServerResults, 'requestsPerSecond' | 'cpuMsPerRequest'>> {
+  const cpuMs = server.cpuMs();
   const rates: number[] = [];
   for (let round = 0; round < ROUNDS; round += 1) {
     const startMs = performance.now();
     await burst(server, ask('now', false), PARALLEL, requests);
     rates.push((1000 * requests) / (performance.now() - startMs));
   }
-  return median(rates);
+  const cpuMsPerRequest = (server.cpuMs() - cpuMs) / (ROUNDS * requests);
+  return { requestsPerSecond: median(rates), cpuMsPerRequest };
 }
 
 /** Portkey 1.15.2 answers streams with 500 on Node 24: `TypeError: immutable` in its own handler of headers. */
@@ -191,7 +197,7 @@ try {
       parallel: added(parallel, server, 'totalMs'),
       firstByte: added(stream, server, 'firstByteMs'),
       large: added(large, server, 'totalMs'),
-      requestsPerSecond: await requestsPerSecond(server),
+      ...(await throughput(server)),
       rssBytes: null,
     });
   }
@@ -207,7 +213,7 @@ try {
     console.log(
       `${one.name.padEnd(8)} c=1 +${ms(one.small, 'p50')} ms, c=${clients} p99 +${ms(one.parallel, 'p99')} ms, ` +
         `first byte +${ms(one.firstByte, 'p50')} ms, 100 K tokens +${ms(one.large, 'p50')} ms, ` +
-        `${one.requestsPerSecond.toFixed(0)}/s, RSS ${one.rssBytes === null ? '-' : (one.rssBytes / 2 ** 20).toFixed(0)} MiB`,
+        `${one.requestsPerSecond.toFixed(0)}/s, CPU ${one.cpuMsPerRequest.toFixed(3)} ms, RSS ${one.rssBytes === null ? '-' : (one.rssBytes / 2 ** 20).toFixed(0)} MiB`,
     );
   }
 } finally {

@@ -60,7 +60,7 @@ export async function startProxy(
     },
     scheduler,
     clock,
-    key: Buffer.alloc(32, 7),
+    key: 'key of the tests',
     log: options.log ?? quiet,
   });
   const port = await proxy.listen();

@@ -21,6 +21,8 @@ export interface Server {
   readonly headers: Readonly<Record<string, string>>;
   /** Of its process, in bytes. */
   rssBytes(): number;
+  /** CPU time that its process has used, in milliseconds; it is kept in hundredths of a second. */
+  cpuMs(): number;
   close(): Promise<void>;
 }
 
@@ -36,6 +38,12 @@ function serve(
     headers,
     rssBytes: () =>
       Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1]) * 1024,
+    cpuMs: () => {
+      const fields = readFileSync(`/proc/${child.pid}/stat`, 'utf8')
+        .replace(/^.*\) /, '')
+        .split(' ');
+      return (Number(fields[11]) + Number(fields[12])) * 10;
+    },
     async close() {
       if (child.exitCode !== null || child.signalCode !== null) return;
       const exited = once(child, 'exit');
