@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { Agent, type Dispatcher } from 'undici';
+import { type Dispatcher, Pool } from 'undici';
 import type { Provider } from './routes.ts';
 
 /** An upstream that does not even accept a connection by then is down; a turn's own patience begins after it. */
@@ -9,31 +9,33 @@ const IDLE_MS = 60_000;
 /** Rate limits and request ids make some KiB; Node's own limit for what it serves is 16. */
 const MAX_HEADER_BYTES = 64 * 1024;
 
+const CONNECTIONS = {
+  // The reaper owns time: a model may think for longer than any default.
+  headersTimeout: 0,
+  bodyTimeout: 0,
+  connectTimeout: CONNECT_MS,
+  keepAliveTimeout: IDLE_MS,
+  maxHeaderSize: MAX_HEADER_BYTES,
+  // A turn has its connection for itself: with HTTP/2 a slow reader would hold up the others' streams.
+  allowH2: false,
+  pipelining: 1,
+  // As many as there are lanes.
+  connections: null,
+} as const;
+
 /** Where the requests of a provider go. */
-export interface Upstream {
-  readonly origin: string;
+interface Upstream {
   /** Before the path of each request; without a slash at its end. */
   readonly prefix: string;
+  readonly pool: Pool;
 }
 
 /** The upstreams, and the connections to them. */
 export class Upstreams {
-  readonly #agent: Agent;
   readonly #of: Readonly<Record<Provider, Upstream>>;
 
   constructor(urls: Readonly<Record<Provider, string>>) {
     this.#of = { anthropic: upstreamOf(urls.anthropic), openai: upstreamOf(urls.openai) };
-    this.#agent = new Agent({
-      // The reaper owns time: a model may think for longer than any default.
-      headersTimeout: 0,
-      bodyTimeout: 0,
-      connectTimeout: CONNECT_MS,
-      keepAliveTimeout: IDLE_MS,
-      maxHeaderSize: MAX_HEADER_BYTES,
-      // A turn has its connection for itself: with HTTP/2 a slow reader would hold up the others' streams.
-      allowH2: false,
-      pipelining: 1,
-    });
   }
 
   /**
@@ -51,21 +53,21 @@ export class Upstreams {
     },
     handler: Dispatcher.DispatchHandler,
   ): void {
-    const { origin, prefix } = this.#of[provider];
+    const { prefix, pool } = this.#of[provider];
     const { method, target, headers, body } = request;
     // A base URL with the API's version in it is as usual as one without.
     const path =
       prefix.endsWith('/v1') && target.startsWith('/v1/') ? prefix + target.slice(3) : prefix + target;
-    this.#agent.dispatch({ origin, path, method, headers, body: body ?? null }, handler);
+    pool.dispatch({ path, method, headers, body: body ?? null }, handler);
   }
 
-  /** Ends idle connections now, and those in use without waiting for them. */
-  close(): Promise<void> {
-    return this.#agent.destroy();
+  /** Ends all connections, without waiting for those in use. */
+  async close(): Promise<void> {
+    await Promise.all(Object.values(this.#of).map(({ pool }) => pool.destroy()));
   }
 }
 
 function upstreamOf(url: string): Upstream {
   const { origin, pathname } = new URL(url);
-  return { origin, prefix: pathname.replace(/\/+$/, '') };
+  return { prefix: pathname.replace(/\/+$/, ''), pool: new Pool(origin, CONNECTIONS) };
 }
