@@ -55,7 +55,7 @@ export function hostCore({
     ids,
     state,
     log,
-    onListening: (port) => log.info({ port, pid: core.pid }, 'proxy listens'),
+    onListening: (port) => log.info({ port, corePid: core.pid }, 'proxy listens'),
     onDown: (reason) => {
       log.error({ reason }, 'core ended');
       onDown(reason);

@@ -17,16 +17,27 @@ import { type Provider, type Route, routeOf } from './routes.ts';
 import { type EarlyStream, TurnExchange, type TurnParts } from './turn.ts';
 import { Upstreams } from './upstream.ts';
 
+/** How long a client may take to send a request. */
+export interface Patience {
+  readonly headersMs: number;
+  /** With the body. */
+  readonly requestMs: number;
+  /** How often Node looks for those that are too slow. */
+  readonly checkMs: number;
+}
+
+const PATIENCE: Patience = {
+  // Agents send their headers in one piece; who needs longer for them is holding a connection.
+  headersMs: 15_000,
+  // 32 MiB over a slow VPN, at 1 Mbit/s, take 270 s.
+  requestMs: 300_000,
+  checkMs: 5_000,
+};
+
 /** Codex sends the state of its turn in a header, and tokens of identity providers are long; Node's 16 KiB are few. */
 const MAX_HEADER_BYTES = 64 * 1024;
-/** Agents send their headers in one piece; who needs longer for them is holding a connection. */
-const HEADERS_MS = 15_000;
-/** 32 MiB over a slow VPN, at 1 Mbit/s, take 270 s. */
-const REQUEST_MS = 300_000;
 /** Longer than clients keep an idle connection, so that it is they who close it and no request meets a closed one. */
 const KEEP_ALIVE_MS = 75_000;
-/** How often Node looks for requests that are too slow. */
-const CHECK_MS = 5_000;
 /** A refused body is read on so long, because a client that is still sending would not see the answer. */
 const LINGER_MS = 2_000;
 
@@ -37,6 +48,8 @@ export interface ProxySettings {
   readonly maxBodiesBytes: number;
   readonly maxConnections: number;
   readonly earlyStream: EarlyStream | null;
+  /** How long a client may take; others than {@link PATIENCE} are for tests. */
+  readonly patience?: Patience;
   /** Parts of the names of models and clients whose turns are background work. */
   readonly background: readonly string[];
 }
@@ -70,12 +83,13 @@ export class ProxyServer {
     this.#upstreams = new Upstreams(parts.settings.upstreams);
     this.#bodies = new BodyBudget(parts.settings.maxBodiesBytes);
     this.metrics = new ProxyMetrics(parts.scheduler, () => this.#bodies.heldBytes);
+    const { patience = PATIENCE } = parts.settings;
     this.#server = createServer({
       maxHeaderSize: MAX_HEADER_BYTES,
-      headersTimeout: HEADERS_MS,
-      requestTimeout: REQUEST_MS,
+      headersTimeout: patience.headersMs,
+      requestTimeout: patience.requestMs,
       keepAliveTimeout: KEEP_ALIVE_MS,
-      connectionsCheckingInterval: CHECK_MS,
+      connectionsCheckingInterval: patience.checkMs,
     });
     this.#server.maxConnections = parts.settings.maxConnections;
     this.#server.on('request', (request, response) => this.#handle(request, response));

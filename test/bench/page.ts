@@ -4,6 +4,7 @@ import type { AllocResults } from './alloc.bench.ts';
 import type { DaemonResults } from './daemon.bench.ts';
 import type { FreezeThawResults } from './freeze-thaw.bench.ts';
 import type { LendResults } from './lend.bench.ts';
+import type { Added, ProxyResults } from './proxy.bench.ts';
 import { type BenchResult, resultsDir } from './record.ts';
 import type { Interval } from './stats.ts';
 import type { StopResults } from './stop.bench.ts';
@@ -20,6 +21,7 @@ export function page(): string {
     section<FreezeThawResults>('freeze-thaw', 'Freeze, thaw, finish', freezeThaw),
     section<AllocResults>('alloc', 'What touching memory costs', alloc),
     section<DaemonResults>('daemon', 'The daemon', daemon),
+    section<ProxyResults>('proxy', 'What the proxy adds', proxy),
   ].filter((text) => text !== '');
   return `${head}\n${sections.join('\n')}`;
 }
@@ -147,6 +149,31 @@ function daemon({ results, counts }: BenchResult<DaemonResults>): string {
     ['descriptors when idle, and afterwards', `${results.idleFds}, ${atOnce.fds}`],
   ];
   return table(['what', 'number'], rows) + degraded(results.backend);
+}
+
+function proxy({ results, counts }: BenchResult<ProxyResults>): string {
+  const p50 = (added: Added | null) => (added === null ? '' : withInterval(added.p50, added.p50Interval));
+  const rows = results.servers.map((one) => [
+    one.name,
+    p50(one.small),
+    one.parallel === null ? '' : number(one.parallel.p99),
+    p50(one.firstByte),
+    p50(one.large),
+    number(one.requestsPerSecond),
+    number(one.cpuMsPerRequest),
+    one.rssBytes === null ? '' : mib(one.rssBytes),
+  ]);
+  const columns = ['server', 'small p50, ms', `${counts.clients} clients p99, ms`, 'first byte p50, ms'];
+  const more = [
+    '100 K tokens p50, ms',
+    'requests/s',
+    'CPU a request, ms',
+    `MiB at ${counts.streams} streams`,
+  ];
+  return `${table([...columns, ...more], rows)}
+Times are those over a direct connection. A column is empty where the server has no part in it; Portkey 1.15.2 answers
+streams with 500 on Node 24.
+`;
 }
 
 /** What a host that cannot manage calls still shows. */

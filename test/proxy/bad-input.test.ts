@@ -225,6 +225,20 @@ suite('what is no request', () => {
     assert.equal(upstream.received[0]?.headers.upgrade, undefined);
   });
 
+  for (const [what, pieces] of Object.entries({
+    'its headers': ['POST /v1/messages HTTP/1.1\r\nHost: x\r\nX-Slow: '],
+    'its body': ['POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"model":'],
+  })) {
+    test(`a client that never ends ${what}: 408, and others are served`, async (t) => {
+      const patience = { headersMs: 200, requestMs: 200, checkMs: 50 };
+      const { lab, upstream } = await usual(t, { settings: { patience } });
+      assert.match(await talk(lab.port, ...pieces), /^HTTP\/1\.1 408 /);
+      assert.equal(lab.proxy.metrics.rejections('slow'), 1);
+      assert.equal(upstream.received.length, 0);
+      await assertWell(lab);
+    });
+  }
+
   test('a client that goes in the middle of its body leaves nothing', async (t) => {
     const { lab, upstream } = await usual(t);
     const socket = connect(lab.port, '127.0.0.1');
