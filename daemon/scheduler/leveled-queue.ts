@@ -14,12 +14,13 @@ interface SessionQueue {
 interface LevelQueue {
   readonly sessions: Map<string, SessionQueue>;
   readonly order: Heap<SessionQueue>;
-  /** Stride scheduling: virtual time at which it is served next. */
-  pass: number;
+  /** Virtual time at which its next turn would be done, if each level were served alone at its share. */
+  finish: number;
 }
 
 /**
- * Three levels that share the lanes by strides (Waldspurger and Weihl, "Stride Scheduling", MIT 1995), so that
+ * Three levels that share the lanes by strides (Waldspurger and Weihl, "Stride Scheduling", MIT 1995; with the
+ * finish tags of start-time fair queueing, so that a background turn that comes is not served at once), so that
  * none starves and none needs a boost; in a level the session with the smallest dominant share, of a session who
  * came first; a turn that lost its lane through no fault of its own before the others of its level; and who has
  * waited too long next of all.
@@ -46,7 +47,9 @@ export class LeveledQueue implements Discipline {
   push(entry: QueueEntry): void {
     const level = this.#levels[entry.level];
     // Time that it had nothing to be served is not owed to it.
-    if (level.order.size === 0) level.pass = Math.max(level.pass, this.#virtualTime);
+    if (level.order.size === 0) {
+      level.finish = Math.max(level.finish, this.#virtualTime) + this.#stride(entry.level);
+    }
     const { session } = entry.turn;
     let queue = level.sessions.get(session);
     if (queue === undefined) {
@@ -85,7 +88,7 @@ export class LeveledQueue implements Discipline {
     for (const index of LEVELS) {
       const level = this.#levels[index];
       if (level.order.size === 0 || !mayGo(index)) continue;
-      if (best === undefined || level.pass < best.pass) best = level;
+      if (best === undefined || level.finish < best.finish) best = level;
     }
     const entry = best?.order.peek()?.turns.peek();
     return entry === undefined ? undefined : { entry, aged: false };
@@ -94,9 +97,9 @@ export class LeveledQueue implements Discipline {
   take({ entry, aged }: Choice): void {
     this.#sinceAged = aged ? 0 : this.#sinceAged + 1;
     const level = this.#levels[entry.level];
-    if (!aged) this.#virtualTime = level.pass;
-    level.pass += 1 / this.#settings.shares[entry.level];
+    this.#virtualTime = Math.max(this.#virtualTime, level.finish - this.#stride(entry.level));
     this.remove(entry);
+    if (level.order.size > 0) level.finish += this.#stride(entry.level);
   }
 
   agingAtMs(): number {
@@ -114,20 +117,20 @@ export class LeveledQueue implements Discipline {
     }
   }
 
+  #stride(level: Level): number {
+    return 1 / this.#settings.shares[level];
+  }
+
   rekey(): void {
     for (const level of this.#levels) {
       for (const queue of level.sessions.values()) queue.rank = this.#rankOf(queue.session);
       level.order.rebuild();
     }
   }
-
-  entries(): Iterable<QueueEntry> {
-    return this.#oldest;
-  }
 }
 
 function newLevel(): LevelQueue {
-  return { sessions: new Map(), order: new Heap(goesBefore), pass: 0 };
+  return { sessions: new Map(), order: new Heap(goesBefore), finish: 0 };
 }
 
 function goesBefore(a: SessionQueue, b: SessionQueue): boolean {

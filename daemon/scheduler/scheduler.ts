@@ -117,6 +117,12 @@ export class Scheduler implements TurnScheduler {
         this.#counters.badHeaders += bad;
         if (changed) upstream.queue.rekey();
       },
+      used: (lease, before) => {
+        const { inputTokens, outputTokens = 0 } = lease.toldUsage;
+        this.#stateOf(lease).upstream.writtenUnderWay += outputTokens - (before.outputTokens ?? 0);
+        const used = { requests: 1, inputTokens: inputTokens ?? lease.turn.inputTokens, outputTokens };
+        lease.grant.reservation.usedSoFar(used, clock.now());
+      },
       ended: (lease, end) => this.#ended(lease, end),
       silent: (lease, silence) => {
         this.#count('wouldReap');
@@ -156,6 +162,7 @@ export class Scheduler implements TurnScheduler {
       timer: null,
     };
     this.#sequence += 1;
+    upstream.came(state.level, nowMs);
     upstream.turns += 1;
     this.#states.add(state);
     this.#enqueue(state, false);
@@ -356,6 +363,7 @@ export class Scheduler implements TurnScheduler {
     state.lease = null;
     upstream.leases.delete(lease);
     upstream.laneHeld(state.level, -1);
+    upstream.writtenUnderWay -= lease.toldUsage.outputTokens ?? 0;
     this.#settle(upstream, lease, end, nowMs);
     const answered = end.kind === 'ok' || (end.kind === 'error' && !end.quotaExhausted && lease.answered);
     upstream.breaker.ended(lease.grant.probe, answered);
@@ -372,6 +380,10 @@ export class Scheduler implements TurnScheduler {
       verdict = this.#afterHang(state, lease, end.silence, nowMs);
     } else {
       verdict = this.#afterError(state, lease, end, nowMs);
+    }
+    if (verdict.action === 'retry' && this.#closed) {
+      const { reason } = verdict;
+      verdict = { action: 'fail', reason, shouldRetry: true, retryAfterMs: null };
     }
     if (verdict.action === 'retry') {
       this.#count('retried');

@@ -122,7 +122,7 @@ export interface FairnessSettings {
 }
 
 export interface AdmissionSettings {
-  /** Of each rate limit, what turns of a level leave to the better ones. */
+  /** Of each rate limit, what turns of a level leave to better ones, if any came in the last minute. */
   readonly reserve: readonly [number, number, number];
   /** Memory pressure from which on background turns get fewer lanes … */
   readonly pressureFrom: number;
@@ -206,9 +206,10 @@ export const defaultSettings: SchedulerSettings = {
   },
   limits: {
     configured: [],
-    // A tool call and a sentence.
-    outputTokens: 400,
-    outputWeight: 0.1,
+    // A file written, or twice what a tool call and a sentence take: too much does no harm until it is known better.
+    outputTokens: 800,
+    // Fifty turns: answers differ by a factor of ten, and a mean of ten of them still does by two.
+    outputWeight: 0.02,
     pauseMostMs: 60_000,
     pauseMs: 500,
     pauseUnnamedMostMs: 15_000,
