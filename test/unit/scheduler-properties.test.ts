@@ -2,9 +2,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
+import type { Discipline } from '../../daemon/scheduler/queue.ts';
 import { Scheduler } from '../../daemon/scheduler/scheduler.ts';
 import { RESOURCES, TURN_CLASSES } from '../../daemon/scheduler/types.ts';
+import { FifoQueue } from '../../daemon/sim/baselines.ts';
 import { generator } from '../../daemon/sim/random.ts';
+import { fairLoad } from '../lib/fair-load.ts';
 import { leaseOf, SchedulerLab, settings, type Told } from '../lib/scheduler.ts';
 
 /** What may happen to a turn, or to the world. */
@@ -263,6 +266,20 @@ describe('whatever happens', () => {
     waits.forEach((waitedMs, n) => {
       assert.ok(waitedMs <= 300_000 + 10_000 + n * 40_000, `${n}: ${waitedMs}`);
     });
+  });
+});
+
+describe('one greedy agent among nine others, who all want more than there is', () => {
+  const run = (firstAgentTurns: number, discipline?: () => Discipline) =>
+    fairLoad({ firstAgentTurns, seed: 1, minutes: 30, ...(discipline === undefined ? {} : { discipline }) });
+
+  test('gets no more than they do, and makes none wait longer', () => {
+    const calm = run(2);
+    const greedy = run(40);
+    assert.ok(greedy.jain >= 0.95, `${greedy.jain}: ${greedy.tokens}`);
+    assert.ok(greedy.othersP95Ms <= 1.2 * calm.othersP95Ms, `${greedy.othersP95Ms}, ${calm.othersP95Ms}`);
+    // That is not so of itself.
+    assert.ok(run(40, () => new FifoQueue()).jain < 0.5);
   });
 });
 
