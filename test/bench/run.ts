@@ -21,6 +21,7 @@ const benchmarks: Readonly<Record<string, readonly string[]>> = {
   alloc: [stable],
   daemon: [stable, here],
   'freeze-thaw': [stable],
+  sim: [here],
 };
 
 const usage = `usage: node test/bench/run.ts [--on KERNEL]... [BENCHMARK]...
