@@ -70,7 +70,7 @@ export class TokenBucket {
   release(amount: number): void {
     this.#reserved -= amount;
     // Sums of fractions may end a hair off 0.
-    if (this.#reserved < 1e-6) this.#reserved = 0;
+    if (Math.abs(this.#reserved) < 1e-6) this.#reserved = 0;
   }
 
   /** Something was used, reserved or not. */

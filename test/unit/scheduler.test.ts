@@ -294,6 +294,19 @@ describe('hung turns', () => {
     );
   });
 
+  test('are tried a second time only while few retries hang', () => {
+    const lab = new SchedulerLab();
+    const first = lab.submit();
+    lab.pass(200_000);
+    const second = lab.submit();
+    lab.pass(500_000);
+    const verdicts = [first, second].map(({ hung }) => hung.map(({ verdict }) => verdict.action));
+    assert.deepEqual(verdicts, [
+      ['retry', 'retry', 'fail'],
+      ['retry', 'fail'],
+    ]);
+  });
+
   test('in a dry run they are only told of', () => {
     const lab = new SchedulerLab({ reaper: { dryRun: true } });
     const one = lab.submit();
