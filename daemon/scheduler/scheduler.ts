@@ -414,10 +414,7 @@ export class Scheduler implements TurnScheduler {
     if (tokens > 0) {
       this.#budgetUsed.set(turn.session, (this.#budgetUsed.get(turn.session) ?? 0) + tokens);
     }
-    if (end.kind === 'hung') {
-      if (grant.attempt > 0) upstream.retryBudget.lost(heldMs, nowMs);
-      return;
-    }
+    if (end.kind === 'hung') return;
     // Time without a response, and time for which the client kept the lane, is no service.
     this.#runs.served(turn, Math.max(0, heldMs - lease.pausedMs));
     if (end.kind !== 'ok') return;
@@ -428,9 +425,12 @@ export class Scheduler implements TurnScheduler {
 
   #afterHang(state: TurnState, lease: LaneLease, { cause }: Silence, nowMs: number): Verdict {
     const { retry } = this.#settings;
-    const { retryBudget } = state.upstream;
+    const { retryBudget, queue } = state.upstream;
+    if (lease.attempt > 0) retryBudget.lost(nowMs - lease.grantedAtMs, nowMs);
+    // A lane that nobody waits for is taken from nobody.
+    const affordable = queue.size === 0 || retryBudget.allows(nowMs);
     const candidate = candidateOf(state, lease);
-    const verdict = afterHang(candidate, cause, retryBudget, nowMs, this.#random(), retry);
+    const verdict = afterHang(candidate, cause, affordable, nowMs, this.#random(), retry);
     if (verdict.action === 'retry') state.retries += 1;
     else this.#remember(state, verdict, nowMs);
     return verdict;

@@ -89,7 +89,7 @@ export interface RetrySettings {
   readonly jitter: number;
   /** Before the retry of a turn that hung, at random up to this. */
   readonly hungDelayMs: number;
-  /** From the second retry of a hung turn on: lane time lost to retries that hung, of the time that served. */
+  /** From the second retry of a hung turn on, if others wait: lane time lost to retries, of the time that served. */
   readonly lostShare: number;
   readonly lostHalfLifeMs: number;
   /** No retry begins later than this after the turn was submitted: its client has given up. */

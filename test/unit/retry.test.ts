@@ -27,8 +27,8 @@ function error(turn: Partial<RetryCandidate>, status: number | null, more: objec
   return afterError({ ...fresh, ...turn }, told, nowMs, 0, retry);
 }
 
-function hang(turn: Partial<RetryCandidate> = {}, budget = new RetryBudget(retry), nowMs = 120_000) {
-  return afterHang({ ...fresh, ...turn }, 'first-byte', budget, nowMs, 1, retry);
+function hang(turn: Partial<RetryCandidate> = {}, affordable = true, nowMs = 120_000) {
+  return afterHang({ ...fresh, ...turn }, 'first-byte', affordable, nowMs, 1, retry);
 }
 
 describe('afterError', () => {
@@ -113,21 +113,30 @@ describe('afterHang', () => {
   });
 
   test('not what has used up its time', () => {
-    const budget = new RetryBudget(retry);
     for (const cause of ['whole-response', 'lease-expired'] as const) {
-      assert.equal(afterHang(fresh, cause, budget, 0, 0, retry).action, 'fail');
+      assert.equal(afterHang(fresh, cause, true, 0, 0, retry).action, 'fail');
     }
   });
 
-  test('a second retry only while a tenth of the lane time that served is not lost to retries', () => {
-    const budget = new RetryBudget(retry);
-    budget.served(1_000_000, 0);
-    budget.lost(99_999, 0);
-    assert.equal(hang({ retries: 1 }, budget, 0).action, 'retry');
-    budget.lost(2, 0);
-    assert.equal(hang({ retries: 1 }, budget, 0).action, 'fail');
-    assert.equal(hang({ retries: 0 }, budget, 0).action, 'retry', 'the first is always due');
-    budget.served(1_000_000, 60_000);
-    assert.equal(hang({ retries: 1 }, budget, 60_000).action, 'retry');
+  test('a second retry only if it can be afforded; the first is always due', () => {
+    assert.equal(hang({ retries: 1 }, false).action, 'fail');
+    assert.equal(hang({ retries: 0 }, false).action, 'retry');
   });
+});
+
+test('the retry budget is a tenth of the lane time that served', () => {
+  const budget = new RetryBudget(retry);
+  assert.equal(budget.allows(0), true);
+  budget.served(1_000_000, 0);
+  budget.lost(99_999, 0);
+  assert.equal(budget.allows(0), true);
+  budget.lost(2, 0);
+  assert.equal(budget.allows(0), false);
+  budget.served(1_000_000, 60_000);
+  assert.equal(budget.allows(60_000), true);
+  budget.lost(100_000, 60_000);
+  assert.equal(budget.allows(60_000), false);
+  // Both fade alike; what is served later counts more.
+  budget.served(500_000, 3_000_000);
+  assert.equal(budget.allows(3_000_000), true);
 });

@@ -137,7 +137,9 @@ describe('a run', () => {
       if (attempts === 1) assert.fail('the first retry is always due');
       assert.equal(turn.retryServed[attempts - 2], !reaped);
     }
-    assert.ok(records.some(({ attempts }) => attempts > 2));
+    // While others wait, second retries are within a budget.
+    const givenUp = records.filter(({ reaped }) => reaped).map(({ attempts }) => attempts);
+    assert.ok(givenUp.includes(2) && givenUp.includes(3), `${givenUp}`);
   });
 
   test('baselines have no reaper: a lane is lost for as long as the upstream hangs', () => {
@@ -288,8 +290,10 @@ describe('agentrm sim', () => {
     ['faulty'],
   ];
   test('refuses bad options with exit status 2 and says which', async () => {
-    for (const args of bad) {
-      const { code, out, err } = await agentrm('sim', ...args);
+    const answers = await Promise.all(
+      bad.map(async (args) => ({ args, ...(await agentrm('sim', ...args)) })),
+    );
+    for (const { args, code, out, err } of answers) {
       assert.deepEqual([code, out], [2, ''], `${args}`);
       assert.match(err, /^agentrm: .+\n/, `${args}`);
     }
