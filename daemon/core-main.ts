@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The core as a child of agentrmd: proxy and scheduler, without privileges. It is told how to run over file
 // descriptor 3 and ends when that ends; see core/process.ts.
+import { writeFileSync } from 'node:fs';
 import { Socket } from 'node:net';
 import type { ProxyConfig } from './config/proxy.ts';
 import { Channel, type MessageKind } from './core/channel.ts';
@@ -13,6 +14,13 @@ import type { HostPressure } from './scheduler/types.ts';
 const CHANNEL_FD = 3;
 /** Time for the last lines of the log and the last state, over what draining may take. */
 const END_MS = 1_000;
+
+try {
+  // The daemon is the last to be killed when the host has no memory left. What serves requests need not be.
+  writeFileSync('/proc/self/oom_score_adj', '0');
+} catch {
+  // As it is, then: some sandboxes have no /proc.
+}
 
 let core: Core | undefined;
 let log: Log | undefined;

@@ -30,9 +30,13 @@ export class Breaker {
     this.#probing = false;
   }
 
-  /** A turn ended. @param answered whether the account was served; otherwise nothing is known. */
+  /**
+   * A turn ended. Only the one that tried decides: others were sent while it was still open to them.
+   * @param answered whether the account was served.
+   */
   ended(probe: boolean, answered: boolean): void {
+    if (!probe) return;
+    this.#probing = false;
     if (answered) this.#openUntilMs = null;
-    if (probe || answered) this.#probing = false;
   }
 }

@@ -37,12 +37,6 @@ export class SessionUsage {
     }
     return dominant;
   }
-
-  /** Whether nothing is left of it to speak of. */
-  faded(halfLives: number): boolean {
-    for (const log of this.#logs.values()) if (log - halfLives > 0) return false;
-    return true;
-  }
 }
 
 /**

@@ -10,6 +10,8 @@ export type LeaseEnd = Outcome | { readonly kind: 'hung'; readonly silence: Sile
 /** What the scheduler does for a lease. */
 export interface LeaseHost {
   readonly learn: (lease: LaneLease, headers: HeaderReader) => void;
+  /** More is known of what it uses. */
+  readonly used: (lease: LaneLease, before: Usage) => void;
   /** The lease is over, in whatever way: called exactly once. */
   readonly ended: (lease: LaneLease, end: LeaseEnd) => Verdict;
   /** A silence in a dry run: the lease lives on. */
@@ -104,7 +106,10 @@ export class LaneLease implements Lease {
   }
 
   usage(usage: Usage): void {
-    if (this.#live) this.#usage = { ...this.#usage, ...usage };
+    if (!this.#live) return;
+    const before = this.#usage;
+    this.#usage = { ...before, ...usage };
+    this.#host.used(this, before);
   }
 
   end(outcome: Outcome): Verdict {

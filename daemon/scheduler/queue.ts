@@ -39,7 +39,6 @@ export interface Discipline {
   readonly used: (session: string) => void;
   /** All capacities may have changed. */
   readonly rekey: () => void;
-  readonly entries: () => Iterable<QueueEntry>;
 }
 
 /** Retries first, then who has waited longest. */

@@ -62,9 +62,7 @@ export class RateLimits {
   /** To be settled, whatever becomes of the turn. */
   reserve(amounts: Amounts): Reservation {
     const parts = [...this.#buckets].map(([resource, bucket]) => {
-      const amount = this.#counted(resource, amounts);
-      bucket.reserve(amount);
-      return new Part(resource, bucket, amount);
+      return new Part(resource, bucket, this.#counted(resource, amounts));
     });
     return new Reservation(parts, (resource, used) => this.#counted(resource, used));
   }
@@ -122,10 +120,18 @@ export class Reservation {
 
   /** The upstream has answered: what its headers tell next includes this turn's request and input. */
   arrived(nowMs: number): void {
-    for (const part of this.#parts) if (part.resource !== 'outputTokens') part.settle(part.amount, nowMs);
+    for (const part of this.#parts) if (part.resource !== 'outputTokens') part.arrived(nowMs);
   }
 
-  /** The turn is over. Settling again has no effect but to correct. */
+  /**
+   * So much was used so far. The reservation stays: how much a model has written says little about how much it
+   * will still write, and those that are still at it when a limit is near are the long ones.
+   */
+  usedSoFar(used: Amounts, nowMs: number): void {
+    for (const part of this.#parts) part.usedAtLeast(this.#counted(part.resource, used), nowMs);
+  }
+
+  /** The turn is over. */
   settle(used: Amounts, nowMs: number): void {
     for (const part of this.#parts) part.settle(this.#counted(part.resource, used), nowMs);
   }
@@ -133,19 +139,40 @@ export class Reservation {
 
 class Part {
   readonly resource: Resource;
-  readonly amount: number;
+  readonly #amount: number;
   readonly #bucket: TokenBucket;
-  #settled: { readonly used: number; readonly atMs: number } | null = null;
+  #held = true;
+  #used = 0;
+  #usedAtMs = 0;
 
   constructor(resource: Resource, bucket: TokenBucket, amount: number) {
     this.resource = resource;
-    this.amount = amount;
+    this.#amount = amount;
     this.#bucket = bucket;
+    bucket.reserve(amount);
+  }
+
+  arrived(nowMs: number): void {
+    this.#release();
+    this.usedAtLeast(this.#amount, nowMs);
+  }
+
+  usedAtLeast(used: number, nowMs: number): void {
+    if (used <= this.#used) return;
+    this.#bucket.use(used - this.#used, nowMs);
+    this.#used = used;
+    this.#usedAtMs = nowMs;
   }
 
   settle(used: number, nowMs: number): void {
-    if (this.#settled === null) this.#bucket.settle(this.amount, used, nowMs);
-    else this.#bucket.correct(used - this.#settled.used, this.#settled.atMs, nowMs);
-    this.#settled = { used, atMs: nowMs };
+    this.#release();
+    this.usedAtLeast(used, nowMs);
+    if (used < this.#used) this.#bucket.refund(this.#used - used, this.#usedAtMs, nowMs);
+    this.#used = used;
+  }
+
+  #release(): void {
+    if (this.#held) this.#bucket.release(this.#amount);
+    this.#held = false;
   }
 }

@@ -60,11 +60,11 @@ export function afterError(
   return { action: 'retry', attempt: turn.attempt + 1, delayMs, reason: what };
 }
 
-/** What becomes of a turn that hung. @param budget null: not asked. */
+/** What becomes of a turn that hung. @param affordable whether a second retry is within the budget. */
 export function afterHang(
   turn: RetryCandidate,
   cause: HungCause,
-  budget: RetryBudget,
+  affordable: boolean,
   nowMs: number,
   random: number,
   settings: RetrySettings,
@@ -80,7 +80,7 @@ export function afterHang(
   if (turn.committed) return fail('part of the response is with the client');
   if (!turn.retryable) return fail('the request must not be sent twice');
   if (turn.retries >= settings.most) return fail('retries used up');
-  if (turn.retries > 0 && !budget.allows(nowMs)) return fail('too much lane time is lost to retries');
+  if (turn.retries > 0 && !affordable) return fail('too much lane time is lost to retries');
   const delayMs = random * settings.hungDelayMs;
   if (nowMs + delayMs > turn.submittedAtMs + settings.patienceMs) return fail('its client has given up');
   return { action: 'retry', attempt: turn.attempt + 1, delayMs, reason: `hung (${cause})` };

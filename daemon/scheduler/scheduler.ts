@@ -117,6 +117,12 @@ export class Scheduler implements TurnScheduler {
         this.#counters.badHeaders += bad;
         if (changed) upstream.queue.rekey();
       },
+      used: (lease, before) => {
+        const { inputTokens, outputTokens = 0 } = lease.toldUsage;
+        this.#stateOf(lease).upstream.writtenUnderWay += outputTokens - (before.outputTokens ?? 0);
+        const used = { requests: 1, inputTokens: inputTokens ?? lease.turn.inputTokens, outputTokens };
+        lease.grant.reservation.usedSoFar(used, clock.now());
+      },
       ended: (lease, end) => this.#ended(lease, end),
       silent: (lease, silence) => {
         this.#count('wouldReap');
@@ -156,6 +162,7 @@ export class Scheduler implements TurnScheduler {
       timer: null,
     };
     this.#sequence += 1;
+    upstream.came(state.level, nowMs);
     upstream.turns += 1;
     this.#states.add(state);
     this.#enqueue(state, false);
@@ -356,6 +363,7 @@ export class Scheduler implements TurnScheduler {
     state.lease = null;
     upstream.leases.delete(lease);
     upstream.laneHeld(state.level, -1);
+    upstream.writtenUnderWay -= lease.toldUsage.outputTokens ?? 0;
     this.#settle(upstream, lease, end, nowMs);
     const answered = end.kind === 'ok' || (end.kind === 'error' && !end.quotaExhausted && lease.answered);
     upstream.breaker.ended(lease.grant.probe, answered);
@@ -372,6 +380,10 @@ export class Scheduler implements TurnScheduler {
       verdict = this.#afterHang(state, lease, end.silence, nowMs);
     } else {
       verdict = this.#afterError(state, lease, end, nowMs);
+    }
+    if (verdict.action === 'retry' && this.#closed) {
+      const { reason } = verdict;
+      verdict = { action: 'fail', reason, shouldRetry: true, retryAfterMs: null };
     }
     if (verdict.action === 'retry') {
       this.#count('retried');
@@ -402,10 +414,7 @@ export class Scheduler implements TurnScheduler {
     if (tokens > 0) {
       this.#budgetUsed.set(turn.session, (this.#budgetUsed.get(turn.session) ?? 0) + tokens);
     }
-    if (end.kind === 'hung') {
-      if (grant.attempt > 0) upstream.retryBudget.lost(heldMs, nowMs);
-      return;
-    }
+    if (end.kind === 'hung') return;
     // Time without a response, and time for which the client kept the lane, is no service.
     this.#runs.served(turn, Math.max(0, heldMs - lease.pausedMs));
     if (end.kind !== 'ok') return;
@@ -416,9 +425,12 @@ export class Scheduler implements TurnScheduler {
 
   #afterHang(state: TurnState, lease: LaneLease, { cause }: Silence, nowMs: number): Verdict {
     const { retry } = this.#settings;
-    const { retryBudget } = state.upstream;
+    const { retryBudget, queue } = state.upstream;
+    if (lease.attempt > 0) retryBudget.lost(nowMs - lease.grantedAtMs, nowMs);
+    // A lane that nobody waits for is taken from nobody.
+    const affordable = queue.size === 0 || retryBudget.allows(nowMs);
     const candidate = candidateOf(state, lease);
-    const verdict = afterHang(candidate, cause, retryBudget, nowMs, this.#random(), retry);
+    const verdict = afterHang(candidate, cause, affordable, nowMs, this.#random(), retry);
     if (verdict.action === 'retry') state.retries += 1;
     else this.#remember(state, verdict, nowMs);
     return verdict;

@@ -10,7 +10,7 @@ const SLOTS = MINUTE_MS / SLOT_MS + 1;
  * last minute beside it. The bucket alone would allow up to twice the limit in the minute after a pause, which
  * limits by the minute do not forgive; the sum alone knows nothing of what others use of the same account.
  *
- * Amounts are reserved before a turn is sent and settled with what it used. What is reserved is not
+ * Amounts are reserved before a turn is sent, and released when it is known what it used. What is reserved is not
  * available, and no reservation outlives its turn: `reserved` is 0 when nothing runs.
  */
 export class TokenBucket {
@@ -66,23 +66,26 @@ export class TokenBucket {
     this.#reserved += amount;
   }
 
-  /** What was reserved is used, or not. @param used what it really was; 0 if nothing. */
-  settle(reserved: number, used: number, nowMs: number): void {
-    this.#advance(nowMs);
-    this.#reserved -= reserved;
+  /** Gives back what was reserved. */
+  release(amount: number): void {
+    this.#reserved -= amount;
     // Sums of fractions may end a hair off 0.
-    if (this.#reserved < 1e-6) this.#reserved = 0;
-    this.#use(used, used);
+    if (Math.abs(this.#reserved) < 1e-6) this.#reserved = 0;
+  }
+
+  /** Something was used, reserved or not. */
+  use(amount: number, nowMs: number): void {
+    this.#advance(nowMs);
+    this.#use(amount, amount);
   }
 
   /**
-   * What was settled turns out to have been another amount.
-   * @param settledAtMs what the upstream has told since then is right already.
+   * Less was used than was counted.
+   * @param countedAtMs what the upstream has told since then is right already.
    */
-  correct(difference: number, settledAtMs: number, nowMs: number): void {
+  refund(amount: number, countedAtMs: number, nowMs: number): void {
     this.#advance(nowMs);
-    const known = difference < 0 && this.#learnedAtMs >= settledAtMs;
-    this.#use(known ? 0 : difference, difference);
+    this.#use(this.#learnedAtMs >= countedAtMs ? 0 : -amount, -amount);
   }
 
   /** The upstream's own word. @param remaining null: it only told the limit. */

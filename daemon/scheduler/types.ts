@@ -24,7 +24,7 @@ export interface Turn {
   readonly id: string;
   /** The conversation, from the request's own identification, never from the connection. */
   readonly session: string;
-  /** The sub-agent within the session, if it says so; fairness is between agents. */
+  /** The sub-agent within the session, if it says so. It has runs of its own; fairness is between sessions. */
   readonly agent?: string;
   /** Who answers for the turn's life (a connection, a process): see {@link TurnScheduler.endOwner}. */
   readonly owner?: string;
@@ -67,7 +67,7 @@ export interface TurnListener {
 /** A turn that was submitted. */
 export interface Ticket {
   readonly turn: Turn;
-  /** The client has gone: leaves the queue, or ends the lease as aborted. Without effect once it is over. */
+  /** The client has gone: leaves the queue (`onRefused`), or ends the lease as aborted. No effect once it is over. */
   readonly cancel: () => void;
 }
 
@@ -94,7 +94,10 @@ export interface Lease {
   /** The response is held up on our side of the wire; the reaper waits meanwhile. Reasons add up. */
   readonly pause: (reason: PauseReason) => void;
   readonly resume: (reason: PauseReason) => void;
-  /** Tokens as far as the response has told; the latest values count. */
+  /**
+   * Tokens as far as the response has told; the latest values count. While it streams, an estimate of the output so
+   * far (its bytes over 4) now and then keeps limits from being passed by long answers; the last values are settled.
+   */
   readonly usage: (usage: Usage) => void;
   /** Gives the lane back and settles the reservation. The verdict says what becomes of the turn. */
   readonly end: (outcome: Outcome) => Verdict;

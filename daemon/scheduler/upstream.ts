@@ -47,6 +47,8 @@ export class Upstream {
   readonly expectedHoldMs = new DecayedMean(FIRST_HOLD_MS, HOLD_WEIGHT);
   readonly queue: Discipline;
   readonly leases = new Set<LaneLease>();
+  /** Output of turns that are being written. */
+  writtenUnderWay = 0;
   /** Turns that are not over. */
   turns = 0;
   /** Answers of 429 and 529 in a row that named no time. */
@@ -55,6 +57,7 @@ export class Upstream {
   readonly #host: UpstreamHost;
   readonly #usage: RecentMap<string, SessionUsage>;
   readonly #heldAtLevel: [number, number, number] = [0, 0, 0];
+  readonly #lastCameMs: [number, number, number] = [-MINUTE_MS, -MINUTE_MS, -MINUTE_MS];
   #timer: Timer | null = null;
   #dispatching = false;
 
@@ -70,13 +73,24 @@ export class Upstream {
     this.queue = host.discipline?.() ?? new LeveledQueue(settings.levels, (session) => this.#rankOf(session));
   }
 
-  /** What a turn is expected to use. */
+  /**
+   * What is reserved for a turn: of output a mean deviation more than the mean, because a limit is passed by the
+   * turns that write more (as TCP's retransmission timer; Jacobson, SIGCOMM 1988). What those under way have written
+   * counts too: in the first minute only the short ones have ended.
+   */
   expected({ turn }: QueueEntry): Amounts {
-    return { requests: 1, inputTokens: turn.inputTokens, outputTokens: this.expectedOutput.value };
+    const { upper, nextWeight } = this.expectedOutput;
+    const outputTokens = upper + nextWeight * this.writtenUnderWay;
+    return { requests: 1, inputTokens: turn.inputTokens, outputTokens };
   }
 
   heldAtLevel(level: Level): number {
     return this.#heldAtLevel[level];
+  }
+
+  /** A turn of this level was submitted. */
+  came(level: Level, nowMs: number): void {
+    this.#lastCameMs[level] = nowMs;
   }
 
   /** A lease was granted at this level, or is over. */
@@ -140,7 +154,7 @@ export class Upstream {
       const choice = this.queue.next(nowMs, (level) => level <= worst);
       if (choice === undefined) return { wakeAtMs };
       const { entry, aged } = choice;
-      const keep = aged ? 0 : admission.reserve[entry.level];
+      const keep = aged ? 0 : this.#reserve(entry.level, nowMs);
       const waitMs = this.limits.waitMs(this.expected(entry), keep, nowMs);
       if (waitMs === 0) return choice;
       wakeAtMs = Math.min(wakeAtMs, nowMs + waitMs);
@@ -149,6 +163,12 @@ export class Upstream {
       if (aged || entry.level === 0) return { wakeAtMs };
       worst = entry.level - 1;
     }
+  }
+
+  /** What a turn must leave of each limit, as long as there are better ones that it could be left to. */
+  #reserve(level: Level, nowMs: number): number {
+    const share = this.#host.settings.admission.reserve[level];
+    return this.#lastCameMs.some((atMs, better) => better < level && nowMs - atMs < MINUTE_MS) ? share : 0;
   }
 
   #wake(atMs: number, nowMs: number): void {

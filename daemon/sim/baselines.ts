@@ -45,10 +45,6 @@ abstract class SortedQueue implements Discipline {
   used(): void {}
 
   rekey(): void {}
-
-  entries(): Iterable<QueueEntry> {
-    return this.waiting;
-  }
 }
 
 /** Who came first goes first. */

@@ -6,6 +6,7 @@ import type { FreezeThawResults } from './freeze-thaw.bench.ts';
 import type { LendResults } from './lend.bench.ts';
 import type { Added, ProxyResults } from './proxy.bench.ts';
 import { type BenchResult, resultsDir } from './record.ts';
+import type { PaperRow, SimResults } from './sim.bench.ts';
 import type { Interval } from './stats.ts';
 import type { StopResults } from './stop.bench.ts';
 import type { WrapperResults } from './wrapper.bench.ts';
@@ -22,6 +23,7 @@ export function page(): string {
     section<AllocResults>('alloc', 'What touching memory costs', alloc),
     section<DaemonResults>('daemon', 'The daemon', daemon),
     section<ProxyResults>('proxy', 'What the proxy adds', proxy),
+    section<SimResults>('sim', 'The scheduler, simulated', sim),
   ].filter((text) => text !== '');
   return `${head}\n${sections.join('\n')}`;
 }
@@ -174,6 +176,52 @@ function proxy({ results, counts }: BenchResult<ProxyResults>): string {
 Times are those over a direct connection. A column is empty where the server has no part in it; Portkey 1.15.2 answers
 streams with 500 on Node 24.
 `;
+}
+
+function sim({ results }: BenchResult<SimResults>): string {
+  const seconds = (ms: number) => number(ms / 1000);
+  const rows = results.runs
+    .filter(({ preset }) => preset !== 'paper')
+    .map((run) => {
+      const paper: PaperRow | undefined =
+        run.policy === 'agentrm' || run.preset === 'honest'
+          ? undefined
+          : results.paper[run.scenario][run.policy];
+      const beside = (found: string, printed: string | undefined) =>
+        printed === undefined ? found : `${found} (${printed})`;
+      const reaper = run.policy === 'mlfq' || run.policy === 'agentrm';
+      return [
+        run.scenario,
+        reaper ? `${run.policy}, ${run.preset}` : run.policy,
+        beside(seconds(run.p95Ms.median), paper && seconds(paper.p95Ms)),
+        beside(number(run.throughputPerMin.median), paper && number(paper.throughputPerMin)),
+        beside(number(run.zombies.median), paper && number(paper.zombies)),
+        beside(number(run.recovered.median), paper && number(paper.recovered)),
+        beside(seconds(run.laneWasteMs.median), paper && seconds(paper.laneWasteMs)),
+        seconds(run.laneWasteTotalMs.median),
+        seconds(run.interactiveP95Ms.median),
+        seconds(run.maxBackgroundWaitMs.median),
+      ];
+    });
+  const columns = ['load', 'policy', 'P95, s', 'turns/min', 'zombies', 'recovered', 'their lane time, s'];
+  const more = ['all lost lane time, s', 'interactive P95, s', 'longest background wait, s'];
+  const goals = results.goals.map(({ goal, wanted, found, reached }) => [
+    `${goal} ${wanted}`,
+    number(found),
+    reached ? 'yes' : 'no',
+  ]);
+  const fairness = results.fairness.map(({ policy, jain, othersP95Ratio }) => [
+    policy,
+    number(jain),
+    number(othersP95Ratio),
+  ]);
+  return `Medians; in brackets what the paper printed, at mlfq for its AgentRM-MLFQ.
+
+${table([...columns, ...more], rows)}
+${table(['goal', 'found', 'reached'], goals)}
+One agent with 40 turns at a time beside nine with two, four lanes:
+
+${table(['policy', "Jain's index of tokens", "others' P95, with / without it"], fairness)}`;
 }
 
 /** What a host that cannot manage calls still shows. */

@@ -22,6 +22,7 @@ const benchmarks: Readonly<Record<string, readonly string[]>> = {
   daemon: [stable, here],
   'freeze-thaw': [stable],
   proxy: [here],
+  sim: [here],
 };
 
 const usage = `usage: node test/bench/run.ts [--on KERNEL]... [BENCHMARK]...
