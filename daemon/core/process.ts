@@ -192,9 +192,15 @@ export class CoreProcess {
   }
 }
 
-/** What this process was started with to be quiet; what is for its own memory is not for the core. */
+/**
+ * What this process was started with to be quiet. What is for its own memory is not for the core, in which much is
+ * short-lived: 500 streams take 140 MiB with 4 MiB for what is young, 156 with 1 and 188 with V8's own 16.
+ */
 function nodeOptions(): string[] {
-  return process.execArgv.filter((argument) => argument.startsWith('--disable-warning'));
+  return [
+    '--max-semi-space-size=4',
+    ...process.execArgv.filter((argument) => argument.startsWith('--disable-warning')),
+  ];
 }
 
 /** A JSON string of a process that is not trusted. */
