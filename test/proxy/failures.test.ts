@@ -484,3 +484,57 @@ test('draining: what runs is finished, what is left after the bound is ended', a
   await assert.rejects(second);
   assert.equal(held(other), 0);
 });
+
+test('a storm on a limited upstream: nobody is told of a 429', async (t) => {
+  const perMinute = 50;
+  const windowMs = 60 * SECOND;
+  const clock = new SimulatedClock(Date.parse('2026-11-21T00:00:00Z'));
+  let windowAt = 0;
+  let used = 0;
+  const upstream = await StandIn.start(t, () => {
+    if (clock.now() >= windowAt + windowMs) {
+      windowAt = clock.now();
+      used = 0;
+    }
+    used += 1;
+    const resetMs = windowAt + windowMs - clock.now();
+    if (used > perMinute) return error(429, ['retry-after', `${Math.ceil(resetMs / SECOND)}`]);
+    const reset = new Date(clock.wallNow() + resetMs).toISOString();
+    const limits = { limit: perMinute, remaining: perMinute - used, reset };
+    const headers = Object.entries(limits).flatMap(([what, value]) => [
+      `anthropic-ratelimit-requests-${what}`,
+      `${value}`,
+    ]);
+    return { headers: [...JSON_HEADERS, ...headers], steps: [MESSAGES.whole] };
+  });
+  const lab = await startProxy(t, upstream, { clock });
+  const agents = 11;
+  const turnsOfEach = 12;
+  const statuses: number[] = [];
+  const agent = async (name: number) => {
+    for (let round = 0; round < turnsOfEach; round += 1) {
+      const asked = turn(MESSAGES, false, `${name} ${round}`);
+      const headers = { ...asked.headers, 'x-claude-code-session-id': `s${name}` };
+      statuses.push((await ask(lab.url, { ...asked, headers })).status);
+    }
+  };
+  let over = false;
+  const all = Promise.all(Array.from({ length: agents }, (_, at) => agent(at))).finally(() => {
+    over = true;
+  });
+  // Time passes only while every turn waits for the limit, and not for this machine.
+  while (!over) {
+    const before = upstream.received.length + statuses.length;
+    for (let turns = 0; turns < 50; turns += 1) await new Promise((resolve) => setImmediate(resolve));
+    const { running } = lab.scheduler.snapshot();
+    if (running === 0 && upstream.received.length + statuses.length === before)
+      clock.run(clock.now() + SECOND);
+  }
+  await all;
+  assert.equal(statuses.length, agents * turnsOfEach);
+  assert.deepEqual(new Set(statuses), new Set([200]));
+  // The first answers tell of the limit; from then on nothing is sent in vain but what was under way.
+  const inVain = upstream.received.length - statuses.length;
+  assert.ok(inVain <= statuses.length * 0.05, `${inVain} of ${upstream.received.length} were turned away`);
+  assert.equal(held(lab), 0);
+});
