@@ -257,6 +257,24 @@ describe('queue', () => {
   });
 });
 
+describe('fairness', () => {
+  test('is by what a session did use, not by what it was expected to', () => {
+    const lab = new SchedulerLab(oneLane);
+    const serve = (one: ReturnType<SchedulerLab['submit']>, seconds: number) => {
+      for (let second = 0; second < seconds; second += 1) {
+        lab.pass(1_000);
+        leaseOf(one).progress('content');
+      }
+      leaseOf(one).end({ kind: 'ok' });
+    };
+    serve(lab.submit({ session: 'a' }), 30);
+    const long = lab.submit({ session: 'b' });
+    const [ofB, ofA] = [lab.submit({ session: 'b' }), lab.submit({ session: 'a' })];
+    serve(long, 200);
+    assert.deepEqual([ofA.leases.length, ofB.leases.length], [1, 0]);
+  });
+});
+
 describe('hung turns', () => {
   test('lose their lane, are told why, and come back before those who wait', () => {
     const lab = new SchedulerLab(oneLane);
@@ -456,6 +474,15 @@ describe('rate limits', () => {
     );
   });
 
+  test("what is told in a turn's answer is not counted once more for the turn", () => {
+    const lab = new SchedulerLab(limited({ requests: 10 }));
+    leaseOf(lab.submit()).headers(
+      headers({ 'x-ratelimit-limit-requests': '10', 'x-ratelimit-remaining-requests': '9' }),
+    );
+    const [requests] = lab.upstream.buckets;
+    assert.deepEqual([requests?.available, requests?.reserved], [9, 0]);
+  });
+
   test('lies in headers are counted and change nothing', () => {
     const lab = new SchedulerLab();
     const lease = leaseOf(lab.submit());
@@ -538,11 +565,12 @@ describe('the host', () => {
     const lab = new SchedulerLab({ lanes: { fixed: 10 }, queue: { maxWaitMs: 1e9 } });
     lab.scheduler.setHostPressure({ memory: 1, poolShort: true });
     leaseOf(lab.submit({ class: 'background', streaming: false }));
-    const second = lab.submit({ class: 'background' });
+    const others = [lab.submit({ class: 'background' }), lab.submit({ class: 'background' })];
+    const held = () => others.map(({ leases }) => leases.length);
     lab.pass(299_999);
-    assert.equal(second.leases.length, 0);
+    assert.deepEqual(held(), [0, 0]);
     lab.pass(1);
-    assert.equal(second.leases.length, 1);
+    assert.deepEqual(held(), [1, 1]);
   });
 });
 

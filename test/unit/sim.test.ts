@@ -4,7 +4,6 @@ import { execFile } from 'node:child_process';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { jainIndex } from '../../daemon/scheduler/fairness.ts';
 import { simulate } from '../../daemon/sim/engine.ts';
 import { measureRun, measureScenario } from '../../daemon/sim/measure.ts';
 import { POLICIES, PRESETS } from '../../daemon/sim/policies.ts';
@@ -298,8 +297,4 @@ describe('agentrm sim', () => {
       assert.match(err, /^agentrm: .+\n/, `${args}`);
     }
   });
-});
-
-test('jainIndex', () => {
-  assert.deepEqual([jainIndex([1, 1, 1, 1]), jainIndex([4, 0, 0, 0]), jainIndex([])], [1, 0.25, 1]);
 });
