@@ -4,12 +4,14 @@ import { execFile } from 'node:child_process';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { RoundRobinQueue } from '../../daemon/sim/baselines.ts';
 import { simulate } from '../../daemon/sim/engine.ts';
 import { measureRun, measureScenario } from '../../daemon/sim/measure.ts';
 import { POLICIES, PRESETS } from '../../daemon/sim/policies.ts';
 import { generator } from '../../daemon/sim/random.ts';
 import { loadOf, SCENARIO_NAMES, SCENARIOS, type ScenarioName } from '../../daemon/sim/scenarios.ts';
 import { SEEDS } from '../../daemon/sim/seeds.ts';
+import { turn } from '../lib/scheduler.ts';
 
 const main = fileURLToPath(new URL('../../daemon/cli/main.ts', import.meta.url));
 
@@ -170,6 +172,21 @@ describe('a run', () => {
     );
     assert.ok(firstBackground > 0);
   });
+});
+
+test('round robin: agents take turns, whoever has more to ask', () => {
+  const queue = new RoundRobinQueue();
+  ['a', 'a', 'a', 'b', 'b', 'c'].forEach((session, sequence) => {
+    queue.push({ turn: turn({ session }), level: 0, sinceMs: 0, sequence, retry: false });
+  });
+  const order: string[] = [];
+  for (;;) {
+    const choice = queue.next(0, () => true);
+    if (choice === undefined) break;
+    queue.take(choice, 0);
+    order.push(choice.entry.turn.session);
+  }
+  assert.deepEqual(order, ['a', 'b', 'c', 'a', 'b', 'a']);
 });
 
 test('measures count what they say', () => {
