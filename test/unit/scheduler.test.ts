@@ -340,6 +340,21 @@ describe('hung turns', () => {
     assert.deepEqual([reaped, wouldReap], [0, 1]);
   });
 
+  test("not streaming, have the client's own time, of which the queue has taken a part", () => {
+    const lab = new SchedulerLab(oneLane);
+    const holder = leaseOf(lab.submit({ streaming: false }));
+    const one = lab.submit({ streaming: false, clientTimeoutMs: 300_000 });
+    lab.pass(200_000);
+    holder.end({ kind: 'ok' });
+    lab.pass(99_999);
+    assert.equal(leaseOf(one).live, true);
+    lab.pass(1);
+    assert.deepEqual(
+      one.hung.map(({ evidence, verdict }) => [evidence.cause, evidence.limitMs, verdict.action]),
+      [['whole-response', 100_000, 'fail']],
+    );
+  });
+
   test('240 s in the queue are no silence', () => {
     const lab = new SchedulerLab(oneLane);
     const holder = leaseOf(lab.submit({ streaming: false }));
