@@ -82,6 +82,7 @@ export class Scheduler implements TurnScheduler {
   readonly #upstreams: RecentMap<string, Upstream>;
   readonly #states = new Set<TurnState>();
   readonly #stateOfLease = new Map<LaneLease, TurnState>();
+  readonly #stateOfEntry = new WeakMap<QueueEntry, TurnState>();
   readonly #runs: Runs;
   readonly #places: Places;
   readonly #budgetUsed: RecentMap<string, number>;
@@ -254,8 +255,6 @@ export class Scheduler implements TurnScheduler {
     const leftMs = state.submittedAtMs + maxWaitMs - this.#clock.now();
     state.timer = this.#clock.setTimer(Math.max(leftMs, LEAST_WAIT_MS), () => this.#waitExpired(state));
   }
-
-  readonly #stateOfEntry = new WeakMap<QueueEntry, TurnState>();
 
   /** Out of the queue, to a lane or away. */
   #dequeued(state: TurnState): void {
