@@ -22,6 +22,8 @@ export interface LeaseGrant {
   readonly turn: Turn;
   readonly attempt: number;
   readonly waitedMs: number;
+  /** What is left of the time that the client waits, if it says how long. */
+  readonly clientLeftMs: number | undefined;
   readonly reservation: Reservation;
   /** It is the one that tries whether the account is served again. */
   readonly probe: boolean;
@@ -51,7 +53,12 @@ export class LaneLease implements Lease {
     this.grant = grant;
     this.grantedAtMs = clock.now();
     this.#host = host;
-    this.#watch = new SilenceWatch(clock, settings, grant.turn, (silence) => {
+    const { turn, clientLeftMs } = grant;
+    const watched = {
+      streaming: turn.streaming,
+      ...(clientLeftMs === undefined ? {} : { clientTimeoutMs: clientLeftMs }),
+    };
+    this.#watch = new SilenceWatch(clock, settings, watched, (silence) => {
       if (settings.dryRun && silence.cause !== 'lease-expired') this.#host.silent(this, silence);
       else this.#end({ kind: 'hung', silence });
     });

@@ -105,9 +105,14 @@ export class LeveledQueue implements Discipline {
     this.#sinceAged = aged ? 0 : this.#sinceAged + 1;
     if (aged) this.#agedAt.set(entry.turn.session, this.#dispatches);
     const level = this.#levels[entry.level];
-    this.#virtualTime = Math.max(this.#virtualTime, level.finish - this.#stride(entry.level));
+    if (!aged) this.#virtualTime = Math.max(this.#virtualTime, level.finish - this.#stride(entry.level));
     this.remove(entry);
     if (level.order.size > 0) level.finish += this.#stride(entry.level);
+    for (const other of this.#levels) {
+      // Nor is time in which it might not go: else it would have all lanes when it may again.
+      if (other.order.size > 0 && other.finish < this.#virtualTime)
+        other.finish = this.#virtualTime + this.#stride(other.index);
+    }
   }
 
   agingAtMs(): number {
@@ -137,7 +142,7 @@ export class LeveledQueue implements Discipline {
       for (const { session, turns } of sessions.values()) {
         const entry = turns.peek() as QueueEntry;
         if (entry.sinceMs > sinceMs || (found !== undefined && !waitsLonger(entry, found))) continue;
-        if (this.#dispatches - (this.#agedAt.get(session) ?? Number.NEGATIVE_INFINITY) >= sessions.size)
+        if (this.#dispatches - (this.#agedAt.peek(session) ?? Number.NEGATIVE_INFINITY) >= sessions.size)
           found = entry;
       }
     }

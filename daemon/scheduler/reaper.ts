@@ -19,6 +19,7 @@ export interface Silence {
 /** What of a turn decides how long it may be silent. */
 export interface Watched {
   readonly streaming: boolean;
+  /** From now on. */
   readonly clientTimeoutMs?: number;
 }
 

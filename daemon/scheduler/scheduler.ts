@@ -67,7 +67,7 @@ interface TurnState {
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
-/** Retries of a turn that was turned away and comes again are not delayed to a tie: at least this. */
+/** However late it is: a turn that is back in the queue, or at last has a lane, has at least so long. */
 const LEAST_WAIT_MS = 1_000;
 
 /**
@@ -82,6 +82,7 @@ export class Scheduler implements TurnScheduler {
   readonly #upstreams: RecentMap<string, Upstream>;
   readonly #states = new Set<TurnState>();
   readonly #stateOfLease = new Map<LaneLease, TurnState>();
+  readonly #stateOfEntry = new WeakMap<QueueEntry, TurnState>();
   readonly #runs: Runs;
   readonly #places: Places;
   readonly #budgetUsed: RecentMap<string, number>;
@@ -255,8 +256,6 @@ export class Scheduler implements TurnScheduler {
     state.timer = this.#clock.setTimer(Math.max(leftMs, LEAST_WAIT_MS), () => this.#waitExpired(state));
   }
 
-  readonly #stateOfEntry = new WeakMap<QueueEntry, TurnState>();
-
   /** Out of the queue, to a lane or away. */
   #dequeued(state: TurnState): void {
     state.timer?.cancel();
@@ -289,6 +288,11 @@ export class Scheduler implements TurnScheduler {
         turn,
         attempt: state.grants,
         waitedMs,
+        // Its client has waited since it asked, not since it got a lane.
+        clientLeftMs:
+          turn.clientTimeoutMs === undefined
+            ? undefined
+            : Math.max(LEAST_WAIT_MS, turn.clientTimeoutMs + state.submittedAtMs - nowMs),
         reservation: upstream.limits.reserve(expected),
         probe: upstream.breaker.sent(nowMs),
         countedLaneMs,

@@ -109,6 +109,15 @@ describe('LeveledQueue', () => {
     assert.equal(take()?.entry, background);
   });
 
+  test('a level that might not go for long does not make up for it', () => {
+    const { take, push } = queueOf();
+    for (let n = 0; n < 300; n += 1) push(entry(0), entry(2));
+    for (let n = 0; n < 200; n += 1) take(0, (level) => level < 2);
+    const served = levelsOf(36, take);
+    const background = served.filter((level) => level === 2).length;
+    assert.ok(background >= 3 && background <= 5, `${served}`);
+  });
+
   test('who has waited 300 s goes next, of every four dispatches one', () => {
     const { take, push } = queueOf();
     for (let n = 0; n < 20; n += 1) push(entry(2, { sinceMs: n }));

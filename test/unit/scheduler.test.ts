@@ -257,6 +257,26 @@ describe('queue', () => {
   });
 });
 
+describe('fairness', () => {
+  for (const seconds of [1, 30]) {
+    test(`is by what a session did use, not by what it was expected to: ${seconds} s against 200`, () => {
+      const lab = new SchedulerLab(oneLane);
+      const serve = (one: ReturnType<SchedulerLab['submit']>, forSeconds: number) => {
+        for (let second = 0; second < forSeconds; second += 1) {
+          lab.pass(1_000);
+          leaseOf(one).progress('content');
+        }
+        leaseOf(one).end({ kind: 'ok' });
+      };
+      serve(lab.submit({ session: 'a' }), seconds);
+      const long = lab.submit({ session: 'b' });
+      const [ofB, ofA] = [lab.submit({ session: 'b' }), lab.submit({ session: 'a' })];
+      serve(long, 200);
+      assert.deepEqual([ofA.leases.length, ofB.leases.length], [1, 0]);
+    });
+  }
+});
+
 describe('hung turns', () => {
   test('lose their lane, are told why, and come back before those who wait', () => {
     const lab = new SchedulerLab(oneLane);
@@ -318,6 +338,21 @@ describe('hung turns', () => {
     leaseOf(one).end({ kind: 'ok' });
     const { reaped, wouldReap } = lab.scheduler.counters();
     assert.deepEqual([reaped, wouldReap], [0, 1]);
+  });
+
+  test("not streaming, have the client's own time, of which the queue has taken a part", () => {
+    const lab = new SchedulerLab(oneLane);
+    const holder = leaseOf(lab.submit({ streaming: false }));
+    const one = lab.submit({ streaming: false, clientTimeoutMs: 300_000 });
+    lab.pass(200_000);
+    holder.end({ kind: 'ok' });
+    lab.pass(99_999);
+    assert.equal(leaseOf(one).live, true);
+    lab.pass(1);
+    assert.deepEqual(
+      one.hung.map(({ evidence, verdict }) => [evidence.cause, evidence.limitMs, verdict.action]),
+      [['whole-response', 100_000, 'fail']],
+    );
   });
 
   test('240 s in the queue are no silence', () => {
@@ -456,6 +491,15 @@ describe('rate limits', () => {
     );
   });
 
+  test("what is told in a turn's answer is not counted once more for the turn", () => {
+    const lab = new SchedulerLab(limited({ requests: 10 }));
+    leaseOf(lab.submit()).headers(
+      headers({ 'x-ratelimit-limit-requests': '10', 'x-ratelimit-remaining-requests': '9' }),
+    );
+    const [requests] = lab.upstream.buckets;
+    assert.deepEqual([requests?.available, requests?.reserved], [9, 0]);
+  });
+
   test('lies in headers are counted and change nothing', () => {
     const lab = new SchedulerLab();
     const lease = leaseOf(lab.submit());
@@ -538,11 +582,12 @@ describe('the host', () => {
     const lab = new SchedulerLab({ lanes: { fixed: 10 }, queue: { maxWaitMs: 1e9 } });
     lab.scheduler.setHostPressure({ memory: 1, poolShort: true });
     leaseOf(lab.submit({ class: 'background', streaming: false }));
-    const second = lab.submit({ class: 'background' });
+    const others = [lab.submit({ class: 'background' }), lab.submit({ class: 'background' })];
+    const held = () => others.map(({ leases }) => leases.length);
     lab.pass(299_999);
-    assert.equal(second.leases.length, 0);
+    assert.deepEqual(held(), [0, 0]);
     lab.pass(1);
-    assert.equal(second.leases.length, 1);
+    assert.deepEqual(held(), [1, 1]);
   });
 });
 

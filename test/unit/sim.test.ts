@@ -4,13 +4,14 @@ import { execFile } from 'node:child_process';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { jainIndex } from '../../daemon/scheduler/fairness.ts';
+import { RoundRobinQueue } from '../../daemon/sim/baselines.ts';
 import { simulate } from '../../daemon/sim/engine.ts';
 import { measureRun, measureScenario } from '../../daemon/sim/measure.ts';
 import { POLICIES, PRESETS } from '../../daemon/sim/policies.ts';
 import { generator } from '../../daemon/sim/random.ts';
 import { loadOf, SCENARIO_NAMES, SCENARIOS, type ScenarioName } from '../../daemon/sim/scenarios.ts';
 import { SEEDS } from '../../daemon/sim/seeds.ts';
+import { turn } from '../lib/scheduler.ts';
 
 const main = fileURLToPath(new URL('../../daemon/cli/main.ts', import.meta.url));
 
@@ -173,6 +174,21 @@ describe('a run', () => {
   });
 });
 
+test('round robin: agents take turns, whoever has more to ask', () => {
+  const queue = new RoundRobinQueue();
+  ['a', 'a', 'a', 'b', 'b', 'c'].forEach((session, sequence) => {
+    queue.push({ turn: turn({ session }), level: 0, sinceMs: 0, sequence, retry: false });
+  });
+  const order: string[] = [];
+  for (;;) {
+    const choice = queue.next(0, () => true);
+    if (choice === undefined) break;
+    queue.take(choice, 0);
+    order.push(choice.entry.turn.session);
+  }
+  assert.deepEqual(order, ['a', 'b', 'c', 'a', 'b', 'a']);
+});
+
 test('measures count what they say', () => {
   const turn = { ...loadOf(SCENARIOS.normal, 1)[0], arrivalMs: 0 } as ReturnType<typeof loadOf>[0];
   const record = { turn, endedAtMs: 10_000, waitedMs: 0, attempts: 1, hung: false, reaped: false, lostMs: 0 };
@@ -298,8 +314,4 @@ describe('agentrm sim', () => {
       assert.match(err, /^agentrm: .+\n/, `${args}`);
     }
   });
-});
-
-test('jainIndex', () => {
-  assert.deepEqual([jainIndex([1, 1, 1, 1]), jainIndex([4, 0, 0, 0]), jainIndex([])], [1, 0.25, 1]);
 });
