@@ -10,6 +10,7 @@ import { isOperator } from './control/operators.ts';
 import { listenForScrapes } from './control/scrape.ts';
 import { assertAlone, ControlServer } from './control/server.ts';
 import { StatusView } from './control/status.ts';
+import { hostCore } from './core/host.ts';
 import { messageOf } from './errors.ts';
 import { openBackend } from './kernel/backend.ts';
 import { pinDirOf } from './kernel/bpf-enforcer.ts';
@@ -165,7 +166,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     finishedCalls: (query) => store.lines(query),
     events,
     doctor: async () => ({ checks: await hostChecks({ cgroupRoot: config.cgroup }) }),
-    metrics: () => metrics.text(),
+    metrics: async () => (await metrics.text()) + ((await core?.process.metrics()) ?? ''),
     notReady: () => (backend.mode === 'none' ? (backend.reason ?? 'no enforcement') : undefined),
     isOperator,
   };
@@ -234,6 +235,18 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   }
   for (const reason of backend.degraded) emit('degraded', {}, { error: reason });
 
+  const core = hostCore({
+    config,
+    stateDir: paths.stateDir,
+    log: childLog('core'),
+    pressure: () => ({
+      memory: (hostPressure('memory')?.someAvg10 ?? 0) / 100,
+      poolShort: (controller?.pool().roomBytes ?? 1) <= 0,
+    }),
+    // No part of enforcement: `agentrm status` does not call the host degraded for it.
+    onDown: (reason) => emit('core-down', {}, { error: reason }),
+  });
+
   const scrapes = createApi(sources);
   const { listen } = config.metrics;
   if (listen !== null) {
@@ -262,6 +275,8 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     },
     async close() {
       native.notify('STOPPING=1');
+      // Turns may take their time to end; until they have, calls are looked after as ever.
+      await core?.close();
       await server.close();
       api.close();
       scrapes.closeAllConnections();

@@ -2,7 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { type Flags, type Loaded, loadConfig } from './config/load.ts';
 import { formatProblem } from './config/source.ts';
-import { type Daemon, startDaemon } from './daemon.ts';
+import type { Daemon } from './daemon.ts';
 import { messageOf } from './errors.ts';
 import { native } from './kernel/native.ts';
 import { createLogger, flushLog } from './log.ts';
@@ -13,8 +13,8 @@ const FAILED = 1;
 const USAGE = 2;
 
 /**
- * After this a stop is no longer waited for: systemd's own patience is 90 s, but an agent host that
- * shuts down should not hang on us.
+ * After this, and what the proxy may drain, a stop is no longer waited for: systemd's own patience is 90 s,
+ * but an agent host that shuts down should not hang on us.
  */
 const STOP_DEADLINE_MS = 5000;
 
@@ -23,6 +23,7 @@ interface Options {
   readonly socket?: string;
   readonly cgroup?: string;
   readonly logLevel?: string;
+  readonly proxyOnly?: boolean;
 }
 
 const program = new Command('agentrmd')
@@ -32,6 +33,7 @@ const program = new Command('agentrmd')
   .option('--socket <path>', 'the control socket')
   .option('--cgroup <path>', 'the cgroup below which calls get theirs')
   .option('--log-level <level>', 'trace, debug, info, warn, error or fatal')
+  .option('--proxy-only', 'only the proxy for model APIs: needs neither root nor cgroups')
   .exitOverride();
 
 try {
@@ -63,10 +65,10 @@ const log = createLogger({
 });
 
 try {
-  const daemon = await startDaemon(loaded.config, log, () => logLinesDropped);
+  const daemon = await start();
 
   process.on('SIGHUP', () => {
-    native().notify('RELOADING=1');
+    notify('RELOADING=1');
     const problem = reload(daemon);
     if (problem === undefined) {
       log.info('configuration reloaded');
@@ -74,7 +76,7 @@ try {
       daemon.reloadFailed();
       log.error({ problem }, 'configuration kept');
     }
-    native().notify('READY=1');
+    notify('READY=1');
   });
 
   let stopping = false;
@@ -82,7 +84,7 @@ try {
     if (stopping) return;
     stopping = true;
     log.info({ signal }, 'stopping');
-    setTimeout(() => exit(FAILED), STOP_DEADLINE_MS).unref();
+    setTimeout(() => exit(FAILED), loaded.config.proxy.drainMs + STOP_DEADLINE_MS).unref();
     daemon.close().then(
       () => exit(0),
       (error: unknown) => {
@@ -98,6 +100,19 @@ try {
   exit(FAILED);
 }
 
+/** One of the two is loaded: without privileges there is no addon, and each has its own memory to look after. */
+async function start(): Promise<Daemon> {
+  if (!loaded.ok) throw new Error('no configuration');
+  if (options.proxyOnly) {
+    const { startCoreAlone } = await import('./core/alone.ts');
+    const alone = await startCoreAlone(loaded.config, log);
+    notify('READY=1\nSTATUS=proxy only');
+    return alone;
+  }
+  const { startDaemon } = await import('./daemon.ts');
+  return startDaemon(loaded.config, log, () => logLinesDropped);
+}
+
 /** @returns why the new configuration is not in force, or undefined if it is. */
 function reload(daemon: Daemon): string | undefined {
   const again = load();
@@ -107,6 +122,15 @@ function reload(daemon: Daemon): string | undefined {
     return undefined;
   } catch (error) {
     return messageOf(error);
+  }
+}
+
+/** The proxy alone does without the addon where there is none. */
+function notify(state: string): void {
+  try {
+    native().notify(state);
+  } catch (error) {
+    if (!options.proxyOnly) throw error;
   }
 }
 

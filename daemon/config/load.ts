@@ -16,6 +16,13 @@ const SETTINGS = [
   { flag: 'logLevel', option: '--log-level', variable: 'AGENTRM_LOG_LEVEL', path: ['log', 'level'] },
 ] as const;
 
+/** Settings that only the environment gives, for trials and tests. */
+const VARIABLES = [
+  { variable: 'AGENTRM_PROXY_LISTEN', path: ['proxy', 'listen'] },
+  { variable: 'AGENTRM_UPSTREAM_ANTHROPIC', path: ['proxy', 'upstreams', 'anthropic', 'url'] },
+  { variable: 'AGENTRM_UPSTREAM_OPENAI', path: ['proxy', 'upstreams', 'openai', 'url'] },
+] as const;
+
 export type Flags = { readonly [Name in (typeof SETTINGS)[number]['flag']]?: string | undefined };
 
 export interface LoadOptions {
@@ -34,7 +41,8 @@ export type Loaded =
 /**
  * The configuration: /usr/lib/agentrm/agentrmd.yaml, over it /etc/agentrm/agentrmd.yaml, over it
  * /etc/agentrm/conf.d/*.yaml by name, or one file instead of them all; over it the environment
- * (AGENTRM_SOCKET, AGENTRM_CGROUP, AGENTRM_STATE_DIR, AGENTRM_LOG_LEVEL), over it the command line. Maps
+ * (AGENTRM_SOCKET, AGENTRM_CGROUP, AGENTRM_STATE_DIR, AGENTRM_LOG_LEVEL, AGENTRM_PROXY_LISTEN,
+ * AGENTRM_UPSTREAM_ANTHROPIC, AGENTRM_UPSTREAM_OPENAI), over it the command line. Maps
  * are merged; the lists `rules` and `ceilings` are put together, the later file first. No file is needed.
  * @returns every problem of every source at once, if there is any.
  */
@@ -52,6 +60,9 @@ export function loadConfig({ file, flags = {}, env = process.env, root = '/' }: 
     add(read === null && only !== undefined ? [{ source: name, path: '', message: 'no such file' }] : read);
   }
   const files = sources.map(({ name }) => name);
+  for (const { variable, path } of VARIABLES) {
+    if (env[variable]) sources.push(single(variable, path, env[variable]));
+  }
   for (const { flag, option, variable, path } of SETTINGS) {
     // An empty variable is one that a script has not set.
     if (env[variable]) sources.push(single(variable, path, env[variable]));

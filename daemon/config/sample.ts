@@ -13,8 +13,8 @@ Sizes: a number with K, M, G or T, 1024-based; without one, bytes. Times: a numb
 
 /**
  * The configuration file as it is shipped: every setting with its description and its default, commented
- * out. A setting follows its "#" directly, or by two spaces in a section; text follows by one, examples by
- * one or more than two.
+ * out. A setting follows its "#" directly, or by two spaces for each section that it is in; text and examples
+ * follow by an odd number of them.
  */
 export function sampleConfig(): string {
   const schema = z.toJSONSchema(

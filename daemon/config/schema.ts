@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import * as z from 'zod';
 import { type CallClass, quoteWord } from '../toolcall/intent.ts';
+import { proxy } from './proxy.ts';
 import {
   autoPath,
   autoSize,
@@ -408,6 +409,7 @@ export function configSchema(uidOf: (name: string) => number | undefined) {
     wrapper,
     connections,
     metrics,
+    proxy,
     store,
     report,
   });

@@ -37,6 +37,16 @@ export function whole(min: number, max: number) {
   });
 }
 
+/** A whole number between two others, both included, or null for `off`. */
+export function offOrWhole(min: number, max: number) {
+  return z.string().transform((value, context) => {
+    if (value === 'off') return null;
+    const number = /^\d{1,15}$/.test(value) ? Number(value) : Number.NaN;
+    if (number >= min && number <= max) return number;
+    return refuse(context, `${quoteWord(value)}: not off or a whole number from ${min} to ${max}`);
+  });
+}
+
 /** A number between two others, both included, decimals allowed. */
 export function decimal(min: number, max: number) {
   return text((value) => {

@@ -4,7 +4,9 @@ import type { AllocResults } from './alloc.bench.ts';
 import type { DaemonResults } from './daemon.bench.ts';
 import type { FreezeThawResults } from './freeze-thaw.bench.ts';
 import type { LendResults } from './lend.bench.ts';
+import type { Added, ProxyResults } from './proxy.bench.ts';
 import { type BenchResult, resultsDir } from './record.ts';
+import type { PaperRow, SimResults } from './sim.bench.ts';
 import type { Interval } from './stats.ts';
 import type { StopResults } from './stop.bench.ts';
 import type { WrapperResults } from './wrapper.bench.ts';
@@ -20,6 +22,8 @@ export function page(): string {
     section<FreezeThawResults>('freeze-thaw', 'Freeze, thaw, finish', freezeThaw),
     section<AllocResults>('alloc', 'What touching memory costs', alloc),
     section<DaemonResults>('daemon', 'The daemon', daemon),
+    section<ProxyResults>('proxy', 'What the proxy adds', proxy),
+    section<SimResults>('sim', 'The scheduler, simulated', sim),
   ].filter((text) => text !== '');
   return `${head}\n${sections.join('\n')}`;
 }
@@ -147,6 +151,77 @@ function daemon({ results, counts }: BenchResult<DaemonResults>): string {
     ['descriptors when idle, and afterwards', `${results.idleFds}, ${atOnce.fds}`],
   ];
   return table(['what', 'number'], rows) + degraded(results.backend);
+}
+
+function proxy({ results, counts }: BenchResult<ProxyResults>): string {
+  const p50 = (added: Added | null) => (added === null ? '' : withInterval(added.p50, added.p50Interval));
+  const rows = results.servers.map((one) => [
+    one.name,
+    p50(one.small),
+    one.parallel === null ? '' : number(one.parallel.p99),
+    p50(one.firstByte),
+    p50(one.large),
+    number(one.requestsPerSecond),
+    number(one.cpuMsPerRequest),
+    one.rssBytes === null ? '' : mib(one.rssBytes),
+  ]);
+  const columns = ['server', 'small p50, ms', `${counts.clients} clients p99, ms`, 'first byte p50, ms'];
+  const more = [
+    '100 K tokens p50, ms',
+    'requests/s',
+    'CPU a request, ms',
+    `MiB at ${counts.streams} streams`,
+  ];
+  return `${table([...columns, ...more], rows)}
+Times are those over a direct connection. A column is empty where the server has no part in it; Portkey 1.15.2 answers
+streams with 500 on Node 24.
+`;
+}
+
+function sim({ results }: BenchResult<SimResults>): string {
+  const seconds = (ms: number) => number(ms / 1000);
+  const rows = results.runs
+    .filter(({ preset }) => preset !== 'paper')
+    .map((run) => {
+      const paper: PaperRow | undefined =
+        run.policy === 'agentrm' || run.preset === 'honest'
+          ? undefined
+          : results.paper[run.scenario][run.policy];
+      const beside = (found: string, printed: string | undefined) =>
+        printed === undefined ? found : `${found} (${printed})`;
+      const reaper = run.policy === 'mlfq' || run.policy === 'agentrm';
+      return [
+        run.scenario,
+        reaper ? `${run.policy}, ${run.preset}` : run.policy,
+        beside(seconds(run.p95Ms.median), paper && seconds(paper.p95Ms)),
+        beside(number(run.throughputPerMin.median), paper && number(paper.throughputPerMin)),
+        beside(number(run.zombies.median), paper && number(paper.zombies)),
+        beside(number(run.recovered.median), paper && number(paper.recovered)),
+        beside(seconds(run.laneWasteMs.median), paper && seconds(paper.laneWasteMs)),
+        seconds(run.laneWasteTotalMs.median),
+        seconds(run.interactiveP95Ms.median),
+        seconds(run.maxBackgroundWaitMs.median),
+      ];
+    });
+  const columns = ['load', 'policy', 'P95, s', 'turns/min', 'zombies', 'recovered', 'their lane time, s'];
+  const more = ['all lost lane time, s', 'interactive P95, s', 'longest background wait, s'];
+  const goals = results.goals.map(({ goal, wanted, found, reached }) => [
+    `${goal} ${wanted}`,
+    number(found),
+    reached ? 'yes' : 'no',
+  ]);
+  const fairness = results.fairness.map(({ policy, jain, othersP95Ratio }) => [
+    policy,
+    number(jain),
+    number(othersP95Ratio),
+  ]);
+  return `Medians; in brackets what the paper printed, at mlfq for its AgentRM-MLFQ.
+
+${table([...columns, ...more], rows)}
+${table(['goal', 'found', 'reached'], goals)}
+One agent with 40 turns at a time beside nine with two, four lanes:
+
+${table(['policy', "Jain's index of tokens", "others' P95, with / without it"], fairness)}`;
 }
 
 /** What a host that cannot manage calls still shows. */

@@ -21,6 +21,8 @@ const benchmarks: Readonly<Record<string, readonly string[]>> = {
   alloc: [stable],
   daemon: [stable, here],
   'freeze-thaw': [stable],
+  proxy: [here],
+  sim: [here],
 };
 
 const usage = `usage: node test/bench/run.ts [--on KERNEL]... [BENCHMARK]...

@@ -28,6 +28,8 @@ export interface ClaudeOptions {
   prefix?: string;
   /** Environment on top of the little that every run gets. */
   env?: Record<string, string>;
+  /** ANTHROPIC_BASE_URL, of what stands before the stand-in for the API; absent: the stand-in itself. */
+  before?: (apiUrl: string) => Promise<string>;
   /** Content of the user's settings.json. */
   settings?: object;
   /** Servers of an --mcp-config file. */
@@ -79,7 +81,7 @@ export async function runClaudeCode(options: ClaudeOptions): Promise<ClaudeRun> 
           SHELL: '/bin/bash',
           TMPDIR: join(home, 'tmp'),
           CLAUDE_CODE_TMPDIR: join(home, 'tmp'),
-          ANTHROPIC_BASE_URL: api.url,
+          ANTHROPIC_BASE_URL: (await options.before?.(api.url)) ?? api.url,
           ANTHROPIC_API_KEY: 'none',
           HTTPS_PROXY: api.url,
           NO_PROXY: '127.0.0.1',

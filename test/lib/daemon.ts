@@ -35,11 +35,17 @@ export class TestDaemon {
   readonly socket: string;
   readonly cgroup: string;
   readonly configPath: string;
+  readonly #proxy: Record<string, string>;
   #child: ChildProcess | undefined;
   #log = '';
 
-  /** @param options.socket of a daemon that somebody else starts */
-  constructor(options: { config?: string; cgroup?: string; socket?: string } = {}) {
+  /**
+   * @param options.socket of a daemon that somebody else starts
+   * @param options.proxy leave the proxy on, on its port
+   */
+  constructor(options: { config?: string; cgroup?: string; socket?: string; proxy?: boolean } = {}) {
+    // Of many daemons at once only one could have the proxy's port.
+    this.#proxy = options.proxy ? {} : { AGENTRM_PROXY_LISTEN: 'off' };
     this.dir = mkdtempSync(join(tmpdir(), 'agentrm-'));
     // Other users must reach the socket.
     chmodSync(this.dir, 0o755);
@@ -64,7 +70,10 @@ export class TestDaemon {
   async start(): Promise<this> {
     const args = ['--config', this.configPath, '--socket', this.socket, '--cgroup', this.cgroup];
     const from = this.#log.length;
-    const child = spawn(`${top}dist/agentrmd`, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(`${top}dist/agentrmd`, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...this.#proxy },
+    });
     this.#child = child;
     // The line `ready` is logged when the socket answers: asking it again and again would only slow it.
     const ready = new Promise<void>((resolve) => {

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+import { type ChildProcess, spawn } from 'node:child_process';
+import type { Socket } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import type { ProxyConfig } from '../config/proxy.ts';
+import type { Level, Log } from '../log.ts';
+import type { HostPressure } from '../scheduler/types.ts';
+import { Channel, type MessageKind } from './channel.ts';
+import type { StateFile } from './state-file.ts';
+
+/** Clients that find nobody listening try again within half a second. */
+const FIRST_RESTART_MS = 100;
+const LONGEST_RESTART_MS = 10_000;
+/** A core that ran for so long did not die of its start. */
+const STEADY_MS = 30_000;
+/** Questions come from people and scrapers, who wait seconds; a core that is busy for longer is not waited for. */
+const ANSWER_MS = 1_000;
+const MAX_QUESTIONS = 64;
+/** After what draining may take: then the core hangs. */
+const END_MS = 2_000;
+
+/** What a core is started with. */
+export interface CoreStart {
+  readonly config: ProxyConfig;
+  readonly logLevel: Level;
+  /** In base64. */
+  readonly key: string;
+  readonly saved: string | null;
+}
+
+export interface CoreProcessOptions {
+  readonly config: ProxyConfig;
+  readonly logLevel: Level;
+  /** As whom it runs; null: as this process. */
+  readonly ids: { readonly uid: number; readonly gid: number } | null;
+  readonly state: StateFile;
+  readonly log: Log;
+  /** It listens (again). */
+  readonly onListening: (port: number) => void;
+  /** It does not run any more; it is started again unless the process is closed. */
+  readonly onDown: (reason: string) => void;
+}
+
+/**
+ * The core as a process of its own: whatever it does or reads, its parent reads short lines of it and no more.
+ * What it wants kept is kept here, without being looked at, and given to the next one.
+ */
+export class CoreProcess {
+  readonly #options: CoreProcessOptions;
+  readonly #questions = new Map<number, (text: string) => void>();
+  #child: ChildProcess | undefined;
+  #channel: Channel | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #restartMs = FIRST_RESTART_MS;
+  #asked = 0;
+  #starts = 0;
+  #port: number | undefined;
+  #reason = '';
+  #closing = false;
+
+  constructor(options: CoreProcessOptions) {
+    this.#options = options;
+  }
+
+  /** Undefined while it does not run. */
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  /** Undefined while it does not listen. */
+  get port(): number | undefined {
+    return this.#port;
+  }
+
+  /** Starts after the first. */
+  get restarts(): number {
+    return Math.max(0, this.#starts - 1);
+  }
+
+  start(): void {
+    if (this.#closing) return;
+    const { config, logLevel, ids, state } = this.#options;
+    this.#starts += 1;
+    const startedMs = performance.now();
+    const own = fileURLToPath(import.meta.url);
+    const script = fileURLToPath(new URL(`../core-main${own.slice(own.lastIndexOf('.'))}`, import.meta.url));
+    const child = spawn(process.execPath, [...nodeOptions(), script], {
+      stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
+      cwd: '/',
+      ...(ids ?? {}),
+    });
+    this.#child = child;
+    this.#reason = '';
+    child.once('error', (error) => {
+      this.#reason = error.message;
+      // Without a pid there will be no exit.
+      if (child.pid === undefined) this.#ended(child, startedMs);
+    });
+    child.once('exit', (code, signal) => {
+      if (this.#reason === '') this.#reason = signal ?? `exit status ${code}`;
+      this.#ended(child, startedMs);
+    });
+    const socket = child.stdio[3] as Socket | null | undefined;
+    if (socket == null) return;
+    const channel = new Channel(
+      socket,
+      (kind, text) => this.#handle(kind, text),
+      // A core that nobody can talk to is of no use.
+      () => child.kill('SIGKILL'),
+    );
+    this.#channel = channel;
+    const start: CoreStart = { config, logLevel, key: state.key.toString('base64'), saved: state.newest };
+    channel.send('start', JSON.stringify(start));
+  }
+
+  setPressure(pressure: HostPressure): void {
+    if (this.#port !== undefined) this.#channel?.send('pressure', JSON.stringify(pressure));
+  }
+
+  /** @returns empty if the core does not answer. */
+  metrics(): Promise<string> {
+    return this.#ask('metrics');
+  }
+
+  /** @returns the scheduler's snapshot as JSON; empty if the core does not answer. */
+  snapshot(): Promise<string> {
+    return this.#ask('snapshot');
+  }
+
+  /** Lets it drain, and ends it. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    clearTimeout(this.#timer);
+    const child = this.#child;
+    if (child === undefined) return;
+    const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    const { drainMs } = this.#options.config;
+    this.#channel?.send('stop', String(drainMs));
+    const timer = setTimeout(() => child.kill('SIGKILL'), drainMs + END_MS);
+    await exited;
+    clearTimeout(timer);
+  }
+
+  #ask(what: 'metrics' | 'snapshot'): Promise<string> {
+    if (this.#port === undefined || this.#questions.size >= MAX_QUESTIONS) return Promise.resolve('');
+    this.#asked += 1;
+    const number = this.#asked;
+    return new Promise((resolve) => {
+      const settle = (text: string): void => {
+        clearTimeout(timer);
+        this.#questions.delete(number);
+        resolve(text);
+      };
+      const timer = setTimeout(() => settle(''), ANSWER_MS);
+      this.#questions.set(number, settle);
+      this.#channel?.send('ask', `${number} ${what}`);
+    });
+  }
+
+  #handle(kind: MessageKind, text: string): void {
+    switch (kind) {
+      case 'listening':
+        this.#port = Number(text);
+        this.#options.onListening(this.#port);
+        break;
+      case 'failed':
+        this.#reason = textOf(text);
+        break;
+      case 'state':
+        this.#options.state.keep(text);
+        break;
+      case 'answer': {
+        const space = text.indexOf(' ');
+        this.#questions.get(Number(text.slice(0, space)))?.(textOf(text.slice(space + 1)));
+        break;
+      }
+    }
+  }
+
+  #ended(child: ChildProcess, startedMs: number): void {
+    if (this.#child !== child) return;
+    this.#child = undefined;
+    this.#channel?.destroy();
+    this.#channel = undefined;
+    this.#port = undefined;
+    for (const settle of this.#questions.values()) settle('');
+    if (this.#closing) return;
+    if (performance.now() - startedMs > STEADY_MS) this.#restartMs = FIRST_RESTART_MS;
+    this.#options.onDown(this.#reason);
+    this.#timer = setTimeout(() => this.start(), this.#restartMs);
+    this.#restartMs = Math.min(LONGEST_RESTART_MS, this.#restartMs * 2);
+  }
+}
+
+/**
+ * What this process was started with to be quiet. What is for its own memory is not for the core, in which much is
+ * short-lived: 500 streams take 140 MiB with 4 MiB for what is young, 156 with 1 and 188 with V8's own 16.
+ */
+function nodeOptions(): string[] {
+  return [
+    '--max-semi-space-size=4',
+    ...process.execArgv.filter((argument) => argument.startsWith('--disable-warning')),
+  ];
+}
+
+/** A JSON string of a process that is not trusted. */
+function textOf(json: string): string {
+  try {
+    const text: unknown = JSON.parse(json);
+    return typeof text === 'string' ? text : '';
+  } catch {
+    return '';
+  }
+}

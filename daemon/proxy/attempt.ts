@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { IncomingHttpHeaders } from 'node:http';
+import type { Dispatcher } from 'undici';
+import { messageOf } from '../errors.ts';
+import type { HeaderReader, Lease, Usage, Verdict } from '../scheduler/types.ts';
+import { DecodedCopy } from './decoded-copy.ts';
+import { EventFrames } from './event-frames.ts';
+import { rawHeadersOf, responseHeaders } from './headers.ts';
+import type { TurnApi } from './routes.ts';
+import { StreamObserver } from './stream-observer.ts';
+import { usageOf } from './usage.ts';
+
+/** Error answers are read whole, to decide about a retry; a larger one is passed on without that. */
+const MAX_ERROR_BYTES = 256 * 1024;
+/** A whole response that is larger is not read for its tokens: 1 MB of text is 250,000 of them. */
+const MAX_JSON_BYTES = 2 * 1024 * 1024;
+
+/** An error answer that says nothing about the client's request; the SDKs send such a request again. */
+function isUpstreamError(status: number): boolean {
+  return status >= 500 || status === 429 || status === 408 || status === 409;
+}
+
+/** The head of a response. */
+export interface Answer {
+  readonly status: number;
+  readonly statusText: string;
+  /** For the client. */
+  readonly headers: string[];
+  /** Whether it is a stream of events. */
+  readonly isStream: boolean;
+  /** How it is compressed; null: not at all. */
+  readonly encoding: string | null;
+}
+
+/** The turn, as one attempt to serve it needs it. */
+export interface AttemptOwner {
+  canFollow(answer: Answer): boolean;
+  head(answer: Answer): void;
+  forward(bytes: Buffer): void;
+  usage(usage: Usage): void;
+  complete(): void;
+  answeredWithError(answer: Answer, body: Buffer, verdict: Verdict): void;
+  streamError(held: Buffer, verdict: Verdict): void;
+  broke(reason: string, verdict: Verdict, clean: boolean): void;
+}
+
+type Mode =
+  | 'waiting' // for the head
+  | 'error' // an error answer is being collected
+  | 'passing' // bytes go to the client
+  | 'over';
+
+/** One request to the upstream under one lease: reads the response and says to both sides what it means. */
+export class Attempt implements Dispatcher.DispatchHandler {
+  readonly #owner: AttemptOwner;
+  readonly #lease: Lease;
+  readonly #api: TurnApi;
+  #controller: Dispatcher.DispatchController | undefined;
+  #mode: Mode = 'waiting';
+  #answer: Answer | undefined;
+  #headers: HeaderReader = () => undefined;
+  #observer: StreamObserver | undefined;
+  #frames: EventFrames | undefined;
+  #decoded: DecodedCopy | undefined;
+  /** Of an error answer, or of a whole response for its tokens. */
+  #collected: Buffer[] = [];
+  #collectedBytes = 0;
+  #committed = false;
+
+  constructor(owner: AttemptOwner, lease: Lease, api: TurnApi) {
+    this.#owner = owner;
+    this.#lease = lease;
+    this.#api = api;
+  }
+
+  /** Events of the stream so far, keep-alives not counted. */
+  get events(): number {
+    return this.#observer?.events ?? 0;
+  }
+
+  /** Undefined before the response's head. */
+  get streamsEvents(): boolean | undefined {
+    return this.#answer?.isStream;
+  }
+
+  /**
+   * Ends the attempt towards the upstream; nothing more is heard of it.
+   * @returns whether an event can follow what was forwarded.
+   */
+  abandon(): boolean {
+    const clean = this.#clean();
+    this.#end();
+    return clean;
+  }
+
+  /** The client does not read. */
+  hold(): void {
+    if (this.#mode === 'over') return;
+    this.#controller?.pause();
+    this.#lease.pause('back-pressure');
+  }
+
+  /** The client reads again. */
+  go(): void {
+    if (this.#mode === 'over') return;
+    this.#controller?.resume();
+    this.#lease.resume('back-pressure');
+  }
+
+  // What undici says.
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
+    if (this.#mode === 'over') controller.abort(new Error('nobody waits for it any more'));
+  }
+
+  onResponseStart(
+    controller: Dispatcher.DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    statusText = '',
+  ): void {
+    if (this.#mode === 'over') return;
+    this.#headers = (name) => {
+      const value = headers[name];
+      return Array.isArray(value) ? value[0] : value;
+    };
+    this.#lease.headers(this.#headers);
+    const encoding = this.#headers('content-encoding')?.toLowerCase() ?? 'identity';
+    const answer: Answer = {
+      status,
+      statusText,
+      headers: responseHeaders(rawHeadersOf(controller)),
+      isStream: this.#headers('content-type')?.toLowerCase().startsWith('text/event-stream') ?? false,
+      encoding: encoding === 'identity' ? null : encoding,
+    };
+    this.#answer = answer;
+    if (status >= 400) {
+      this.#mode = 'error';
+      return;
+    }
+    if (!this.#owner.canFollow(answer)) {
+      this.#fail('its answer cannot follow what was already sent');
+      return;
+    }
+    this.#mode = 'passing';
+    this.#observe(answer);
+    // A stream whose length was announced cannot be continued by another one.
+    if (this.#headers('content-length') !== undefined) this.#commit();
+    this.#owner.head(answer);
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    // What undici hands out is a view of a buffer that it does not use again.
+    if (this.#mode === 'error') this.#collectError(chunk);
+    else if (this.#mode === 'passing') this.#pass(chunk);
+  }
+
+  onResponseEnd(): void {
+    if (this.#mode === 'error') this.#answeredWithError();
+    if (this.#mode !== 'passing') return;
+    const rest = this.#frames?.rest();
+    if (rest !== undefined && rest.length > 0) this.#forward(rest);
+    if (this.#decoded === undefined) this.#complete();
+    else this.#decoded.end(() => this.#complete());
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController | undefined, error: Error): void {
+    if (this.#mode === 'over') return;
+    this.#fail(messageOf(error));
+  }
+
+  // A response that goes to the client.
+
+  #observe({ isStream, encoding }: Answer): void {
+    if (isStream) {
+      this.#observer = new StreamObserver(this.#api, (usage) => this.#usage(usage));
+      if (encoding === null) this.#frames = new EventFrames();
+    }
+    if (encoding === null) return;
+    this.#decoded = new DecodedCopy(
+      encoding,
+      (bytes) => this.#readDecoded(bytes),
+      () => {
+        this.#observer = undefined;
+      },
+    );
+  }
+
+  #pass(chunk: Buffer): void {
+    if (this.#decoded !== undefined) {
+      // Whether it means progress will be known when it is decoded; that it lives is known now.
+      this.#lease.progress(this.#observer === undefined ? 'content' : 'ping');
+      this.#decoded.push(chunk);
+      this.#commit();
+      this.#owner.forward(chunk);
+      return;
+    }
+    if (this.#frames === undefined || this.#observer === undefined) {
+      this.#lease.progress('content');
+      this.#keep(chunk);
+      this.#commit();
+      this.#owner.forward(chunk);
+      return;
+    }
+    const seen = this.#observer.feed(chunk);
+    this.#lease.progress(seen === 'content' ? 'content' : 'ping');
+    const whole = this.#frames.push(chunk);
+    const { error } = this.#observer;
+    if (error !== undefined && !this.#committed) {
+      this.#streamError(whole);
+      return;
+    }
+    if (whole.length === 0) return;
+    // What was held back may have been content that was seen earlier.
+    if (seen === 'content' || this.#observer.events > 0) this.#commit();
+    this.#owner.forward(whole);
+  }
+
+  #readDecoded(bytes: Buffer): void {
+    if (this.#mode === 'over') return;
+    if (this.#observer === undefined) this.#keep(bytes);
+    else if (this.#observer.feed(bytes) === 'content') this.#lease.progress('content');
+  }
+
+  #forward(bytes: Buffer): void {
+    this.#commit();
+    this.#owner.forward(bytes);
+  }
+
+  #commit(): void {
+    if (this.#committed) return;
+    this.#committed = true;
+    this.#lease.committed();
+  }
+
+  #keep(chunk: Buffer): void {
+    if (this.#collectedBytes > MAX_JSON_BYTES) return;
+    this.#collectedBytes += chunk.length;
+    if (this.#collectedBytes > MAX_JSON_BYTES) this.#collected = [];
+    else this.#collected.push(chunk);
+  }
+
+  #usage(usage: Usage): void {
+    this.#lease.usage(usage);
+    this.#owner.usage(usage);
+  }
+
+  #complete(): void {
+    if (this.#mode === 'over') return;
+    if (this.#collected.length > 0) this.#readWhole();
+    const error = this.#observer?.error;
+    this.#mode = 'over';
+    if (error === undefined) {
+      this.#lease.end({ kind: 'ok' });
+      this.#owner.complete();
+    } else {
+      const verdict = this.#lease.end({ kind: 'error', headers: this.#headers, ...error });
+      this.#owner.streamError(Buffer.alloc(0), verdict);
+    }
+  }
+
+  #readWhole(): void {
+    let parsed: unknown;
+    try {
+      parsed = JSON.parse(Buffer.concat(this.#collected).toString());
+    } catch {
+      return;
+    }
+    const usage = usageOf(this.#api, parsed);
+    if (usage !== null) this.#usage(usage);
+  }
+
+  /** The stream told of an error before anything but keep-alives was forwarded. */
+  #streamError(held: Buffer): void {
+    const error = this.#observer?.error ?? { status: 500, quotaExhausted: false };
+    const rest = this.#frames?.rest() ?? Buffer.alloc(0);
+    this.#end();
+    const verdict = this.#lease.end({ kind: 'error', headers: this.#headers, ...error });
+    this.#owner.streamError(Buffer.concat([held, rest]), verdict);
+  }
+
+  // An error answer.
+
+  #collectError(chunk: Buffer): void {
+    this.#collected.push(chunk);
+    this.#collectedBytes += chunk.length;
+    this.#lease.progress('content');
+    if (this.#collectedBytes > MAX_ERROR_BYTES) this.#fail('its error answer has no end');
+  }
+
+  #answeredWithError(): void {
+    const answer = this.#answer as Answer;
+    const body = Buffer.concat(this.#collected);
+    this.#mode = 'over';
+    const quotaExhausted = saysQuotaExhausted(body);
+    const verdict =
+      isUpstreamError(answer.status) || quotaExhausted
+        ? this.#lease.end({ kind: 'error', status: answer.status, headers: this.#headers, quotaExhausted })
+        : this.#lease.end({ kind: 'ok' });
+    this.#owner.answeredWithError(answer, body, verdict);
+  }
+
+  // The end.
+
+  #fail(reason: string): void {
+    const clean = this.#clean();
+    this.#end();
+    const verdict = this.#lease.end({ kind: 'error', status: null });
+    this.#owner.broke(reason, verdict, clean);
+  }
+
+  /** Whether what was forwarded ends with a whole event, or nothing was. */
+  #clean(): boolean {
+    if (!this.#committed) return true;
+    return this.#frames !== undefined && !this.#frames.torn;
+  }
+
+  #end(): void {
+    this.#mode = 'over';
+    this.#decoded?.close();
+    this.#controller?.abort(new Error('the turn is over'));
+  }
+}
+
+/** The account has nothing left, in the words of either provider. */
+function saysQuotaExhausted(body: Buffer): boolean {
+  const text = body.toString('latin1');
+  return text.includes('"insufficient_quota"') || text.includes('credit balance is too low');
+}

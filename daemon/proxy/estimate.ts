@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { JsonScan } from './json-scan.ts';
+
+/** English, code and JSON have about four bytes a token in every tokenizer of the field. */
+const BYTES_PER_TOKEN = 4;
+/** Tokens of an image at the size to which the APIs scale it down. */
+const OPAQUE_TOKENS = 1600;
+/** Weight of the newest turn: the share that a cache serves changes within a few turns of a run. */
+const NEWEST = 0.5;
+/** Sessions and agents that are remembered; one costs some hundred bytes. */
+const MAX_REMEMBERED = 4096;
+
+/**
+ * Estimates the input tokens of a turn that count towards rate limits from the size of its body, and
+ * learns from what its response told: most of a session's input comes from a cache that does not count.
+ * Tokenizing 166,000 tokens takes 28 ms; a reservation need not be that exact, it is settled afterwards.
+ */
+export class InputEstimator {
+  /** Counted tokens to estimated ones, newest sessions last. */
+  readonly #ratios = new Map<string, number>();
+
+  /** @param who the session and agent, within one credential and model class */
+  estimate(who: string, rawTokens: number): number {
+    return Math.max(1, Math.round(rawTokens * (this.#ratios.get(who) ?? 1)));
+  }
+
+  learn(who: string, rawTokens: number, countedTokens: number): void {
+    if (rawTokens <= 0) return;
+    const seen = countedTokens / rawTokens;
+    const known = this.#ratios.get(who);
+    this.#ratios.delete(who);
+    this.#ratios.set(who, known === undefined ? seen : known + (seen - known) * NEWEST);
+    if (this.#ratios.size <= MAX_REMEMBERED) return;
+    for (const oldest of this.#ratios.keys()) {
+      this.#ratios.delete(oldest);
+      return;
+    }
+  }
+}
+
+/** What a body would count without a cache. */
+export function rawTokensOf(bodyBytes: number, { opaqueBytes, opaqueStrings }: JsonScan): number {
+  return Math.ceil((bodyBytes - opaqueBytes) / BYTES_PER_TOKEN) + opaqueStrings * OPAQUE_TOKENS;
+}

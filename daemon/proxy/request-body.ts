@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+import { createHash } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import { JsonScan } from './json-scan.ts';
+
+/** Without a length the body grows from here. */
+const FIRST_BYTES = 64 * 1024;
+
+/** A request's body, kept whole because it waits in the queue and may be sent again. */
+export interface RequestBody {
+  readonly bytes: Buffer;
+  readonly scan: JsonScan;
+  /** SHA-256 of method, target and body, in base64url: the same request sent again has the same. */
+  readonly hash: string;
+}
+
+export type BodyFailure =
+  | 'too-large'
+  /** All bodies together are as large as they may be. */
+  | 'no-room'
+  /** The client went, or stopped sending. */
+  | 'gone';
+
+/** What all bodies that are held may take together. */
+export class BodyBudget {
+  readonly #maxBytes: number;
+  #heldBytes = 0;
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  get heldBytes(): number {
+    return this.#heldBytes;
+  }
+
+  take(bytes: number): boolean {
+    if (this.#heldBytes + bytes > this.#maxBytes) return false;
+    this.#heldBytes += bytes;
+    return true;
+  }
+
+  give(bytes: number): void {
+    this.#heldBytes -= bytes;
+  }
+}
+
+export interface ReadOptions {
+  readonly maxBytes: number;
+  readonly budget: BodyBudget;
+  /** Members of the body that will be asked for. */
+  readonly wanted: ReadonlySet<string>;
+}
+
+/**
+ * Reads a body, and scans and hashes it as it comes, so that no length of it holds up anybody else.
+ * @returns the body, whose size stays taken from the budget until the caller gives it back, or why there is none.
+ */
+export function readBody(request: IncomingMessage, options: ReadOptions): Promise<RequestBody | BodyFailure> {
+  const { maxBytes, budget, wanted } = options;
+  const declared = Number(request.headers['content-length'] ?? Number.NaN);
+  if (declared > maxBytes) return Promise.resolve('too-large');
+  return new Promise((resolve) => {
+    // Memory that is not written to is not used: a length that never comes costs nothing.
+    let bytes = Buffer.allocUnsafeSlow(Number.isNaN(declared) ? FIRST_BYTES : declared);
+    let size = 0;
+    const scan = new JsonScan(wanted);
+    const hash = createHash('sha256').update(`${request.method} ${request.url}\n`);
+    const settle = (result: RequestBody | BodyFailure): void => {
+      request.off('data', take).off('end', end).off('close', gone).off('error', gone);
+      if (typeof result === 'string') budget.give(size);
+      resolve(result);
+    };
+    const take = (chunk: Buffer): void => {
+      const failure =
+        size + chunk.length > maxBytes ? 'too-large' : budget.take(chunk.length) ? null : 'no-room';
+      if (failure !== null) {
+        settle(failure);
+        return;
+      }
+      if (size + chunk.length > bytes.length) {
+        const larger = Buffer.allocUnsafeSlow(
+          Math.min(maxBytes, Math.max(bytes.length * 2, size + chunk.length)),
+        );
+        bytes.copy(larger, 0, 0, size);
+        bytes = larger;
+      }
+      chunk.copy(bytes, size);
+      size += chunk.length;
+      hash.update(chunk);
+      scan.scan(bytes, size);
+    };
+    const end = (): void => settle({ bytes: bytes.subarray(0, size), scan, hash: hash.digest('base64url') });
+    const gone = (): void => settle('gone');
+    request.on('data', take).on('end', end).on('close', gone).on('error', gone);
+  });
+}

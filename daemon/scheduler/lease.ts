@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Reservation } from './rate-limits.ts';
+import { type Silence, SilenceWatch } from './reaper.ts';
+import type { ReaperSettings } from './settings.ts';
+import type { Clock, HeaderReader, Lease, Outcome, PauseReason, Turn, Usage, Verdict } from './types.ts';
+
+/** How an attempt ended; `hung` is found here, the rest is told by the owner. */
+export type LeaseEnd = Outcome | { readonly kind: 'hung'; readonly silence: Silence };
+
+/** What the scheduler does for a lease. */
+export interface LeaseHost {
+  readonly learn: (lease: LaneLease, headers: HeaderReader) => void;
+  /** More is known of what it uses. */
+  readonly used: (lease: LaneLease, before: Usage) => void;
+  /** The lease is over, in whatever way: called exactly once. */
+  readonly ended: (lease: LaneLease, end: LeaseEnd) => Verdict;
+  /** A silence in a dry run: the lease lives on. */
+  readonly silent: (lease: LaneLease, silence: Silence) => void;
+}
+
+export interface LeaseGrant {
+  readonly turn: Turn;
+  readonly attempt: number;
+  readonly waitedMs: number;
+  /** What is left of the time that the client waits, if it says how long. */
+  readonly clientLeftMs: number | undefined;
+  readonly reservation: Reservation;
+  /** It is the one that tries whether the account is served again. */
+  readonly probe: boolean;
+  /** Lane time that was counted ahead for fairness. */
+  readonly countedLaneMs: number;
+  readonly countedOutputTokens: number;
+}
+
+/** One attempt's right to a lane. Ends once: by its owner, by silence, or with its time. */
+export class LaneLease implements Lease {
+  readonly turn: Turn;
+  readonly attempt: number;
+  readonly waitedMs: number;
+  readonly grant: LeaseGrant;
+  readonly grantedAtMs: number;
+  readonly #host: LeaseHost;
+  readonly #watch: SilenceWatch;
+  #live = true;
+  #answered = false;
+  #committed = false;
+  #usage: Usage = {};
+
+  constructor(clock: Clock, settings: ReaperSettings, grant: LeaseGrant, host: LeaseHost) {
+    this.turn = grant.turn;
+    this.attempt = grant.attempt;
+    this.waitedMs = grant.waitedMs;
+    this.grant = grant;
+    this.grantedAtMs = clock.now();
+    this.#host = host;
+    const { turn, clientLeftMs } = grant;
+    const watched = {
+      streaming: turn.streaming,
+      ...(clientLeftMs === undefined ? {} : { clientTimeoutMs: clientLeftMs }),
+    };
+    this.#watch = new SilenceWatch(clock, settings, watched, (silence) => {
+      if (settings.dryRun && silence.cause !== 'lease-expired') this.#host.silent(this, silence);
+      else this.#end({ kind: 'hung', silence });
+    });
+  }
+
+  get live(): boolean {
+    return this.#live;
+  }
+
+  /** Headers have come. */
+  get answered(): boolean {
+    return this.#answered;
+  }
+
+  get isCommitted(): boolean {
+    return this.#committed;
+  }
+
+  get toldUsage(): Usage {
+    return this.#usage;
+  }
+
+  get contentEvents(): number {
+    return this.#watch.contentEvents;
+  }
+
+  get pausedMs(): number {
+    return this.#watch.pausedMs;
+  }
+
+  headers(headers: HeaderReader): void {
+    if (!this.#live) return;
+    this.#watch.headers();
+    this.#answered = true;
+    this.#host.learn(this, headers);
+  }
+
+  progress(kind: 'content' | 'ping'): void {
+    if (this.#live) this.#watch.progress(kind);
+  }
+
+  committed(): void {
+    this.#committed = true;
+  }
+
+  pause(reason: PauseReason): void {
+    if (this.#live) this.#watch.pause(reason);
+  }
+
+  resume(reason: PauseReason): void {
+    if (this.#live) this.#watch.resume(reason);
+  }
+
+  usage(usage: Usage): void {
+    if (!this.#live) return;
+    const before = this.#usage;
+    this.#usage = { ...before, ...usage };
+    this.#host.used(this, before);
+  }
+
+  end(outcome: Outcome): Verdict {
+    return this.#live ? this.#end(outcome) : { action: 'done' };
+  }
+
+  #end(end: LeaseEnd): Verdict {
+    this.#live = false;
+    this.#watch.stop();
+    return this.#host.ended(this, end);
+  }
+}

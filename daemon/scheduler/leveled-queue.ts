@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+import { Heap } from './heap.ts';
+import { type Choice, cameBefore, type Discipline, type Level, type QueueEntry } from './queue.ts';
+import { RecentMap } from './recent-map.ts';
+import type { LevelSettings } from './settings.ts';
+
+/** Sessions whose last dispatch of that kind is remembered; the oldest of more have long been due again. */
+const AGED_SESSIONS = 1_000;
+
+/** The turns of one session at one level. */
+interface SessionQueue {
+  readonly session: string;
+  readonly turns: Heap<QueueEntry>;
+  /** The session's dominant share, in steps within which shares count as equal. */
+  rank: number;
+}
+
+interface LevelQueue {
+  readonly index: Level;
+  readonly ages: Heap<QueueEntry>;
+  readonly sessions: Map<string, SessionQueue>;
+  readonly order: Heap<SessionQueue>;
+  /** Virtual time at which its next turn would be done, if each level were served alone at its share. */
+  finish: number;
+}
+
+/**
+ * Three levels that share the lanes by strides (Waldspurger and Weihl, "Stride Scheduling", MIT 1995; with the
+ * finish tags of start-time fair queueing, so that a background turn that comes is not served at once), so that
+ * none starves and none needs a boost; in a level the session with the smallest dominant share, of a session who
+ * came first; a turn that lost its lane through no fault of its own before the others of its level; and who has
+ * waited too long next of all.
+ */
+export class LeveledQueue implements Discipline {
+  readonly #settings: LevelSettings;
+  readonly #rankOf: (session: string) => number;
+  readonly #levels: readonly [LevelQueue, LevelQueue, LevelQueue];
+  #virtualTime = 0;
+  #dispatches = 0;
+  #sinceAged = Number.POSITIVE_INFINITY;
+  /** At which dispatch each session last went for having waited too long. */
+  readonly #agedAt = new RecentMap<string, number>(AGED_SESSIONS, () => {});
+
+  /** @param rankOf a session's dominant share, see {@link SessionQueue.rank}. */
+  constructor(settings: LevelSettings, rankOf: (session: string) => number) {
+    this.#settings = settings;
+    this.#rankOf = rankOf;
+    this.#levels = [newLevel(0), newLevel(1), newLevel(2)];
+  }
+
+  get size(): number {
+    return this.#levels.reduce((sum, { ages }) => sum + ages.size, 0);
+  }
+
+  push(entry: QueueEntry): void {
+    const level = this.#levels[entry.level];
+    // Time that it had nothing to be served is not owed to it.
+    if (level.order.size === 0) {
+      level.finish = Math.max(level.finish, this.#virtualTime) + this.#stride(entry.level);
+    }
+    const { session } = entry.turn;
+    let queue = level.sessions.get(session);
+    if (queue === undefined) {
+      queue = { session, turns: new Heap(cameBefore), rank: this.#rankOf(session) };
+      queue.turns.push(entry);
+      level.sessions.set(session, queue);
+      level.order.push(queue);
+    } else {
+      queue.turns.push(entry);
+      level.order.move(queue);
+    }
+    level.ages.push(entry);
+  }
+
+  remove(entry: QueueEntry): void {
+    const level = this.#levels[entry.level];
+    if (!level.ages.remove(entry)) return;
+    const queue = level.sessions.get(entry.turn.session) as SessionQueue;
+    queue.turns.remove(entry);
+    if (queue.turns.size > 0) {
+      level.order.move(queue);
+    } else {
+      level.order.remove(queue);
+      level.sessions.delete(queue.session);
+    }
+  }
+
+  next(nowMs: number, mayGo: (level: Level) => boolean): Choice | undefined {
+    const { agingMs, agingOneIn } = this.#settings;
+    if (this.#sinceAged >= agingOneIn - 1) {
+      const entry = this.#aged(nowMs - agingMs);
+      if (entry !== undefined) return { entry, aged: true };
+    }
+    let best: LevelQueue | undefined;
+    for (const level of this.#levels) {
+      if (level.order.size === 0 || !mayGo(level.index)) continue;
+      if (best === undefined || level.finish < best.finish) best = level;
+    }
+    const entry = best === undefined ? undefined : headOf(best);
+    return entry === undefined ? undefined : { entry, aged: false };
+  }
+
+  take({ entry, aged }: Choice): void {
+    this.#dispatches += 1;
+    this.#sinceAged = aged ? 0 : this.#sinceAged + 1;
+    if (aged) this.#agedAt.set(entry.turn.session, this.#dispatches);
+    const level = this.#levels[entry.level];
+    if (!aged) this.#virtualTime = Math.max(this.#virtualTime, level.finish - this.#stride(entry.level));
+    this.remove(entry);
+    if (level.order.size > 0) level.finish += this.#stride(entry.level);
+    for (const other of this.#levels) {
+      // Nor is time in which it might not go: else it would have all lanes when it may again.
+      if (other.order.size > 0 && other.finish < this.#virtualTime)
+        other.finish = this.#virtualTime + this.#stride(other.index);
+    }
+  }
+
+  agingAtMs(): number {
+    const oldest = this.#oldest();
+    return oldest === undefined ? Number.POSITIVE_INFINITY : oldest.sinceMs + this.#settings.agingMs;
+  }
+
+  used(session: string): void {
+    const rank = this.#rankOf(session);
+    for (const level of this.#levels) {
+      const queue = level.sessions.get(session);
+      if (queue === undefined || queue.rank === rank) continue;
+      queue.rank = rank;
+      level.order.move(queue);
+    }
+  }
+
+  /**
+   * Who has waited longest, if since then. A session has one such dispatch in as many as there are sessions in its
+   * level: its own storm makes its turns no more urgent.
+   */
+  #aged(sinceMs: number): QueueEntry | undefined {
+    const oldest = this.#oldest();
+    if (oldest === undefined || oldest.sinceMs > sinceMs) return undefined;
+    let found: QueueEntry | undefined;
+    for (const { sessions } of this.#levels) {
+      for (const { session, turns } of sessions.values()) {
+        const entry = turns.peek() as QueueEntry;
+        if (entry.sinceMs > sinceMs || (found !== undefined && !waitsLonger(entry, found))) continue;
+        if (this.#dispatches - (this.#agedAt.peek(session) ?? Number.NEGATIVE_INFINITY) >= sessions.size)
+          found = entry;
+      }
+    }
+    return found;
+  }
+
+  #oldest(): QueueEntry | undefined {
+    let oldest: QueueEntry | undefined;
+    for (const { ages } of this.#levels) {
+      const entry = ages.peek();
+      if (entry !== undefined && (oldest === undefined || waitsLonger(entry, oldest))) oldest = entry;
+    }
+    return oldest;
+  }
+
+  #stride(level: Level): number {
+    return 1 / this.#settings.shares[level];
+  }
+
+  rekey(): void {
+    for (const level of this.#levels) {
+      for (const queue of level.sessions.values()) queue.rank = this.#rankOf(queue.session);
+      level.order.rebuild();
+    }
+  }
+}
+
+function newLevel(index: Level): LevelQueue {
+  return { index, ages: new Heap(waitsLonger), sessions: new Map(), order: new Heap(goesBefore), finish: 0 };
+}
+
+/** Whose turn it is in a level. */
+function headOf({ order }: LevelQueue): QueueEntry | undefined {
+  return order.peek()?.turns.peek();
+}
+
+function goesBefore(a: SessionQueue, b: SessionQueue): boolean {
+  const first = a.turns.peek() as QueueEntry;
+  const second = b.turns.peek() as QueueEntry;
+  if (first.retry !== second.retry) return first.retry;
+  return a.rank === b.rank ? cameBefore(first, second) : a.rank < b.rank;
+}
+
+function waitsLonger(a: QueueEntry, b: QueueEntry): boolean {
+  return a.sinceMs < b.sinceMs || (a.sinceMs === b.sinceMs && a.sequence < b.sequence);
+}

@@ -1,0 +1,677 @@
+// SPDX-License-Identifier: Apache-2.0
+import { LaneLease, type LeaseEnd, type LeaseHost } from './lease.ts';
+import { Places, placeKey } from './places.ts';
+import { type Discipline, LEVELS, type Level, type QueueEntry } from './queue.ts';
+import type { Amounts } from './rate-limits.ts';
+import type { Silence } from './reaper.ts';
+import { RecentMap } from './recent-map.ts';
+import { afterError, afterHang, isTurnedAway, type RetryCandidate } from './retry.ts';
+import { retryAdvice } from './retry-after.ts';
+import { Runs } from './runs.ts';
+import { defaultSettings, type SchedulerSettings } from './settings.ts';
+import {
+  type Clock,
+  type Counters,
+  type HostPressure,
+  type HungEvidence,
+  REFUSAL_CODES,
+  type Refusal,
+  type RefusalCode,
+  type SavedState,
+  type SchedulerSnapshot,
+  type Ticket,
+  type Timer,
+  TURN_CLASSES,
+  type Turn,
+  type TurnListener,
+  type TurnScheduler,
+  type TurnSnapshot,
+  type UpstreamError,
+  type UpstreamSnapshot,
+  type Verdict,
+} from './types.ts';
+import { Upstream, type UpstreamKey } from './upstream.ts';
+
+export interface SchedulerOptions {
+  readonly clock: Clock;
+  /** 0 to 1, for jitter. */
+  readonly random: () => number;
+  readonly settings?: SchedulerSettings;
+  /** What an earlier process has saved. */
+  readonly saved?: SavedState;
+  /** Another order of the queue than ours, one for each upstream; the simulator's baselines. */
+  readonly discipline?: () => Discipline;
+}
+
+/** A turn from its submission to its end. */
+interface TurnState {
+  readonly turn: Turn;
+  readonly listener: TurnListener;
+  readonly upstream: Upstream;
+  readonly level: Level;
+  readonly sequence: number;
+  readonly submittedAtMs: number;
+  /** With the time that it waited before it was submitted again. */
+  readonly sinceMs: number;
+  phase: 'queued' | 'running' | 'delayed' | 'over';
+  phaseAtMs: number;
+  /** Grants so far, retries after hangs and failures, retries after 429 and 529. */
+  grants: number;
+  retries: number;
+  turnedAway: number;
+  entry: QueueEntry | null;
+  lease: LaneLease | null;
+  /** The longest wait in the queue, or the delay before a retry. */
+  timer: Timer | null;
+}
+
+type Writable<T> = { -readonly [K in keyof T]: T[K] };
+
+/** However late it is: a turn that is back in the queue, or at last has a lane, has at least so long. */
+const LEAST_WAIT_MS = 1_000;
+
+/**
+ * Lanes, queue, reaper, rate limits and fairness for turns of any number of upstreams. It has neither a thread
+ * nor a timer of its own but what the clock gives it: the proxy gives it the real one, `agentrm sim` its own.
+ */
+export class Scheduler implements TurnScheduler {
+  readonly #clock: Clock;
+  readonly #random: () => number;
+  readonly #settings: SchedulerSettings;
+  readonly #discipline: (() => Discipline) | undefined;
+  readonly #upstreams: RecentMap<string, Upstream>;
+  readonly #states = new Set<TurnState>();
+  readonly #stateOfLease = new Map<LaneLease, TurnState>();
+  readonly #stateOfEntry = new WeakMap<QueueEntry, TurnState>();
+  readonly #runs: Runs;
+  readonly #places: Places;
+  readonly #budgetUsed: RecentMap<string, number>;
+  /** Turns in the queue of each session that has any. */
+  readonly #queuedOf = new Map<string, number>();
+  readonly #counters: Writable<Counters> & { refused: Record<RefusalCode, number> };
+  readonly #leaseHost: LeaseHost;
+  #queued = 0;
+  #sequence = 0;
+  #pressure: HostPressure = { memory: 0, poolShort: false };
+  #closed = false;
+
+  constructor({ clock, random, settings = defaultSettings, saved, discipline }: SchedulerOptions) {
+    this.#clock = clock;
+    this.#random = random;
+    this.#settings = settings;
+    this.#discipline = discipline;
+    this.#counters = noCounters();
+    const evicted = () => {
+      this.#counters.evicted += 1;
+    };
+    const { tables } = settings;
+    this.#upstreams = new RecentMap(tables.upstreams, evicted, ({ turns }) => turns > 0);
+    this.#runs = new Runs(settings.levels, tables.sessions, () => this.#count('demoted'), evicted);
+    this.#places = new Places(tables.places, evicted);
+    this.#budgetUsed = new RecentMap(tables.sessions, evicted);
+    this.#leaseHost = {
+      learn: (lease, headers) => {
+        const { upstream } = this.#stateOf(lease);
+        const nowMs = clock.now();
+        lease.grant.reservation.arrived(nowMs);
+        const { bad, changed } = upstream.limits.learn(headers, nowMs);
+        this.#counters.badHeaders += bad;
+        if (changed) upstream.queue.rekey();
+      },
+      used: (lease, before) => {
+        const { inputTokens, outputTokens = 0 } = lease.toldUsage;
+        this.#stateOf(lease).upstream.writtenUnderWay += outputTokens - (before.outputTokens ?? 0);
+        const used = { requests: 1, inputTokens: inputTokens ?? lease.turn.inputTokens, outputTokens };
+        lease.grant.reservation.usedSoFar(used, clock.now());
+      },
+      ended: (lease, end) => this.#ended(lease, end),
+      silent: (lease, silence) => {
+        this.#count('wouldReap');
+        this.#stateOf(lease).listener.onHung(evidenceOf(lease, silence, true), { action: 'watch' });
+      },
+    };
+    if (saved !== undefined) this.#restore(saved);
+  }
+
+  submit(turn: Turn, listener: TurnListener): Ticket {
+    this.#count('submitted');
+    const nowMs = this.#clock.now();
+    const upstream = this.#upstreamOf(turn);
+    const refusal = this.#refusalAtDoor(turn, upstream, nowMs);
+    if (refusal !== null) {
+      this.#counters.refused[refusal.code] += 1;
+      listener.onRefused(refusal);
+      return { turn, cancel: () => {} };
+    }
+    const place = this.#places.take(turn, nowMs);
+    if (place !== null) this.#count('placesKept');
+    const state: TurnState = {
+      turn,
+      listener,
+      upstream,
+      level: this.#runs.levelOf(turn),
+      sequence: this.#sequence,
+      submittedAtMs: nowMs,
+      sinceMs: place?.sinceMs ?? nowMs,
+      phase: 'queued',
+      phaseAtMs: nowMs,
+      grants: 0,
+      retries: place?.retries ?? 0,
+      turnedAway: 0,
+      entry: null,
+      lease: null,
+      timer: null,
+    };
+    this.#sequence += 1;
+    upstream.came(state.level, nowMs);
+    upstream.turns += 1;
+    this.#states.add(state);
+    this.#enqueue(state, false);
+    return { turn, cancel: () => this.#leave(state, 'cancelled') };
+  }
+
+  setHostPressure(pressure: HostPressure): void {
+    this.#pressure = pressure;
+    for (const upstream of this.#upstreams.values()) upstream.dispatch();
+  }
+
+  endOwner(owner: string): number {
+    const states = [...this.#states].filter(({ turn }) => turn.owner === owner);
+    for (const state of states) this.#leave(state, 'owner-ended');
+    return states.length;
+  }
+
+  counters(): Counters {
+    return { ...this.#counters, refused: { ...this.#counters.refused } };
+  }
+
+  snapshot(): SchedulerSnapshot {
+    const nowMs = this.#clock.now();
+    const byUpstream = new Map<Upstream, TurnState[]>();
+    let running = 0;
+    let delayed = 0;
+    for (const state of this.#states) {
+      if (state.phase === 'running') running += 1;
+      if (state.phase === 'delayed') delayed += 1;
+      const list = byUpstream.get(state.upstream);
+      if (list === undefined) byUpstream.set(state.upstream, [state]);
+      else list.push(state);
+    }
+    const upstreams = [...this.#upstreams.values()].map((upstream) =>
+      this.#snapshotOf(upstream, byUpstream.get(upstream) ?? [], nowMs),
+    );
+    return { atMs: nowMs, queued: this.#queued, running, delayed, host: this.#pressure, upstreams };
+  }
+
+  save(): SavedState {
+    const nowMs = this.#clock.now();
+    const wallMs = this.#clock.wallNow();
+    const wall = (ms: number) => wallMs + ms - nowMs;
+    const places = new Map<string, { sinceMs: number; retries: number }>(this.#places.live(nowMs));
+    for (const { turn, sinceMs, retries, phase } of this.#states) {
+      // What runs is sent again by its client: it had its turn, and keeps its retries used.
+      if (phase !== 'over') places.set(placeKey(turn.credential, turn.bodyHash), { sinceMs, retries });
+    }
+    return {
+      version: 1,
+      savedAtWallMs: wallMs,
+      budgets: [...this.#budgetUsed.entries()].map(([session, usedTokens]) => ({ session, usedTokens })),
+      places: [...places].map(([key, { sinceMs, retries }]) => {
+        const [credential = '', bodyHash = ''] = key.split('\n');
+        return { credential, bodyHash, sinceWallMs: wall(sinceMs), attempts: retries };
+      }),
+      upstreams: [...this.#upstreams.values()].map((upstream) => ({
+        ...upstream.key,
+        laneLimit: upstream.lanes.limit,
+        expectedOutputTokens: upstream.expectedOutput.value,
+        pausedUntilWallMs: upstream.pausedUntilMs > nowMs ? wall(upstream.pausedUntilMs) : null,
+        buckets: upstream.limits
+          .snapshot(nowMs)
+          .map(({ resource, limitPerMin, available }) => ({ resource, limitPerMin, available })),
+      })),
+    };
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const state of [...this.#states]) if (state.phase !== 'running') this.#leave(state, 'closed');
+    for (const upstream of this.#upstreams.values()) upstream.stop();
+  }
+
+  // Into the queue and out of it.
+
+  #enqueue(state: TurnState, retry: boolean): void {
+    const { turn, level, sinceMs, sequence, upstream } = state;
+    const { session } = turn;
+    state.entry = { turn, level, sinceMs, sequence, retry };
+    this.#phase(state, 'queued');
+    this.#queued += 1;
+    this.#queuedOf.set(session, (this.#queuedOf.get(session) ?? 0) + 1);
+    this.#stateOfEntry.set(state.entry, state);
+    upstream.queue.push(state.entry);
+    upstream.dispatch();
+    const { maxWaitMs } = this.#settings.queue;
+    if (state.phase !== 'queued' || maxWaitMs === Number.POSITIVE_INFINITY) return;
+    const leftMs = state.submittedAtMs + maxWaitMs - this.#clock.now();
+    state.timer = this.#clock.setTimer(Math.max(leftMs, LEAST_WAIT_MS), () => this.#waitExpired(state));
+  }
+
+  /** Out of the queue, to a lane or away. */
+  #dequeued(state: TurnState): void {
+    state.timer?.cancel();
+    state.timer = null;
+    state.entry = null;
+    this.#queued -= 1;
+    const { session } = state.turn;
+    const left = (this.#queuedOf.get(session) ?? 1) - 1;
+    if (left > 0) this.#queuedOf.set(session, left);
+    else this.#queuedOf.delete(session);
+  }
+
+  #grant(upstream: Upstream, entry: QueueEntry, aged: boolean): void {
+    const state = this.#stateOfEntry.get(entry) as TurnState;
+    const { turn } = state;
+    const nowMs = this.#clock.now();
+    const waitedMs = nowMs - state.phaseAtMs;
+    this.#dequeued(state);
+    const expected = upstream.expected(entry);
+    const countedLaneMs = upstream.expectedHoldMs.value;
+    upstream.account(turn.session, 'laneMs', countedLaneMs);
+    for (const resource of ['requests', 'inputTokens', 'outputTokens'] as const) {
+      upstream.account(turn.session, resource, expected[resource]);
+    }
+    upstream.queue.used(turn.session);
+    const lease = new LaneLease(
+      this.#clock,
+      this.#settings.reaper,
+      {
+        turn,
+        attempt: state.grants,
+        waitedMs,
+        // Its client has waited since it asked, not since it got a lane.
+        clientLeftMs:
+          turn.clientTimeoutMs === undefined
+            ? undefined
+            : Math.max(LEAST_WAIT_MS, turn.clientTimeoutMs + state.submittedAtMs - nowMs),
+        reservation: upstream.limits.reserve(expected),
+        probe: upstream.breaker.sent(nowMs),
+        countedLaneMs,
+        countedOutputTokens: expected.outputTokens,
+      },
+      this.#leaseHost,
+    );
+    state.grants += 1;
+    state.lease = lease;
+    this.#stateOfLease.set(lease, state);
+    upstream.leases.add(lease);
+    upstream.laneHeld(state.level, 1);
+    this.#phase(state, 'running');
+    this.#count('dispatched');
+    if (aged) this.#count('aged');
+    state.listener.onLease(lease);
+  }
+
+  /** The client or the owner has gone, or the scheduler goes. */
+  #leave(state: TurnState, code: 'cancelled' | 'owner-ended' | 'closed'): void {
+    if (state.phase === 'over') return;
+    if (state.lease !== null) {
+      state.lease.end({ kind: 'aborted' });
+      return;
+    }
+    this.#refuse(state, refusals[code]());
+  }
+
+  #waitExpired(state: TurnState): void {
+    const { placeKeptMs, comeBackMs } = this.#settings.queue;
+    state.timer = null;
+    this.#places.keep(state.turn, state, this.#clock.now() + placeKeptMs);
+    this.#refuse(state, refusals['wait-expired'](comeBackMs));
+  }
+
+  /** A turn without a lane is over. */
+  #refuse(state: TurnState, refusal: Refusal): void {
+    const { entry, upstream } = state;
+    if (entry !== null) {
+      upstream.queue.remove(entry);
+      this.#dequeued(state);
+    }
+    this.#over(state);
+    this.#counters.refused[refusal.code] += 1;
+    state.listener.onRefused(refusal);
+    // It may have been the one in whose way the limits were.
+    upstream.dispatch();
+  }
+
+  #refusalAtDoor(turn: Turn, upstream: Upstream, nowMs: number): Refusal | null {
+    if (this.#closed) return refusals.closed();
+    const { sessionTokens } = this.#settings.limits;
+    if (sessionTokens !== null && (this.#budgetUsed.peek(turn.session) ?? 0) >= sessionTokens) {
+      return refusals['session-budget']();
+    }
+    if (upstream.breaker.state(nowMs) === 'open') return refusals.quota(upstream.breaker.leftMs(nowMs));
+    const { maxTurns, maxTurnsOfSession } = this.#settings.queue;
+    if (this.#queued >= maxTurns || (this.#queuedOf.get(turn.session) ?? 0) >= maxTurnsOfSession) {
+      return refusals['queue-full'](this.#settings.queue.comeBackMs);
+    }
+    return null;
+  }
+
+  // The end of an attempt.
+
+  #ended(lease: LaneLease, end: LeaseEnd): Verdict {
+    const state = this.#stateOf(lease);
+    const { upstream, turn } = state;
+    const nowMs = this.#clock.now();
+    const heldLanes = upstream.leases.size;
+    this.#stateOfLease.delete(lease);
+    state.lease = null;
+    upstream.leases.delete(lease);
+    upstream.laneHeld(state.level, -1);
+    upstream.writtenUnderWay -= lease.toldUsage.outputTokens ?? 0;
+    this.#settle(upstream, lease, end, nowMs);
+    const answered = end.kind === 'ok' || (end.kind === 'error' && !end.quotaExhausted && lease.answered);
+    upstream.breaker.ended(lease.grant.probe, answered);
+
+    let verdict: Verdict = { action: 'done' };
+    if (end.kind === 'ok') {
+      upstream.lanes.completed(heldLanes);
+      upstream.unnamedRefusals = 0;
+      this.#count('completed');
+      if (lease.attempt > 0) this.#count('recovered');
+    } else if (end.kind === 'aborted') {
+      this.#count('aborted');
+    } else if (end.kind === 'hung') {
+      verdict = this.#afterHang(state, lease, end.silence, nowMs);
+    } else {
+      verdict = this.#afterError(state, lease, end, nowMs);
+    }
+    if (verdict.action === 'retry' && this.#closed) {
+      const { reason } = verdict;
+      verdict = { action: 'fail', reason, shouldRetry: true, retryAfterMs: null };
+    }
+    if (verdict.action === 'retry') {
+      this.#count('retried');
+      this.#delay(state, verdict.delayMs);
+    } else {
+      if (verdict.action === 'fail') this.#count('failed');
+      this.#over(state);
+    }
+    upstream.queue.used(turn.session);
+    if (end.kind === 'hung') {
+      this.#count('reaped');
+      state.listener.onHung(evidenceOf(lease, end.silence, this.#settings.reaper.dryRun), verdict);
+    }
+    upstream.dispatch();
+    return verdict;
+  }
+
+  /** Turns what was expected of an attempt into what it was. */
+  #settle(upstream: Upstream, lease: LaneLease, end: LeaseEnd, nowMs: number): void {
+    const { turn, grant } = lease;
+    const heldMs = nowMs - lease.grantedAtMs;
+    const used = usedBy(lease, end, upstream.expectedOutput.value);
+    grant.reservation.settle(used, nowMs);
+    upstream.account(turn.session, 'laneMs', heldMs - grant.countedLaneMs);
+    upstream.account(turn.session, 'inputTokens', used.inputTokens - turn.inputTokens);
+    upstream.account(turn.session, 'outputTokens', used.outputTokens - grant.countedOutputTokens);
+    const tokens = used.inputTokens + used.outputTokens;
+    if (tokens > 0) {
+      this.#budgetUsed.set(turn.session, (this.#budgetUsed.get(turn.session) ?? 0) + tokens);
+    }
+    if (end.kind === 'hung') return;
+    // Time without a response, and time for which the client kept the lane, is no service.
+    this.#runs.served(turn, Math.max(0, heldMs - lease.pausedMs));
+    if (end.kind !== 'ok') return;
+    upstream.retryBudget.served(heldMs, nowMs);
+    upstream.expectedHoldMs.add(heldMs);
+    if (lease.toldUsage.outputTokens !== undefined) upstream.expectedOutput.add(used.outputTokens);
+  }
+
+  #afterHang(state: TurnState, lease: LaneLease, { cause }: Silence, nowMs: number): Verdict {
+    const { retry } = this.#settings;
+    const { retryBudget, queue } = state.upstream;
+    if (lease.attempt > 0) retryBudget.lost(nowMs - lease.grantedAtMs, nowMs);
+    // A lane that nobody waits for is taken from nobody.
+    const affordable = queue.size === 0 || retryBudget.allows(nowMs);
+    const candidate = candidateOf(state, lease);
+    const verdict = afterHang(candidate, cause, affordable, nowMs, this.#random(), retry);
+    if (verdict.action === 'retry') state.retries += 1;
+    else this.#remember(state, verdict, nowMs);
+    return verdict;
+  }
+
+  #afterError(state: TurnState, lease: LaneLease, error: UpstreamError, nowMs: number): Verdict {
+    const { upstream } = state;
+    const { limits, retry } = this.#settings;
+    const { status, quotaExhausted = false, headers } = error;
+    const advice = retryAdvice(headers ?? (() => null), this.#clock.wallNow());
+    const turnedAway = isTurnedAway(status);
+    if (turnedAway) {
+      this.#count(status === 429 ? 'rateLimited' : 'overloaded');
+      let pauseMs = advice.afterMs;
+      if (pauseMs === null) {
+        pauseMs = Math.min(limits.pauseMs * 2 ** upstream.unnamedRefusals, limits.pauseUnnamedMostMs);
+        // Those that were under way together are turned away together.
+        if (nowMs >= upstream.pausedUntilMs) upstream.unnamedRefusals += 1;
+      }
+      upstream.lanes.turnedAway(nowMs, pauseMs);
+      if (pauseMs > limits.pauseMostMs && status === 429) this.#open(upstream, nowMs + pauseMs);
+      else upstream.pausedUntilMs = Math.max(upstream.pausedUntilMs, nowMs + pauseMs);
+    }
+    if (quotaExhausted) this.#open(upstream, nowMs + (advice.afterMs ?? limits.quotaPauseMs));
+    const told = { status, advice, quotaExhausted };
+    const verdict = afterError(candidateOf(state, lease), told, nowMs, this.#random(), retry);
+    if (verdict.action !== 'retry') this.#remember(state, verdict, nowMs);
+    else if (turnedAway) state.turnedAway += 1;
+    else state.retries += 1;
+    return verdict;
+  }
+
+  /** Nothing is served for now: whoever waits is told rather than kept. */
+  #open(upstream: Upstream, untilMs: number): void {
+    upstream.breaker.opened(untilMs);
+    const leftMs = upstream.breaker.leftMs(this.#clock.now());
+    for (const state of [...this.#states]) {
+      if (state.upstream === upstream && (state.phase === 'queued' || state.phase === 'delayed')) {
+        this.#refuse(state, refusals.quota(leftMs));
+      }
+    }
+  }
+
+  /** A request whose retries are used up gets no new ones when its client sends it again. */
+  #remember(state: TurnState, verdict: Verdict, nowMs: number): void {
+    if (verdict.action !== 'fail' || state.retries === 0) return;
+    const { retries, turn } = state;
+    this.#places.keep(turn, { sinceMs: nowMs, retries }, nowMs + this.#settings.retry.rememberMs);
+  }
+
+  #delay(state: TurnState, delayMs: number): void {
+    this.#phase(state, 'delayed');
+    state.timer = this.#clock.setTimer(delayMs, () => {
+      state.timer = null;
+      this.#enqueue(state, true);
+    });
+  }
+
+  #over(state: TurnState): void {
+    state.timer?.cancel();
+    state.timer = null;
+    this.#phase(state, 'over');
+    state.upstream.turns -= 1;
+    this.#states.delete(state);
+  }
+
+  #phase(state: TurnState, phase: TurnState['phase']): void {
+    state.phase = phase;
+    state.phaseAtMs = this.#clock.now();
+  }
+
+  #stateOf(lease: LaneLease): TurnState {
+    const state = this.#stateOfLease.get(lease);
+    if (state === undefined) throw new Error(`turn ${lease.turn.id}: a lease that is over`);
+    return state;
+  }
+
+  #count(counter: Exclude<keyof Counters, 'refused'>): void {
+    this.#counters[counter] += 1;
+  }
+
+  // Upstreams.
+
+  #upstreamOf({ provider, credential, modelClass }: UpstreamKey): Upstream {
+    const name = `${provider}\n${credential}\n${modelClass}`;
+    const known = this.#upstreams.get(name);
+    if (known !== undefined) return known;
+    const upstream: Upstream = new Upstream(
+      { provider, credential, modelClass },
+      {
+        clock: this.#clock,
+        settings: this.#settings,
+        pressure: () => this.#pressure,
+        grant: (entry, aged) => this.#grant(upstream, entry, aged),
+        evicted: () => this.#count('evicted'),
+        ...(this.#discipline === undefined ? {} : { discipline: this.#discipline }),
+      },
+    );
+    this.#upstreams.set(name, upstream);
+    return upstream;
+  }
+
+  #restore(saved: SavedState): void {
+    const nowMs = this.#clock.now();
+    const local = (wallMs: number) => nowMs + Math.min(0, wallMs - this.#clock.wallNow());
+    for (const { session, usedTokens } of saved.budgets) this.#budgetUsed.set(session, usedTokens);
+    for (const { credential, bodyHash, sinceWallMs, attempts } of saved.places) {
+      const place = { sinceMs: local(sinceWallMs), retries: attempts };
+      this.#places.keepKey(placeKey(credential, bodyHash), place, nowMs + this.#settings.queue.placeKeptMs);
+    }
+    for (const told of saved.upstreams) {
+      const upstream = this.#upstreamOf(told);
+      upstream.lanes.restore(told.laneLimit);
+      upstream.expectedOutput.restore(told.expectedOutputTokens);
+      if (told.pausedUntilWallMs !== null) {
+        upstream.pausedUntilMs = nowMs + told.pausedUntilWallMs - this.#clock.wallNow();
+      }
+      for (const { resource, limitPerMin, available } of told.buckets) {
+        if (limitPerMin === null || available === null) continue;
+        upstream.limits.restore(resource, limitPerMin, available, nowMs);
+      }
+    }
+  }
+
+  #snapshotOf(upstream: Upstream, states: readonly TurnState[], nowMs: number): UpstreamSnapshot {
+    const fixed = this.#settings.lanes.fixed !== null;
+    return {
+      ...upstream.key,
+      lanes: { held: upstream.leases.size, limit: upstream.lanes.limit, fixed },
+      levels: LEVELS.map((level) => {
+        const queued = states.filter((state) => state.level === level && state.phase === 'queued');
+        const oldestMs = Math.min(nowMs, ...queued.map(({ sinceMs }) => sinceMs));
+        return {
+          level: TURN_CLASSES[level],
+          queued: queued.length,
+          running: upstream.heldAtLevel(level),
+          oldestWaitMs: nowMs - oldestMs,
+        };
+      }),
+      buckets: upstream.limits.snapshot(nowMs),
+      pausedUntilMs: upstream.pausedUntilMs > nowMs ? upstream.pausedUntilMs : null,
+      breaker: upstream.breaker.state(nowMs),
+      expectedOutputTokens: upstream.expectedOutput.value,
+      turns: states.map((state) => turnSnapshot(state, nowMs)),
+    };
+  }
+}
+
+/** What an attempt used, as far as it is known. */
+function usedBy(lease: LaneLease, end: LeaseEnd, expectedOutput: number): Amounts {
+  const { toldUsage, turn, contentEvents } = lease;
+  // An error is not charged for; what was aborted or hung has been read by the model.
+  const inputTokens = toldUsage.inputTokens ?? (end.kind === 'error' ? 0 : turn.inputTokens);
+  const wrote = end.kind === 'ok' || contentEvents > 0;
+  return { requests: 1, inputTokens, outputTokens: toldUsage.outputTokens ?? (wrote ? expectedOutput : 0) };
+}
+
+function candidateOf(state: TurnState, lease: LaneLease): RetryCandidate {
+  return {
+    retryable: state.turn.retryable,
+    committed: lease.isCommitted,
+    retries: state.retries,
+    turnedAway: state.turnedAway,
+    attempt: lease.attempt,
+    submittedAtMs: state.submittedAtMs,
+  };
+}
+
+function evidenceOf(lease: LaneLease, silence: Silence, dryRun: boolean): HungEvidence {
+  const { turn, attempt, isCommitted } = lease;
+  return { ...silence, turn: turn.id, session: turn.session, attempt, committed: isCommitted, dryRun };
+}
+
+function turnSnapshot(state: TurnState, nowMs: number): TurnSnapshot {
+  const { turn, level, phase, phaseAtMs, grants } = state;
+  return {
+    turn: turn.id,
+    session: turn.session,
+    agent: turn.agent ?? null,
+    class: turn.class,
+    level: TURN_CLASSES[level],
+    state: phase === 'over' ? 'queued' : phase,
+    attempt: phase === 'running' ? grants - 1 : grants,
+    sinceMs: nowMs - phaseAtMs,
+  };
+}
+
+const refusals = {
+  'queue-full': (afterMs: number) =>
+    refusal('queue-full', 529, afterMs, true, 'Too many requests wait for this model.'),
+  'wait-expired': (afterMs: number) =>
+    refusal(
+      'wait-expired',
+      529,
+      afterMs,
+      true,
+      'The request waited too long; sent again it keeps its place.',
+    ),
+  'session-budget': () =>
+    refusal('session-budget', 429, null, false, 'This session has used up its budget of tokens.'),
+  quota: (afterMs: number) =>
+    refusal('quota', 429, afterMs, false, "The account's quota is used up, as the model API said."),
+  'owner-ended': () =>
+    refusal('owner-ended', 503, null, false, 'The process that sent the request has gone.'),
+  cancelled: () => refusal('cancelled', 499, null, false, 'The client has gone.'),
+  closed: () => refusal('closed', 503, 1_000, true, 'The proxy is being shut down.'),
+} satisfies Record<RefusalCode, (afterMs: number) => Refusal>;
+
+function refusal(
+  code: RefusalCode,
+  status: number,
+  retryAfterMs: number | null,
+  shouldRetry: boolean,
+  message: string,
+): Refusal {
+  return { code, status, retryAfterMs, shouldRetry, message };
+}
+
+function noCounters(): Writable<Counters> & { refused: Record<RefusalCode, number> } {
+  const refused = Object.fromEntries(REFUSAL_CODES.map((code) => [code, 0])) as Record<RefusalCode, number>;
+  return {
+    submitted: 0,
+    dispatched: 0,
+    completed: 0,
+    failed: 0,
+    aborted: 0,
+    retried: 0,
+    reaped: 0,
+    wouldReap: 0,
+    recovered: 0,
+    refused,
+    aged: 0,
+    demoted: 0,
+    rateLimited: 0,
+    overloaded: 0,
+    badHeaders: 0,
+    evicted: 0,
+    placesKept: 0,
+  };
+}

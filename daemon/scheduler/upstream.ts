@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+import { backgroundLanes } from './admission.ts';
+import { LaneLimit } from './aimd.ts';
+import { Breaker } from './breaker.ts';
+import { DecayedMean } from './decayed.ts';
+import { type FairResource, SessionUsage } from './fairness.ts';
+import type { LaneLease } from './lease.ts';
+import { LeveledQueue } from './leveled-queue.ts';
+import type { Choice, Discipline, Level, QueueEntry } from './queue.ts';
+import { type Amounts, configuredLimits, RateLimits } from './rate-limits.ts';
+import { RecentMap } from './recent-map.ts';
+import { RetryBudget } from './retry.ts';
+import type { SchedulerSettings } from './settings.ts';
+import type { Clock, HostPressure, Timer } from './types.ts';
+
+export interface UpstreamKey {
+  readonly provider: string;
+  readonly credential: string;
+  readonly modelClass: string;
+}
+
+export interface UpstreamHost {
+  readonly clock: Clock;
+  readonly settings: SchedulerSettings;
+  readonly pressure: () => HostPressure;
+  /** Give the turn its lane. Called once it is out of the queue. */
+  readonly grant: (entry: QueueEntry, aged: boolean) => void;
+  readonly evicted: () => void;
+  /** In place of our own order; the simulator's baselines. */
+  readonly discipline?: () => Discipline;
+}
+
+/** A minute, over which capacities count. */
+const MINUTE_MS = 60_000;
+/** What a turn is taken to hold its lane for before any has ended: the mean of recorded agent turns is near it. */
+const FIRST_HOLD_MS = 10_000;
+const HOLD_WEIGHT = 0.1;
+
+/** What shares lanes and rate limits: one model class of one provider under one credential. */
+export class Upstream {
+  readonly key: UpstreamKey;
+  readonly lanes: LaneLimit;
+  readonly limits: RateLimits;
+  readonly breaker = new Breaker();
+  readonly retryBudget: RetryBudget;
+  readonly expectedOutput: DecayedMean;
+  readonly expectedHoldMs = new DecayedMean(FIRST_HOLD_MS, HOLD_WEIGHT);
+  readonly queue: Discipline;
+  readonly leases = new Set<LaneLease>();
+  /** Output of turns that are being written. */
+  writtenUnderWay = 0;
+  /** Turns that are not over. */
+  turns = 0;
+  /** Answers of 429 and 529 in a row that named no time. */
+  unnamedRefusals = 0;
+  pausedUntilMs = Number.NEGATIVE_INFINITY;
+  readonly #host: UpstreamHost;
+  readonly #usage: RecentMap<string, SessionUsage>;
+  readonly #heldAtLevel: [number, number, number] = [0, 0, 0];
+  readonly #lastCameMs: [number, number, number] = [-MINUTE_MS, -MINUTE_MS, -MINUTE_MS];
+  #timer: Timer | null = null;
+  #dispatching = false;
+
+  constructor(key: UpstreamKey, host: UpstreamHost) {
+    const { settings, clock } = host;
+    this.key = key;
+    this.#host = host;
+    this.lanes = new LaneLimit(settings.lanes);
+    this.limits = new RateLimits(configuredLimits(settings.limits.configured, key), clock.now());
+    this.retryBudget = new RetryBudget(settings.retry);
+    this.expectedOutput = new DecayedMean(settings.limits.outputTokens, settings.limits.outputWeight);
+    this.#usage = new RecentMap(settings.tables.sessions, host.evicted);
+    this.queue = host.discipline?.() ?? new LeveledQueue(settings.levels, (session) => this.#rankOf(session));
+  }
+
+  /**
+   * What is reserved for a turn: of output a mean deviation more than the mean, because a limit is passed by the
+   * turns that write more (as TCP's retransmission timer; Jacobson, SIGCOMM 1988). What those under way have written
+   * counts too: in the first minute only the short ones have ended.
+   */
+  expected({ turn }: QueueEntry): Amounts {
+    const { upper, nextWeight } = this.expectedOutput;
+    const outputTokens = upper + nextWeight * this.writtenUnderWay;
+    return { requests: 1, inputTokens: turn.inputTokens, outputTokens };
+  }
+
+  heldAtLevel(level: Level): number {
+    return this.#heldAtLevel[level];
+  }
+
+  /** A turn of this level was submitted. */
+  came(level: Level, nowMs: number): void {
+    this.#lastCameMs[level] = nowMs;
+  }
+
+  /** A lease was granted at this level, or is over. */
+  laneHeld(level: Level, by: 1 | -1): void {
+    this.#heldAtLevel[level] += by;
+  }
+
+  /** Counts what a session uses. Ahead of its use as it is expected, then by how much that was wrong. */
+  account(session: string, resource: FairResource, amount: number): void {
+    if (amount === 0) return;
+    let usage = this.#usage.get(session);
+    if (usage === undefined) {
+      usage = new SessionUsage();
+      this.#usage.set(session, usage);
+    }
+    usage.add(resource, amount, this.#halfLives());
+  }
+
+  /** Gives lanes to turns that wait, as long as there are lanes and the limits allow. */
+  dispatch(): void {
+    // What a grant brings about (an end, another turn) is seen to by the loop that granted.
+    if (this.#dispatching) return;
+    this.#dispatching = true;
+    try {
+      this.#timer?.cancel();
+      this.#timer = null;
+      while (this.queue.size > 0 && this.leases.size < this.lanes.limit) {
+        const nowMs = this.#host.clock.now();
+        const found = this.#choose(nowMs);
+        if ('wakeAtMs' in found) {
+          this.#wake(found.wakeAtMs, nowMs);
+          return;
+        }
+        this.queue.take(found, nowMs);
+        this.#host.grant(found.entry, found.aged);
+      }
+    } finally {
+      this.#dispatching = false;
+    }
+  }
+
+  stop(): void {
+    this.#timer?.cancel();
+    this.#timer = null;
+  }
+
+  /** Who goes now, or when to look again. */
+  #choose(nowMs: number): Choice | { readonly wakeAtMs: number } {
+    if (nowMs < this.pausedUntilMs) return { wakeAtMs: this.pausedUntilMs };
+    const breaker = this.breaker.state(nowMs);
+    if (breaker === 'open') return { wakeAtMs: nowMs + this.breaker.leftMs(nowMs) };
+    const { admission } = this.#host.settings;
+    const background = backgroundLanes(this.lanes.limit, this.#host.pressure(), admission);
+    const agingAtMs = this.queue.agingAtMs();
+    const onlyBackground = this.queue.next(nowMs, (level) => level < 2) === undefined;
+    // Nothing but background turns, one of which has waited too long: they go, whatever the host says.
+    const open = this.#heldAtLevel[2] < background || (onlyBackground && agingAtMs <= nowMs);
+    let worst = open ? 2 : 1;
+    let wakeAtMs = agingAtMs > nowMs ? agingAtMs : Number.POSITIVE_INFINITY;
+    for (;;) {
+      const choice = this.queue.next(nowMs, (level) => level <= worst);
+      if (choice === undefined) return { wakeAtMs };
+      const { entry, aged } = choice;
+      const keep = aged ? 0 : this.#reserve(entry.level, nowMs);
+      const waitMs = this.limits.waitMs(this.expected(entry), keep, nowMs);
+      if (waitMs === 0) return choice;
+      wakeAtMs = Math.min(wakeAtMs, nowMs + waitMs);
+      // Better ones may go before it while it does not fit, worse ones never; and nobody before one that has
+      // waited too long.
+      if (aged || entry.level === 0) return { wakeAtMs };
+      worst = entry.level - 1;
+    }
+  }
+
+  /** What a turn must leave of each limit, as long as there are better ones that it could be left to. */
+  #reserve(level: Level, nowMs: number): number {
+    const share = this.#host.settings.admission.reserve[level];
+    return this.#lastCameMs.some((atMs, better) => better < level && nowMs - atMs < MINUTE_MS) ? share : 0;
+  }
+
+  #wake(atMs: number, nowMs: number): void {
+    if (atMs === Number.POSITIVE_INFINITY) return;
+    this.#timer = this.#host.clock.setTimer(atMs - nowMs, () => this.dispatch());
+  }
+
+  #rankOf(session: string): number {
+    const usage = this.#usage.peek(session);
+    if (usage === undefined) return Number.NEGATIVE_INFINITY;
+    const log = usage.dominantLog((resource) => this.#capacity(resource));
+    return Math.floor(log / Math.log2(this.#host.settings.fairness.equalWithin));
+  }
+
+  #capacity(resource: FairResource): number {
+    return resource === 'laneMs' ? this.lanes.limit * MINUTE_MS : this.limits.limitPerMin(resource);
+  }
+
+  #halfLives(): number {
+    return this.#host.clock.now() / this.#host.settings.fairness.halfLifeMs;
+  }
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the proxy adds to a turn, beside the Portkey gateway, on the same upstream in the same run: servers are asked in
+// turn, so that what else the machine does meets all. Latencies are those of one client that waits for each
+// answer; with 64 clients the model takes 200 ms, as otherwise it is the machine that would be measured.
+import { Pool } from 'undici';
+import { type Server, startOurs, startPeer, startUpstream } from './proxy/servers.ts';
+import { count, record } from './record.ts';
+import { type Interval, interval, median, quantile } from './stats.ts';
+
+const requests = count('REQUESTS', 400);
+const clients = count('CLIENTS', 64);
+const streams = count('STREAMS', 500);
+/** Before anything is timed: Node compiles what it has seen often enough. */
+const warmUp = count('WARM_UP', 500);
+const THINK_MS = 200;
+/** 100,000 tokens of four bytes. */
+const LARGE_BYTES = 400_000;
+/** For requests a second: as in the published comparisons of gateways. */
+const PARALLEL = 16;
+const ROUNDS = 4;
+
+/** In milliseconds over a direct connection. */
+export interface Added {
+  readonly p50: number;
+  readonly p50Interval: Interval;
+  readonly p99: number;
+}
+
+export interface ServerResults {
+  readonly name: string;
+  /** One client, a small request. */
+  readonly small: Added | null;
+  /** 64 clients. */
+  readonly parallel: Added | null;
+  /** Until the first byte of a stream's body. */
+  readonly firstByte: Added | null;
+  /** 100,000 tokens. */
+  readonly large: Added | null;
+  readonly requestsPerSecond: number;
+  /** CPU time of its process for a small request: what else runs on the machine does not change it much. */
+  readonly cpuMsPerRequest: number;
+  /** With so many streams open; null: not the process that was measured. */
+  readonly rssBytes: number | null;
+}
+
+export interface ProxyResults {
+  readonly servers: readonly ServerResults[];
+}
+
+interface Times {
+  readonly firstByteMs: number;
+  readonly totalMs: number;
+}
+
+/** Sends one request and reads its answer. */
+async function turn(pool: Pool, server: Server, body: string): Promise<Times> {
+  const startMs = performance.now();
+  const response = await pool.request({
+    method: 'POST',
+    path: '/v1/chat/completions',
+    headers: { 'content-type': 'application/json', authorization: 'Bearer bench', ...server.headers },
+    body,
+  });
+  let firstByteMs = Number.NaN;
+  for await (const _ of response.body)
+    if (Number.isNaN(firstByteMs)) firstByteMs = performance.now() - startMs;
+  if (response.statusCode !== 200) throw new Error(`${server.name} answered ${response.statusCode}`);
+  return { firstByteMs, totalMs: performance.now() - startMs };
+}
+
+const ask = (model: string, stream: boolean, content = 'hello') =>
+  JSON.stringify({ model, stream, messages: [{ role: 'user', content }] });
+
+const upstream = await startUpstream();
+const ours = await startOurs(upstream);
+const peer = await startPeer(upstream);
+const servers = [upstream, ours, ...(peer === null ? [] : [peer])];
+const pools = new Map(
+  servers.map((server) => [server, new Pool(server.origin, { connections: Math.max(clients, PARALLEL) })]),
+);
+const poolOf = (server: Server) => pools.get(server) as Pool;
+
+/** Times of every server, asked in turn. */
+async function inTurn(body: string, rounds: number, asked = servers): Promise<Map<Server, Times[]>> {
+  const times = new Map<Server, Times[]>(asked.map((server) => [server, []]));
+  for (let round = 0; round < rounds; round += 1) {
+    for (const server of asked) times.get(server)?.push(await turn(poolOf(server), server, body));
+  }
+  return times;
+}
+
+/** Times of every server with many clients at once; so many requests for each server. */
+async function atOnce(body: string, parallel: number, each: number): Promise<Map<Server, Times[]>> {
+  const times = new Map<Server, Times[]>(servers.map((server) => [server, []]));
+  for (let round = 0; round < ROUNDS; round += 1) {
+    for (const server of servers)
+      times.get(server)?.push(...(await burst(server, body, parallel, each / ROUNDS)));
+  }
+  return times;
+}
+
+async function burst(server: Server, body: string, parallel: number, total: number): Promise<Times[]> {
+  const times: Times[] = [];
+  let left = Math.ceil(total);
+  const client = async (): Promise<void> => {
+    while (left > 0) {
+      left -= 1;
+      times.push(await turn(poolOf(server), server, body));
+    }
+  };
+  await Promise.all(Array.from({ length: parallel }, client));
+  return times;
+}
+
+/** How much longer than a direct connection. */
+function added(times: Map<Server, Times[]>, server: Server, of: keyof Times): Added | null {
+  if (server === upstream) return null;
+  const values = (one: Server) => (times.get(one) ?? []).map((each) => each[of]);
+  const direct = values(upstream);
+  const own = values(server);
+  if (own.length === 0) return null;
+  const pairs = own.map((value, at) => value - (direct[at] ?? Number.NaN));
+  return {
+    p50: median(own) - median(direct),
+    p50Interval: interval(pairs, median),
+    p99: quantile(own, 0.99) - quantile(direct, 0.99),
+  };
+}
+
+async function throughput(
+  server: Server,
+): Promise<Pick<ServerResults, 'requestsPerSecond' | 'cpuMsPerRequest'>> {
+  const cpuMs = server.cpuMs();
+  const rates: number[] = [];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const startMs = performance.now();
+    await burst(server, ask('now', false), PARALLEL, requests);
+    rates.push((1000 * requests) / (performance.now() - startMs));
+  }
+  const cpuMsPerRequest = (server.cpuMs() - cpuMs) / (ROUNDS * requests);
+  return { requestsPerSecond: median(rates), cpuMsPerRequest };
+}
+
+/** Portkey 1.15.2 answers streams with 500 on Node 24: `TypeError: immutable` in its own handler of headers. */
+async function canStream(server: Server): Promise<boolean> {
+  try {
+    await turn(poolOf(server), server, ask('now', true));
+    return true;
+  } catch (error) {
+    console.error(`no streams: ${error instanceof Error ? error.message : error}`);
+    return false;
+  }
+}
+
+/** Resident memory with many streams open, each after its first event. */
+async function rssWithStreams(server: Server): Promise<number | null> {
+  if (server === upstream) return null;
+  const pool = new Pool(server.origin, { connections: streams });
+  try {
+    const body = ask('hold', true);
+    const firsts = Array.from({ length: streams }, async () => {
+      const response = await pool.request({
+        method: 'POST',
+        path: '/v1/chat/completions',
+        headers: { 'content-type': 'application/json', authorization: 'Bearer bench', ...server.headers },
+        body,
+      });
+      const reader = response.body[Symbol.asyncIterator]();
+      await reader.next();
+      return reader;
+    });
+    await Promise.all(firsts);
+    return server.rssBytes();
+  } finally {
+    await pool.destroy();
+  }
+}
+
+try {
+  await atOnce(ask('now', false), PARALLEL, warmUp);
+  const streaming: Server[] = [];
+  for (const server of servers) if (await canStream(server)) streaming.push(server);
+  await inTurn(ask('now', true), Math.ceil(warmUp / 10), streaming);
+  const small = await inTurn(ask('now', false), requests);
+  const stream = await inTurn(ask('now', true), requests, streaming);
+  const large = await inTurn(ask('now', false, 'word '.repeat(LARGE_BYTES / 5)), Math.ceil(requests / 4));
+  const parallel = await atOnce(
+    ask(`later-${THINK_MS}`, false),
+    clients,
+    Math.max(requests, clients * ROUNDS) * 2,
+  );
+  const results: ServerResults[] = [];
+  for (const server of servers) {
+    results.push({
+      name: server.name,
+      small: added(small, server, 'totalMs'),
+      parallel: added(parallel, server, 'totalMs'),
+      firstByte: added(stream, server, 'firstByteMs'),
+      large: added(large, server, 'totalMs'),
+      ...(await throughput(server)),
+      rssBytes: null,
+    });
+  }
+  // Last, so that the memory of a storm is not that of the turns before.
+  for (const [at, server] of servers.entries()) {
+    if (!streaming.includes(server)) continue;
+    results[at] = { ...(results[at] as ServerResults), rssBytes: await rssWithStreams(server) };
+  }
+  const found: ProxyResults = { servers: results };
+  record('proxy', { requests, clients, streams, warmUp }, found);
+  for (const one of results) {
+    const ms = (of: Added | null, which: 'p50' | 'p99') => (of === null ? '-' : of[which].toFixed(2));
+    console.log(
+      `${one.name.padEnd(8)} c=1 +${ms(one.small, 'p50')} ms, c=${clients} p99 +${ms(one.parallel, 'p99')} ms, ` +
+        `first byte +${ms(one.firstByte, 'p50')} ms, 100 K tokens +${ms(one.large, 'p50')} ms, ` +
+        `${one.requestsPerSecond.toFixed(0)}/s, CPU ${one.cpuMsPerRequest.toFixed(3)} ms, RSS ${one.rssBytes === null ? '-' : (one.rssBytes / 2 ** 20).toFixed(0)} MiB`,
+    );
+  }
+} finally {
+  for (const pool of pools.values()) await pool.destroy();
+  for (const server of servers) await server.close();
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// agentrmd with its core: the proxy is there when the daemon is, without its rights, and neither feels the other's end.
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
+import { type TestContext, test } from 'node:test';
+import { TestDaemon, until } from '../lib/daemon.ts';
+import { freePort } from '../lib/port.ts';
+import { MESSAGES } from '../proxy/answers.ts';
+import { ask, turn } from '../proxy/lab.ts';
+import { StandIn } from '../proxy/upstream.ts';
+import { metric } from './peers.ts';
+
+async function started(t: TestContext, settings = '') {
+  const upstream = await StandIn.start(t, () => ({ steps: [MESSAGES.whole] }));
+  const port = await freePort();
+  const daemon = new TestDaemon({
+    proxy: true,
+    config: `proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream.url}" } }${settings} }\n`,
+  });
+  t.after(() => daemon.close());
+  await daemon.start();
+  return { daemon, url: `http://127.0.0.1:${port}` };
+}
+
+const listens = (daemon: TestDaemon, times: number) =>
+  until(() => daemon.log.split('"msg":"proxy listens"').length > times, `it listens for the ${times}. time`);
+
+test('serves turns in a process without the daemon’s rights', {
+  skip: process.getuid?.() === 0 ? false : 'needs root',
+}, async (t) => {
+  const { daemon, url } = await started(t);
+  await listens(daemon, 1);
+  assert.equal((await ask(url, turn(MESSAGES, false))).status, 200);
+  assert.equal(await metric(daemon, 'agentrm_turns_total{outcome="ok"}'), 1);
+  const children = readFileSync(`/proc/${daemon.pid}/task/${daemon.pid}/children`, 'utf8').trim().split(' ');
+  const core = children.find((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('core-main'));
+  const uid = Number(/^Uid:\t(\d+)/m.exec(readFileSync(`/proc/${core}/status`, 'utf8'))?.[1]);
+  assert.notEqual(uid, 0);
+});
+
+test('the core dies: the daemon goes on, and the next one serves', async (t) => {
+  const { daemon, url } = await started(t);
+  await listens(daemon, 1);
+  const before = daemon.pid;
+  process.kill(coreOf(daemon), 'SIGKILL');
+  await listens(daemon, 2);
+  assert.equal((await ask(url, turn(MESSAGES, false))).status, 200);
+  assert.equal((await daemon.status()).pid, before);
+  assert.ok((await daemon.events()).some(({ kind }) => kind === 'core-down'));
+});
+
+test('the daemon stops or dies: no core is left', async (t) => {
+  const { daemon } = await started(t);
+  await listens(daemon, 1);
+  const first = coreOf(daemon);
+  assert.equal(await daemon.stop(), 0);
+  assert.equal(existsSync(`/proc/${first}`), false);
+  await daemon.start();
+  await listens(daemon, 2);
+  const second = coreOf(daemon);
+  await daemon.crash();
+  await until(() => !existsSync(`/proc/${second}`), 'the core has ended');
+});
+
+test('a port that is taken: the daemon does its other work', async (t) => {
+  const taken = await StandIn.start(t, () => 'silent');
+  const daemon = new TestDaemon({ proxy: true, config: `proxy: { listen: "127.0.0.1:${taken.port}" }\n` });
+  t.after(() => daemon.close());
+  await daemon.start();
+  await until(() => daemon.log.includes('EADDRINUSE'), 'it is said');
+  assert.equal((await daemon.run('exit 7')).code, 7);
+});
+
+/** The newest core that listened. */
+function coreOf({ log }: TestDaemon): number {
+  const lines = log.split('\n').filter((line) => line.includes('"msg":"proxy listens"'));
+  const { corePid } = JSON.parse(lines.at(-1) ?? '{}') as { corePid?: number };
+  assert.ok(corePid !== undefined && corePid > 1);
+  return corePid;
+}

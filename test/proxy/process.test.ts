@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+// The core as a process: what it runs as, what survives it, and that its parent does not feel it.
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { type TestContext, test } from 'node:test';
+import { loadConfig } from '../../daemon/config/load.ts';
+import { idsOfUser } from '../../daemon/config/users.ts';
+import { CoreProcess } from '../../daemon/core/process.ts';
+import { StateFile } from '../../daemon/core/state-file.ts';
+import { createLogger } from '../../daemon/log.ts';
+import { top } from '../lib/daemon.ts';
+import { freePort } from '../lib/port.ts';
+import { MESSAGES } from './answers.ts';
+import { ask, nextChunk, open, readAll, turn } from './lab.ts';
+import { JSON_HEADERS, STREAM_HEADERS, StandIn } from './upstream.ts';
+
+const isRoot = process.getuid?.() === 0;
+const ids = isRoot ? (idsOfUser('nobody') ?? null) : null;
+const quiet = createLogger({ level: 'fatal' });
+
+function folder(t: TestContext): string {
+  const dir = mkdtempSync(join(tmpdir(), 'agentrm-core-'));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+interface Hosted {
+  readonly core: CoreProcess;
+  readonly state: StateFile;
+  readonly url: string;
+  /** Resolves the next time that it listens. */
+  listening(): Promise<void>;
+}
+
+/** A core under this process, as agentrmd has it. */
+async function host(t: TestContext, dir: string, upstreamUrl: string, settings = ''): Promise<Hosted> {
+  const port = await freePort();
+  const file = join(dir, 'agentrmd.yaml');
+  writeFileSync(
+    file,
+    `log: { level: fatal }\nproxy:\n  listen: 127.0.0.1:${port}\n  upstreams: { anthropic: { url: "${upstreamUrl}" } }\n${settings}`,
+  );
+  const loaded = loadConfig({ file, env: {} });
+  assert.ok(loaded.ok, JSON.stringify(loaded));
+  const state = new StateFile(join(dir, 'state'), quiet);
+  let heard: () => void = () => {};
+  const listening = () =>
+    new Promise<void>((resolve) => {
+      heard = resolve;
+    });
+  const core = new CoreProcess({
+    config: loaded.config.proxy,
+    logLevel: 'fatal',
+    ids,
+    state,
+    log: quiet,
+    onListening: () => heard(),
+    onDown: () => {},
+  });
+  t.after(async () => {
+    await core.close();
+    await state.close();
+  });
+  const ready = listening();
+  core.start();
+  await ready;
+  return { core, state, url: `http://127.0.0.1:${port}`, listening };
+}
+
+/** kill -9, and wait for the next one. */
+async function crash({ core, listening }: Hosted): Promise<void> {
+  const again = listening();
+  process.kill(core.pid ?? 0, 'SIGKILL');
+  await again;
+}
+
+/** Until the core has handed out a state that satisfies the test; it does so every second while things change. */
+async function stateWith({ state }: Hosted, test: (text: string) => boolean): Promise<void> {
+  const signal = AbortSignal.timeout(60_000);
+  while (!test(state.newest ?? '')) {
+    signal.throwIfAborted();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+const metric = async ({ core }: Hosted, name: string): Promise<number> =>
+  Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(await core.metrics())?.[1] ?? Number.NaN);
+
+test('it runs as another user, without groups', { skip: isRoot ? false : 'needs root' }, async (t) => {
+  const upstream = await StandIn.start(t, () => ({ steps: [MESSAGES.whole] }));
+  const hosted = await host(t, folder(t), upstream.url);
+  const status = readFileSync(`/proc/${hosted.core.pid}/status`, 'utf8');
+  const { uid, gid } = ids ?? assert.fail();
+  assert.match(status, new RegExp(`^Uid:\\t${uid}\\t${uid}\\t${uid}\\t${uid}$`, 'm'));
+  assert.match(status, new RegExp(`^Gid:\\t${gid}\\t${gid}\\t${gid}\\t${gid}$`, 'm'));
+  assert.match(status, /^Groups:\t *$/m);
+  assert.match(status, /^CapEff:\t0+$/m);
+  assert.equal((await ask(hosted.url, turn(MESSAGES, false))).status, 200);
+});
+
+test('it dies, and the next one has its budgets', async (t) => {
+  const upstream = await StandIn.start(t, () => ({ steps: [MESSAGES.whole] }));
+  const { inputTokens, outputTokens } = MESSAGES.usage;
+  const hosted = await host(t, folder(t), upstream.url, `  sessionTokens: ${inputTokens + outputTokens}\n`);
+  const asked = turn(MESSAGES, false);
+  const of = (session: string) => ({
+    ...asked,
+    headers: { ...asked.headers, 'x-claude-code-session-id': session },
+  });
+  assert.equal((await ask(hosted.url, of('one'))).status, 200);
+  await stateWith(hosted, (text) => text.includes(`"usedTokens":${inputTokens + outputTokens}`));
+  await crash(hosted);
+  assert.equal(hosted.core.restarts, 1);
+  assert.equal((await ask(hosted.url, of('one'))).status, 429, 'its tokens are used up');
+  assert.equal((await ask(hosted.url, of('two'))).status, 200);
+});
+
+test('it dies, and who waited keeps their place', async (t) => {
+  const upstream = await StandIn.start(t, (_request, index) =>
+    index === 0 ? 'silent' : { steps: [MESSAGES.whole] },
+  );
+  const hosted = await host(t, folder(t), upstream.url, '  lanes: { fixed: 1 }\n');
+  const running = ask(hosted.url, turn(MESSAGES, false, 'one'));
+  running.catch(() => {});
+  await upstream.count(1);
+  const waiting = ask(hosted.url, turn(MESSAGES, false, 'two'));
+  waiting.catch(() => {});
+  await stateWith(
+    hosted,
+    (text) => (JSON.parse(text || '{"places":[]}') as { places: unknown[] }).places.length > 0,
+  );
+  await crash(hosted);
+  await assert.rejects(running);
+  await assert.rejects(waiting);
+  assert.equal((await ask(hosted.url, turn(MESSAGES, false, 'two'))).status, 200);
+  assert.equal(await metric(hosted, 'agentrm_scheduler_places_kept_total'), 1);
+});
+
+test('what it keeps is in a file of its own, that only its parent can read, and without credentials', async (t) => {
+  const dir = folder(t);
+  const upstream = await StandIn.start(t, () => ({ steps: [MESSAGES.whole] }));
+  const hosted = await host(t, dir, upstream.url);
+  const asked = turn(MESSAGES, false);
+  await ask(hosted.url, {
+    ...asked,
+    headers: { ...asked.headers, 'x-api-key': 'sk-very-secret', authorization: 'Bearer also' },
+  });
+  await stateWith(hosted, (text) => text.includes('"upstreams":[{'));
+  await hosted.core.close();
+  await hosted.state.close();
+  const path = join(dir, 'state/core-state.json');
+  assert.equal(statSync(path).mode & 0o777, 0o600);
+  assert.equal(statSync(join(dir, 'state/core-key')).mode & 0o777, 0o600);
+  const text = readFileSync(path, 'utf8');
+  for (const secret of ['sk-very-secret', 'Bearer', 'also', 'hello'])
+    assert.ok(!text.includes(secret), secret);
+});
+
+test('a port that is taken: told why, and tried again', async (t) => {
+  const upstream = await StandIn.start(t, () => ({ steps: [MESSAGES.whole] }));
+  const first = await host(t, folder(t), upstream.url);
+  const { promise, resolve } = Promise.withResolvers<string>();
+  const state = new StateFile(join(folder(t), 'state'), quiet);
+  const config = loadConfig({ env: { AGENTRM_PROXY_LISTEN: new URL(first.url).host }, root: folder(t) });
+  assert.ok(config.ok);
+  const options = { config: config.config.proxy, logLevel: 'fatal' as const, ids, state, log: quiet };
+  const second = new CoreProcess({ ...options, onListening: () => {}, onDown: resolve });
+  t.after(() => second.close());
+  second.start();
+  assert.match(await promise, /EADDRINUSE/);
+});
+
+/** User and system time of a process, in clock ticks. */
+function cpuTicks(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /, '')
+    .split(' ');
+  return Number(fields[11]) + Number(fields[12]);
+}
+
+test('bodies of 32 MB and a crash cost the parent next to nothing', async (t) => {
+  const bytes = 31 * 2 ** 20;
+  const rounds = 12;
+  const client = spawn(
+    process.execPath,
+    [join(import.meta.dirname, 'big-client.ts'), `${rounds}`, `${bytes}`],
+    {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    },
+  );
+  t.after(() => client.kill('SIGKILL'));
+  const lines = createInterface({ input: client.stdout })[Symbol.asyncIterator]();
+  const upstreamUrl = (await lines.next()).value as string;
+  const hosted = await host(t, folder(t), upstreamUrl);
+  const corePid = hosted.core.pid ?? 0;
+  const before = { parent: cpuTicks(process.pid), core: cpuTicks(corePid) };
+  client.stdin.end(`${hosted.url}\n`);
+  assert.equal((await lines.next()).value, 'done');
+  const core = cpuTicks(corePid) - before.core;
+  await crash(hosted);
+  const parent = cpuTicks(process.pid) - before.parent;
+  // What the bodies and a crash take of the daemon's loop is a small part of what one body takes of the core's.
+  assert.ok(core >= rounds, `the core used ${core} ticks: nothing was measured`);
+  assert.ok(parent <= core / 4, `the parent used ${parent} ticks, the core ${core}`);
+});
+
+/** `agentrmd --proxy-only`, from source. */
+async function alone(
+  t: TestContext,
+  upstreamUrl: string,
+): Promise<{ child: ChildProcess; url: string; dir: string }> {
+  const dir = folder(t);
+  const port = await freePort();
+  const args = [
+    '--disable-warning=ExperimentalWarning',
+    join(top, 'daemon/main.ts'),
+    '--proxy-only',
+    '--socket',
+    join(dir, 'socket'),
+  ];
+  const child = spawn(process.execPath, args, {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: {
+      PATH: process.env.PATH,
+      HOME: dir,
+      AGENTRM_STATE_DIR: join(dir, 'state'),
+      AGENTRM_PROXY_LISTEN: `127.0.0.1:${port}`,
+      AGENTRM_UPSTREAM_ANTHROPIC: upstreamUrl,
+    },
+  });
+  t.after(() => child.kill('SIGKILL'));
+  for await (const line of createInterface({ input: child.stdout ?? assert.fail() })) {
+    if (line.includes('"msg":"ready"')) break;
+  }
+  return { child, url: `http://127.0.0.1:${port}`, dir };
+}
+
+test('--proxy-only: serves when it says ready, finishes what runs on SIGTERM, ends with 0', async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const upstream = await StandIn.start(t, () => ({
+    headers: STREAM_HEADERS,
+    steps: [String(MESSAGES.events[0]), { after: gate.promise }, ...MESSAGES.events.slice(1)],
+  }));
+  const { child, url, dir } = await alone(t, upstream.url);
+  assert.equal((await ask(url, { method: 'HEAD', path: '/' })).status, 200);
+  assert.ok(existsSync(join(dir, 'socket')));
+  const stream = await open(url, turn(MESSAGES, true));
+  const first = await nextChunk(stream);
+  const exited = once(child, 'exit');
+  child.kill('SIGTERM');
+  gate.resolve();
+  const rest = await readAll(stream);
+  assert.ok(rest.complete);
+  assert.equal(Buffer.concat([first, rest.body]).toString(), MESSAGES.events.join(''));
+  assert.deepEqual(await exited, [0, null]);
+});
+
+test('--proxy-only: a second one refuses; the socket has health and metrics', async (t) => {
+  const upstream = await StandIn.start(t, () => ({ headers: JSON_HEADERS, steps: [MESSAGES.whole] }));
+  const { dir } = await alone(t, upstream.url);
+  const get = (path: string) => fetchSocket(join(dir, 'socket'), path);
+  assert.equal(await get('/healthz'), 'ok\n');
+  assert.match(await get('/metrics'), /^agentrm_turns_total\{outcome="ok"\} 0$/m);
+  assert.equal(JSON.parse(await get('/v1/turns')).running, 0);
+  const second = spawn(
+    process.execPath,
+    [join(top, 'daemon/main.ts'), '--proxy-only', '--socket', join(dir, 'socket')],
+    {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: { PATH: process.env.PATH, HOME: dir },
+    },
+  );
+  let stderr = '';
+  second.stderr.on('data', (chunk: Buffer) => {
+    stderr += chunk.toString();
+  });
+  const [code] = await once(second, 'close');
+  assert.equal(code, 1);
+  assert.match(stderr, /another daemon answers there/);
+});
+
+async function fetchSocket(socketPath: string, path: string): Promise<string> {
+  const { request } = await import('node:http');
+  return new Promise((resolve, reject) => {
+    const sent = request({ socketPath, path }, (response) => {
+      readAll(response).then(({ body }) => resolve(body.toString()), reject);
+    });
+    sent.on('error', reject);
+    sent.end();
+  });
+}
