@@ -62,7 +62,14 @@ export function hostCore({
     },
   });
   core.start();
-  const timer = setInterval(() => core.setPressure(pressure()), PRESSURE_MS);
+  const timer = setInterval(() => {
+    try {
+      core.setPressure(pressure());
+    } catch (error) {
+      // No descriptor is left, say. The core goes on with what it was told last.
+      log.warn({ err: error }, 'pressure not known');
+    }
+  }, PRESSURE_MS);
   return {
     process: core,
     async close() {

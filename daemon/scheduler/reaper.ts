@@ -1,20 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { ReaperSettings } from './settings.ts';
-import type { Clock, HungCause, PauseReason, Timer } from './types.ts';
-
-/** Which limit was reached, and what was seen until then. Times are without pauses, but for `heldMs`. */
-export interface Silence {
-  readonly cause: HungCause;
-  readonly limitMs: number;
-  readonly silentMs: number;
-  readonly heldMs: number;
-  readonly pausedMs: number;
-  readonly sinceHeadersMs: number | null;
-  readonly sinceContentMs: number | null;
-  readonly sincePingMs: number | null;
-  readonly contentEvents: number;
-  readonly pings: number;
-}
+import type { Clock, HungCause, PauseReason, Silence, Timer } from './types.ts';
 
 /** What of a turn decides how long it may be silent. */
 export interface Watched {

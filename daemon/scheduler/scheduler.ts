@@ -3,7 +3,6 @@ import { LaneLease, type LeaseEnd, type LeaseHost } from './lease.ts';
 import { Places, placeKey } from './places.ts';
 import { type Discipline, LEVELS, type Level, type QueueEntry } from './queue.ts';
 import type { Amounts } from './rate-limits.ts';
-import type { Silence } from './reaper.ts';
 import { RecentMap } from './recent-map.ts';
 import { afterError, afterHang, isTurnedAway, type RetryCandidate } from './retry.ts';
 import { retryAdvice } from './retry-after.ts';
@@ -19,6 +18,7 @@ import {
   type RefusalCode,
   type SavedState,
   type SchedulerSnapshot,
+  type Silence,
   type Ticket,
   type Timer,
   TURN_CLASSES,

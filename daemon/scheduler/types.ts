@@ -177,14 +177,11 @@ export type HungCause =
   | 'whole-response' // not streaming, and longer than the client waits
   | 'lease-expired'; // the lease's end, whatever came: its owner has lost it
 
-/** What was known when a turn was found hung; all of it goes into the log. */
-export interface HungEvidence {
+/** Which limit of silence a turn reached, and what was seen of it until then. Times are without pauses, but for `heldMs`. */
+export interface Silence {
   readonly cause: HungCause;
-  readonly turn: string;
-  readonly session: string;
-  readonly attempt: number;
   readonly limitMs: number;
-  /** Since the last progress that counts for the cause, without pauses. */
+  /** Since the last progress that counts for the cause. */
   readonly silentMs: number;
   /** Since the lease was granted. */
   readonly heldMs: number;
@@ -195,6 +192,13 @@ export interface HungEvidence {
   readonly sincePingMs: number | null;
   readonly contentEvents: number;
   readonly pings: number;
+}
+
+/** What was known when a turn was found hung; all of it goes into the log. */
+export interface HungEvidence extends Silence {
+  readonly turn: string;
+  readonly session: string;
+  readonly attempt: number;
   readonly committed: boolean;
   readonly dryRun: boolean;
 }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { submitAwaited, TurnRefused } from '../../daemon/scheduler/awaited.ts';
 import { Scheduler } from '../../daemon/scheduler/scheduler.ts';
 import type { HeaderReader } from '../../daemon/scheduler/types.ts';
-import { leaseOf, SchedulerLab, settings, turn } from '../lib/scheduler.ts';
+import { leaseOf, SchedulerLab, settings } from '../lib/scheduler.ts';
 
 const oneLane = { lanes: { fixed: 1 } };
 const headers =
@@ -670,36 +669,6 @@ describe('snapshot', () => {
         ['waiting', 'queued', 'a1', 0, 1_500],
       ],
     );
-  });
-});
-
-describe('submitAwaited', () => {
-  const onHung = () => {};
-
-  test('yields a lease, and the next one after a retry', async () => {
-    const { scheduler, clock } = new SchedulerLab();
-    const awaited = submitAwaited(scheduler, turn(), { onHung });
-    const first = await awaited.lease();
-    assert.equal(first.end({ kind: 'error', status: 500 }).action, 'retry');
-    const second = awaited.lease();
-    clock.run(10_000);
-    assert.equal((await second).attempt, 1);
-  });
-
-  test('rejects with the refusal; the signal leaves the queue', async () => {
-    const lab = new SchedulerLab(oneLane);
-    lab.submit();
-    const gone = new AbortController();
-    const awaited = submitAwaited(lab.scheduler, turn(), { onHung, signal: gone.signal });
-    const lease = awaited.lease();
-    gone.abort();
-    await assert.rejects(
-      lease,
-      (error) => error instanceof TurnRefused && error.refusal.code === 'cancelled',
-    );
-    assert.equal(lab.scheduler.snapshot().queued, 0);
-    const late = submitAwaited(lab.scheduler, turn(), { onHung, signal: gone.signal });
-    await assert.rejects(late.lease(), TurnRefused);
   });
 });
 
