@@ -74,15 +74,7 @@ export class ControlServer {
     const { path } = this.#options;
     if (passedByInit(env)) return this.#listenOn({ fd: 3 });
     await assertAlone(path, env);
-    try {
-      mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-      if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === false) {
-        throw new Error('is there, and is no socket');
-      }
-      rmSync(path, { force: true });
-    } catch (error) {
-      throw new AgentrmError('AGENTRM_ERR_SOCKET', `${path}: ${messageOf(error)}`, error);
-    }
+    makeRoomForSocket(path);
     await this.#listenOn({ path });
     // Everybody may ask; what they may see and do is decided by the uid that the kernel names.
     chmodSync(path, 0o666);
@@ -167,6 +159,22 @@ export class ControlServer {
       });
       socket.emit('data', chunk);
     });
+  }
+}
+
+/**
+ * Takes away the socket that a daemon left which no longer listens: {@link assertAlone} has looked.
+ * @throws AgentrmError AGENTRM_ERR_SOCKET if something else is there, or the path cannot be had.
+ */
+export function makeRoomForSocket(path: string): void {
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === false) {
+      throw new Error('is there, and is no socket');
+    }
+    rmSync(path, { force: true });
+  } catch (error) {
+    throw new AgentrmError('AGENTRM_ERR_SOCKET', `${path}: ${messageOf(error)}`, error);
   }
 }
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { once } from 'node:events';
-import { chmodSync, lstatSync, mkdirSync, rmSync } from 'node:fs';
+import { chmodSync } from 'node:fs';
 import { createServer, type Server, type ServerResponse } from 'node:http';
-import { dirname } from 'node:path';
 import { pathsOf } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
 import { listenForScrapes } from '../control/scrape.ts';
-import { assertAlone } from '../control/server.ts';
+import { assertAlone, makeRoomForSocket } from '../control/server.ts';
 import type { Daemon } from '../daemon.ts';
 import { AgentrmError, messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
@@ -92,13 +91,8 @@ function send(response: ServerResponse, status: number, body: string, type = 'te
   response.end(body);
 }
 
-/** What stands there is the socket of a daemon that died: {@link assertAlone} has looked. */
 async function listenOnSocket(server: Server, path: string): Promise<void> {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === false) {
-    throw new Error(`${path}: is there, and is no socket`);
-  }
-  rmSync(path, { force: true });
+  makeRoomForSocket(path);
   server.listen(path);
   await once(server, 'listening');
   // Whoever can run agents here may know how their turns stand.
