@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { randomBytes } from 'node:crypto';
-import { closeSync } from 'node:fs';
 import { nowMs } from '../clock.ts';
 import { commandText } from '../command-text.ts';
 import type { Config } from '../config/schema.ts';
@@ -12,6 +11,7 @@ import { files } from '../kernel/files.ts';
 import { hostPressure } from '../kernel/host.ts';
 import type { Native, PeerCred } from '../kernel/native.ts';
 import { ancestors, cgroupPathOf, descendants, isAlive, processStat } from '../kernel/proc.ts';
+import { ProcessEnds } from '../kernel/process-ends.ts';
 import type { CgroupRoot } from '../kernel/tree.ts';
 import type { Log } from '../log.ts';
 import { decideAdmission } from '../policy/admission.ts';
@@ -101,6 +101,7 @@ interface Waiting {
 /** The life of tool calls: admission, placement, the end and what is left behind. */
 export class CallManager implements EnforcerEvents {
   readonly #deps: ManagerDeps;
+  readonly #ends: ProcessEnds;
   readonly #cgroups = new Map<string, SessionCgroup>();
   readonly #byId = new Map<string, Call>();
   readonly #tokens = new Map<string, Call>();
@@ -115,6 +116,7 @@ export class CallManager implements EnforcerEvents {
 
   constructor(deps: ManagerDeps) {
     this.#deps = deps;
+    this.#ends = new ProcessEnds(deps.native);
   }
 
   /** Calls that have not ended, and those whose processes live on. */
@@ -276,27 +278,22 @@ export class CallManager implements EnforcerEvents {
   /** The connection of a live call has closed: the wrapper was killed, or it will come back. */
   wrapperGone(call: Call): void {
     if (this.#closed || call.phase !== 'live' || this.#lookouts.has(call)) return;
-    let pidfd: number | undefined;
+    let stop: (() => void) | undefined;
     try {
-      pidfd = this.#deps.native.pidfdOpen(call.wrapper.pid);
-      if (isAlive(call.wrapper)) {
-        this.#lookOut(call, pidfd);
-        return;
-      }
+      stop = this.#ends.watch(call.wrapper, () => {
+        this.#lookouts.delete(call);
+        this.#lose(call);
+      });
     } catch (error) {
-      if (errnoOf(error) !== 'ESRCH') {
-        if (pidfd !== undefined) closeSync(pidfd);
-        this.#deps.log.error({ err: error, call: call.id }, 'wrapper not watched');
-        const timer = setTimeout(() => {
-          this.#lookouts.delete(call);
-          this.wrapperGone(call);
-        }, RETRY_MS);
-        this.#lookouts.set(call, () => clearTimeout(timer));
-        return;
-      }
+      this.#deps.log.error({ err: error, call: call.id }, 'wrapper not watched');
+      const timer = setTimeout(() => {
+        this.#lookouts.delete(call);
+        this.wrapperGone(call);
+      }, RETRY_MS);
+      stop = () => clearTimeout(timer);
     }
-    if (pidfd !== undefined) closeSync(pidfd);
-    this.#lose(call);
+    if (stop === undefined) this.#lose(call);
+    else this.#lookouts.set(call, stop);
   }
 
   stop(event: StopEvent): void {
@@ -579,17 +576,6 @@ export class CallManager implements EnforcerEvents {
   #untie(call: Call): void {
     this.#ties.get(call)?.();
     this.#ties.delete(call);
-  }
-
-  #lookOut(call: Call, pidfd: number): void {
-    const watch = this.#deps.native.watch(pidfd, 'readable', () => {
-      this.#stopLookout(call);
-      this.#lose(call);
-    });
-    this.#lookouts.set(call, () => {
-      watch.close();
-      closeSync(pidfd);
-    });
   }
 
   #stopLookout(call: Call): void {
