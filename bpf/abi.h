@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define AGENTRM_ABI_VERSION 1
+#define AGENTRM_ABI_VERSION 2
 
 /* 500 calls at once are a goal; beyond these numbers setting a policy fails, and nothing is lost. */
 #define AGENTRM_MAX_CALLS 4096
@@ -33,6 +33,8 @@
 
 /* policy.flags */
 #define AGENTRM_ENFORCE 1U
+/* The call makes room for others: it is stopped too while the root is over its own memory.high. */
+#define AGENTRM_YIELD 2U
 
 /* config.hooks: what the enforcing programs do when they are attached together. */
 #define AGENTRM_HOOK_SLEEP 1U	/* schedule_timeout_killable */
@@ -104,6 +106,7 @@ enum agentrm_reason {
 	AGENTRM_REASON_LINE = 1,
 	AGENTRM_REASON_BUDGET_TIME = 2,
 	AGENTRM_REASON_BUDGET_EVENTS = 3,
+	AGENTRM_REASON_POOL = 4,
 };
 
 struct agentrm_event {

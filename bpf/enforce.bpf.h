@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Throttling is the kernel's own (memory.high). These programs see its failures and stop the call: over the freeze
- * line, or with the throttle budget used up. Reached over memory.high only, so below it they cost nothing.
+ * line, with the throttle budget used up, or to make room for others while all calls together hold too much. Reached
+ * over memory.high only, so below it they cost nothing.
  */
 #ifndef AGENTRM_ENFORCE_BPF_H
 #define AGENTRM_ENFORCE_BPF_H
@@ -14,6 +15,12 @@ static __always_inline bool is_throttle_sleep(long jiffies, const struct agentrm
 	return jiffies > (long)cfg->hz / 100 && jiffies <= 2 * (long)cfg->hz;
 }
 
+static __always_inline bool over_own_high(struct mem_cgroup *memcg)
+{
+	return memcg &&
+	       (unsigned long)BPF_CORE_READ(memcg, memory.usage.counter) > BPF_CORE_READ(memcg, memory.high);
+}
+
 /* Whether the cgroup of the task or one above it is over its memory.high. */
 static __always_inline bool over_high(struct task_struct *task)
 {
@@ -22,7 +29,7 @@ static __always_inline bool over_high(struct task_struct *task)
 	for (int i = 0; i < 16 && memcg; i++) {
 		struct cgroup_subsys_state *parent;
 
-		if ((unsigned long)BPF_CORE_READ(memcg, memory.usage.counter) > BPF_CORE_READ(memcg, memory.high))
+		if (over_own_high(memcg))
 			return true;
 		parent = BPF_CORE_READ(memcg, css.parent);
 		memcg = parent ? (void *)parent - bpf_core_field_offset(struct mem_cgroup, css) : NULL;
@@ -101,10 +108,38 @@ static __always_inline void use_budget(struct agentrm_stats *st, const struct ag
 	__sync_fetch_and_add(&st->window_events, 1);
 }
 
+/* All calls together are over what the pool has: the root's memory.high is the wire that they trip. */
+static __always_inline bool pool_short(struct cgroup *cgroup, const struct agentrm_config *cfg)
+{
+	return over_own_high(memcg_of(ancestor_at(cgroup, cfg->root_level)));
+}
+
+/* Held back for others: reclaim and throttle count neither as the call's own nor against its budget. */
+static __always_inline bool held_for_pool(struct cgroup *cgroup, const struct agentrm_config *cfg)
+{
+	return pool_short(cgroup, cfg) && !over_own_high(memcg_of(cgroup));
+}
+
+/*
+ * Why a call that charges in vain is to be stopped. At the hook that every charge passes nothing is known of reclaim,
+ * which may be making room from page cache: there the pool is left to user space.
+ */
+static __always_inline __u32 stop_reason(struct cgroup *cgroup, __u64 usage, struct agentrm_stats *st,
+					 const struct agentrm_policy *policy, const struct agentrm_config *cfg,
+					 bool reclaim_failed)
+{
+	__u32 reason = usage > policy->freeze_line_bytes ? AGENTRM_REASON_LINE : over_budget(st, policy);
+
+	if (reason == AGENTRM_REASON_NONE && reclaim_failed && (policy->flags & AGENTRM_YIELD) &&
+	    pool_short(cgroup, cfg))
+		reason = AGENTRM_REASON_POOL;
+	return reason;
+}
+
 /* The current task is charging and reclaim got nothing for it: stop it if it is time to. */
 static __always_inline void stop_if_due(struct task_struct *task, struct cgroup *cgroup, __u64 call,
 					struct agentrm_stats *st, const struct agentrm_policy *policy,
-					const struct agentrm_config *cfg)
+					const struct agentrm_config *cfg, bool reclaim_failed)
 {
 	__u32 mark = policy->cycle + 1, before = st->stopped_cycle, reason = AGENTRM_REASON_NONE;
 	__u64 usage = usage_bytes(memcg_of(cgroup), cfg);
@@ -113,7 +148,7 @@ static __always_inline void stop_if_due(struct task_struct *task, struct cgroup 
 	if (!(policy->flags & AGENTRM_ENFORCE) || !daemon_alive())
 		return;
 	if (before != mark) {
-		reason = usage > policy->freeze_line_bytes ? AGENTRM_REASON_LINE : over_budget(st, policy);
+		reason = stop_reason(cgroup, usage, st, policy, cfg, reclaim_failed);
 		if (reason == AGENTRM_REASON_NONE)
 			return;
 	}
@@ -147,6 +182,7 @@ static __always_inline int after_reclaim(unsigned long reclaimed)
 	struct agentrm_policy *policy;
 	struct agentrm_stats *st;
 	struct cgroup *cgroup;
+	bool for_pool;
 	__u64 call;
 
 	if (!cfg)
@@ -156,17 +192,20 @@ static __always_inline int after_reclaim(unsigned long reclaimed)
 	st = stats_of(call);
 	if (!st)
 		return 0;
-	__sync_fetch_and_add(&st->high_events, 1);
+	for_pool = held_for_pool(cgroup, cfg);
+	if (!for_pool)
+		__sync_fetch_and_add(&st->high_events, 1);
 	if (reclaimed)
 		return 0;
-	__sync_fetch_and_add(&st->empty_reclaims, 1);
+	if (!for_pool)
+		__sync_fetch_and_add(&st->empty_reclaims, 1);
 	policy = bpf_map_lookup_elem(&policies, &call);
 	if (!policy || !(cfg->hooks & AGENTRM_HOOK_RECLAIM))
 		return 0;
 	/* Without the sleep's own hook its length is not known: then the budget counts empty reclaims. */
-	if (!(cfg->hooks & AGENTRM_HOOK_SLEEP))
+	if (!for_pool && !(cfg->hooks & AGENTRM_HOOK_SLEEP))
 		use_budget(st, policy, 0);
-	stop_if_due(task, cgroup, call, st, policy, cfg);
+	stop_if_due(task, cgroup, call, st, policy, cfg, true);
 	return 0;
 }
 
@@ -194,8 +233,9 @@ int BPF_KPROBE(on_throttle_sleep, long timeout)
 	policy = bpf_map_lookup_elem(&policies, &call);
 	if (!policy)
 		return 0;
-	use_budget(st, policy, ms);
-	stop_if_due(task, cgroup, call, st, policy, cfg);
+	if (!held_for_pool(cgroup, cfg))
+		use_budget(st, policy, ms);
+	stop_if_due(task, cgroup, call, st, policy, cfg, true);
 	return 0;
 }
 
@@ -235,7 +275,7 @@ int BPF_PROG(on_charge)
 		return 0;
 	policy = bpf_map_lookup_elem(&policies, &call);
 	if (policy)
-		stop_if_due(task, cgroup, call, st, policy, cfg);
+		stop_if_due(task, cgroup, call, st, policy, cfg, false);
 	return 0;
 }
 

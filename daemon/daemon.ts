@@ -115,7 +115,10 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   };
   const controller =
     enforcer &&
+    root &&
     new Controller({
+      native,
+      root: root.cgroup,
       enforcer,
       freezer: new Freezer(native, enforcer),
       config: () => config,

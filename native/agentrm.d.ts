@@ -76,7 +76,7 @@ export interface BpfEvent {
   /** memory.current of the call when it happened; 0 if unknown. */
   usageBytes: number;
   /** What a stop was for: over the freeze line, or throttle budget used up. Empty for other kinds. */
-  reason: 'line' | 'budget-time' | 'budget-events' | '';
+  reason: 'line' | 'budget-time' | 'budget-events' | 'pool' | '';
   /** Whether SIGSTOP was sent; false for a traced task and one outside its parent's process group. */
   signalled: boolean;
   timeNs: bigint;
@@ -89,7 +89,7 @@ export interface Policy {
   /** Throttle sleeps within `windowMs`; 0: no such budget. */
   budgetEvents: number;
   windowMs: number;
-  /** Bit 0: enforce. Without it only statistics are kept. */
+  /** Bit 0: enforce; without it only statistics are kept. Bit 1: yield, stop while the root is over its memory.high. */
   flags: number;
   /** Add 1 at each thaw: the next stop then sends a new event, and the budget starts anew. */
   cycle: number;

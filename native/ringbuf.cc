@@ -30,6 +30,7 @@ const char *reasonName(uint32_t reason) {
 	case AGENTRM_REASON_LINE: return "line";
 	case AGENTRM_REASON_BUDGET_TIME: return "budget-time";
 	case AGENTRM_REASON_BUDGET_EVENTS: return "budget-events";
+	case AGENTRM_REASON_POOL: return "pool";
 	}
 	return "";
 }

@@ -48,6 +48,56 @@ const log = z
   .prefault({})
   .describe('What is logged: JSON lines on standard output.');
 
+const shortage = z
+  .strictObject({
+    marginPercent: decimal(1.5, 25)
+      .prefault('2')
+      .describe(
+        'Calls have an order: interactive before subagent before background, older before newer. The second stops ' +
+          'growing this far below the budget, all behind it twice as far; what is left is for those before them. ' +
+          'Below 1.2 % the kernel stops them by itself, within the page.',
+      ),
+    roomPercent: decimal(0.1, 25)
+      .prefault('1')
+      .describe(
+        'A frozen call goes on once so much is free below its line. Less would only freeze it again.',
+      ),
+    leastFreeze: duration()
+      .prefault('100ms')
+      .describe('No freeze is shorter. Handing a call to the freezer and back takes a millisecond or two.'),
+    rotate: duration()
+      .prefault('10s')
+      .describe(
+        'A call that is frozen for so long takes its turn with others of its class, or uses what the host has ' +
+          'beyond the budget. Bursts of recorded sessions are over by then.',
+      ),
+    pass: duration()
+      .prefault('1s')
+      .describe('How long it may go on then, whatever the pool has: the median command takes 2.5 s.'),
+    deadline: duration()
+      .prefault('60s')
+      .describe(
+        'A call that is frozen for so long, with nothing else to be done, is killed. Half of the 120 s after which ' +
+          'an agent gives up, so that it learns why.',
+      ),
+    lastResort: duration()
+      .prefault('1s')
+      .describe(
+        'How long the first in order may need memory that the others hold before one of them is killed for it: of ' +
+          'the lowest class, the one that frees most.',
+      ),
+  })
+  .transform(({ leastFreeze, rotate, pass, deadline, lastResort, ...rest }) => ({
+    ...rest,
+    leastFreezeMs: leastFreeze,
+    rotateMs: rotate,
+    passMs: pass,
+    deadlineMs: deadline,
+    lastResortMs: lastResort,
+  }))
+  .prefault({})
+  .describe('What happens when all calls together want more than the budget.');
+
 const pool = z
   .strictObject({
     reserve: autoSize()
@@ -66,11 +116,13 @@ const pool = z
         'What the host must have available (MemAvailable) before memory is lent. auto: a quarter of the ' +
           'reserve. The rest of the reserve is there to be used by others; below this the host thrashes.',
       ),
+    shortage,
   })
-  .transform(({ reserve, budget, keepAvailable }) => ({
+  .transform(({ reserve, budget, keepAvailable, shortage }) => ({
     reserveBytes: reserve,
     budgetBytes: budget,
     keepAvailableBytes: keepAvailable,
+    shortage,
   }))
   .prefault({})
   .describe('The memory that all calls on the host share: calls borrow from it and give back.');

@@ -30,6 +30,7 @@ const stopReasons = [
   'line',
   'budget-time',
   'budget-events',
+  'pool',
 ] as const satisfies readonly StopEvent['reason'][];
 const unmanagedReasons = [
   'nested',

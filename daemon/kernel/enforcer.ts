@@ -9,15 +9,17 @@ export interface Line {
   /** 0: no budget. */
   readonly budgetEvents: number;
   readonly windowMs: number;
+  /** Stop it too while the root is over its own memory.high and it still grows. */
+  readonly yields: boolean;
 }
 
-/** A call reached its freeze line, or used up its throttle budget. */
+/** A call reached its freeze line, used up its throttle budget, or grew while the pool was short. */
 export interface StopEvent {
   readonly cgroupId: number;
   readonly pid: number;
   readonly comm: string;
   readonly usageBytes: number;
-  readonly reason: 'line' | 'budget-time' | 'budget-events';
+  readonly reason: 'line' | 'budget-time' | 'budget-events' | 'pool';
   /** The kernel has already stopped the task that was charging. */
   readonly signalled: boolean;
   readonly timeNs: bigint;

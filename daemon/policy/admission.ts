@@ -13,21 +13,23 @@ export type Admission =
   | { readonly action: 'wait'; readonly untilMs: number };
 
 /**
- * Whether a new call may start. It waits only if the pool cannot hold its memory.high *and* the host is
- * under pressure: a full pool in which nobody waits for memory is put to good use, and most calls need
- * far less than they may have. The wait is bounded; `short` tells that the call starts in spite of it.
+ * Whether a new call may start. It waits only if the pool cannot hold its memory.high *and* somebody waits
+ * for memory already: a full pool in which nobody does is put to good use, and most calls need far less
+ * than they may have. The wait is bounded; `short` tells that the call starts in spite of it.
  * @param needBytes the call's memory.high; Infinity counts as whatever the pool has.
- * @param memorySomePercent `some avg10` of the host's memory pressure.
+ * @param host `memorySomePercent` is `some avg10` of its memory pressure; `poolShort` that calls are frozen
+ *   to make room for others, and that this one would come behind them.
  */
 export function decideAdmission(
   call: { readonly needBytes: number; readonly waitedMs: number },
   pool: Pool,
-  host: { readonly memorySomePercent: number },
+  host: { readonly memorySomePercent: number; readonly poolShort: boolean },
   nowMs: number,
   settings: AdmissionSettings,
 ): Admission {
   const fits = call.needBytes === Infinity ? pool.roomBytes > 0 : pool.roomBytes >= call.needBytes;
-  if (fits || host.memorySomePercent < settings.pressurePercent) return { action: 'admit', short: false };
+  const pressed = host.poolShort || host.memorySomePercent >= settings.pressurePercent;
+  if (fits || !pressed) return { action: 'admit', short: false };
   const leftMs = settings.waitMs - call.waitedMs;
   return leftMs > 0 ? { action: 'wait', untilMs: nowMs + leftMs } : { action: 'admit', short: true };
 }

@@ -59,6 +59,12 @@ export class Call {
   cycle = 1;
   phase: 'live' | 'ending' | 'lingering' | 'gone' = 'live';
   frozenSinceMs: number | undefined;
+  /** Whether one of its own lines froze it, or it makes room for others; while it is frozen. */
+  frozenFor: 'line' | 'pool' | undefined;
+  /** Whether the kernel may stop it to make room for others. */
+  yields = false;
+  /** Until when it may go on, whatever the pool has. */
+  passUntilMs = 0;
   /** When BPF stopped its first task in this cycle, of CLOCK_MONOTONIC; 0 if not known. */
   stoppedAtNs = 0n;
   throttledSinceMs: number | undefined;
@@ -102,6 +108,7 @@ export class Call {
   countFreeze(nowMs: number): void {
     this.#frozenMs = this.frozenMs(nowMs);
     this.frozenSinceMs = undefined;
+    this.frozenFor = undefined;
   }
 
   /** Puts back what was counted before a restart of the daemon. */

@@ -2,10 +2,12 @@
 import { nowMs } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
 import { errnoOf, messageOf } from '../errors.ts';
+import type { Cgroup } from '../kernel/cgroup.ts';
 import type { Enforcer, StopEvent } from '../kernel/enforcer.ts';
 import { files } from '../kernel/files.ts';
 import type { Freezer } from '../kernel/freezer.ts';
 import { type HostMemory, parseFlatKeyed } from '../kernel/host.ts';
+import type { Native } from '../kernel/native.ts';
 import type { Log } from '../log.ts';
 import {
   decideFrozen,
@@ -19,6 +21,7 @@ import type { Lines } from '../policy/lines.ts';
 import { type Pool, type PoolSettings, poolState } from '../policy/pool.ts';
 import type { Call } from './call.ts';
 import { cgroupNumber } from './limit-files.ts';
+import { PoolKeeper } from './pool-keeper.ts';
 import { saveCall } from './saved-state.ts';
 
 /**
@@ -44,6 +47,8 @@ const CPU_SAMPLE_MS = 2000;
 const LARGE_BYTES = 32 * 1024 * 1024;
 
 export interface ControllerDeps {
+  readonly native: Native;
+  readonly root: Cgroup;
   readonly enforcer: Enforcer;
   readonly freezer: Freezer;
   readonly config: () => Config;
@@ -58,16 +63,29 @@ export class Controller {
   readonly #deps: ControllerDeps;
   readonly #calls = new Map<number, Call>();
   readonly #aftercare = new Map<Call, number>();
+  readonly #keeper: PoolKeeper;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(deps: ControllerDeps) {
     this.#deps = deps;
+    this.#keeper = new PoolKeeper({
+      ...deps,
+      calls: () => this.#calls.values(),
+      usageBytes: (call) => this.usageBytes(call),
+      freeze: (call, reason) =>
+        this.#guarded(call, () => this.#freeze(call, 'pool', reason, this.usageBytes(call))),
+      thaw: (call, reason) => this.#guarded(call, () => this.#letGo(call, reason)),
+      kill: (call, reason) => this.kill(call, 'host-memory', reason),
+      enforce: (call) => this.#guarded(call, () => this.#enforce(call)),
+      onError: (error) => deps.log.error({ err: error }, 'pool not under control'),
+    });
   }
 
   /** Begins to enforce a call's lines. */
   add(call: Call): void {
     this.#calls.set(call.cgroup.id, call);
     this.#enforce(call);
+    this.#keeper.changed();
     this.#timer ??= setInterval(() => this.#tick(), TICK_MS).unref();
   }
 
@@ -76,6 +94,7 @@ export class Controller {
     this.#calls.delete(call.cgroup.id);
     this.#aftercare.delete(call);
     this.#deps.enforcer.forget(call.cgroup);
+    this.#keeper.changed();
     if (this.#calls.size > 0) return;
     clearInterval(this.#timer);
     this.#timer = undefined;
@@ -89,8 +108,21 @@ export class Controller {
     return this.#calls.size;
   }
 
-  /** What the pool has, from one look at the host and at every call. */
-  pool(): Pool {
+  /** Whether calls are frozen to make room for others. */
+  get short(): boolean {
+    return this.#keeper.short;
+  }
+
+  /** A call's shell has ended: what is left of it comes after all others. */
+  demoted(): void {
+    this.#keeper.changed();
+  }
+
+  /**
+   * What the pool has, from one look at the host and at every call.
+   * @param budgetBytes up to where it may be used; less for a call that others come before.
+   */
+  pool(budgetBytes = this.#keeper.budgetBytes()): Pool {
     const calls = [...this.#calls.values()].map((call) => {
       const usageBytes = this.usageBytes(call);
       return {
@@ -101,11 +133,10 @@ export class Controller {
         declaredHighBytes: call.limits.memoryHighBytes,
       };
     });
-    return poolState(
-      { memAvailableBytes: this.#deps.hostMemory().availableBytes },
-      calls,
-      this.#deps.poolSettings(),
-    );
+    return poolState({ memAvailableBytes: this.#deps.hostMemory().availableBytes }, calls, {
+      ...this.#deps.poolSettings(),
+      budgetBytes,
+    });
   }
 
   usageBytes(call: Call): number {
@@ -118,14 +149,14 @@ export class Controller {
     }
   }
 
-  /** The kernel says that a call is over its line, or that its throttle budget is used up. */
+  /** The kernel says that a call is over its line, has used up its throttle budget, or must make room. */
   onStop(event: StopEvent): void {
     const call = this.#calls.get(event.cgroupId);
     if (call === undefined || call.frozenSinceMs !== undefined || call.killCode !== undefined) return;
     this.#guarded(call, () => {
       const reason = STOP_REASONS[event.reason];
       call.stoppedAtNs = event.timeNs;
-      this.#freeze(call, reason, event.usageBytes);
+      this.#freeze(call, event.reason === 'pool' ? 'pool' : 'line', reason, event.usageBytes);
       this.#deps.emit('stop', call, {
         reason: event.reason,
         pid: event.pid,
@@ -133,7 +164,8 @@ export class Controller {
         usageBytes: event.usageBytes,
         signalled: event.signalled,
       });
-      this.#decide(call);
+      if (event.reason === 'pool') this.#keeper.changed();
+      else this.#decide(call);
     });
   }
 
@@ -144,7 +176,7 @@ export class Controller {
       .catch((error: unknown) => this.#report(call, error));
     if (!frozen) return;
     this.#guarded(call, () => {
-      this.#freeze(call, 'found frozen', this.usageBytes(call));
+      this.#freeze(call, 'line', 'found frozen', this.usageBytes(call));
       this.#decide(call);
     });
   }
@@ -174,6 +206,7 @@ export class Controller {
   close(): void {
     clearInterval(this.#timer);
     this.#timer = undefined;
+    this.#keeper.close();
   }
 
   #tick(): void {
@@ -183,8 +216,8 @@ export class Controller {
       if (call.killCode !== undefined) continue;
       this.#guarded(call, () => {
         if (this.#timedOut(call, now)) return;
+        if (call.frozenFor === 'pool') return;
         if (call.frozenSinceMs !== undefined) {
-          pool = undefined;
           this.#decide(call);
           return;
         }
@@ -192,8 +225,7 @@ export class Controller {
         // memory.high is overrun by a page or two before it throttles, hence no exact comparison.
         if (usageBytes >= call.lines.memoryHighBytes * 0.99) {
           call.lastPressedMs = now;
-          pool ??= this.pool();
-          this.#decideThrottled(call, usageBytes, pool, now);
+          this.#decideThrottled(call, usageBytes, this.#poolFor(call), now);
         } else {
           call.throttledSinceMs = undefined;
           if (call.lines.memoryHighBytes > call.limits.memoryHighBytes && !call.givingBack) {
@@ -211,12 +243,28 @@ export class Controller {
       }
       if (now > untilMs) this.#aftercare.delete(call);
     }
+    this.#keeper.look(now);
   }
 
-  #freeze(call: Call, reason: string, usageBytes: number): void {
+  /** What of the pool is there for a call: what those before it may want is not. */
+  #poolFor(call: Call): Pool {
+    return this.pool(this.#keeper.lineBytes(call));
+  }
+
+  /** A call that made room for others goes on. */
+  #letGo(call: Call, reason: string): void {
+    call.cycle += 1;
+    this.#enforce(call);
+    this.#thaw(call, reason);
+    call.record({ action: 'thaw', reason, usageBytes: this.usageBytes(call) }, nowMs());
+    saveCall(call, nowMs());
+  }
+
+  #freeze(call: Call, why: 'line' | 'pool', reason: string, usageBytes: number): void {
     this.#deps.freezer.freeze(call.cgroup, call.procPath, call.stoppedAtNs);
     const now = nowMs();
     call.frozenSinceMs = now;
+    call.frozenFor = why;
     call.lastPressedMs = now;
     call.record({ action: 'freeze', reason, usageBytes }, now);
     this.#deps.emit('freeze', call, { reason, usageBytes });
@@ -239,7 +287,7 @@ export class Controller {
         frozenSinceMs: call.frozenSinceMs ?? now,
         killPending: this.#some((other) => other.killCode === 'host-memory'),
       },
-      this.pool(),
+      this.#poolFor(call),
       now,
       this.#deps.config(),
     );
@@ -378,6 +426,7 @@ export class Controller {
         budgetMs: enforcement.throttleBudgetMs,
         budgetEvents: enforcement.throttleBudgetEvents,
         windowMs: enforcement.windowMs,
+        yields: call.yields,
       },
       call.cycle,
     );
@@ -404,4 +453,5 @@ const STOP_REASONS = {
   line: 'over its freeze line',
   'budget-time': 'throttle budget used up (time)',
   'budget-events': 'throttle budget used up (events)',
+  pool: 'grew while all calls together had no more',
 } as const;

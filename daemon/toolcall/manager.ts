@@ -189,7 +189,10 @@ export class CallManager implements EnforcerEvents {
         const decision = decideAdmission(
           { needBytes: resolved.limits.memoryHighBytes, waitedMs: now - since },
           controller.pool(),
-          { memorySomePercent: hostPressure('memory')?.someAvg10 ?? 0 },
+          {
+            memorySomePercent: hostPressure('memory')?.someAvg10 ?? 0,
+            poolShort: controller.short && resolved.limits.class !== 'interactive',
+          },
           now,
           config.admission,
         );
@@ -642,6 +645,7 @@ export class CallManager implements EnforcerEvents {
       if (call.cgroup.populated()) {
         const orphaned = call.killCode === undefined && this.#deps.config().leftovers === 'kill';
         if (orphaned) this.#deps.controller?.kill(call, 'leftover', 'its command has ended');
+        this.#deps.controller?.demoted();
         this.#save(call);
         return;
       }

@@ -132,6 +132,7 @@ describe('values', () => {
       reserveBytes: 1536 * MIB,
       budgetBytes: 1024 * MIB,
       keepAvailableBytes: null,
+      shortage: DEFAULTS.pool.shortage,
     });
     assert.equal(config.admission.waitMs, 500);
     assert.deepEqual(config.agents, {

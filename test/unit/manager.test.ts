@@ -37,6 +37,8 @@ function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBy
     emptied: (id) => manager.emptied(id),
   });
   const controller = new Controller({
+    native: addon,
+    root: root.cgroup,
     enforcer,
     freezer: new Freezer(addon, enforcer),
     config: () => config,

@@ -86,7 +86,7 @@ describe('poolState', () => {
 describe('decideAdmission', () => {
   const bounds = { waitMs: 5_000, pressurePercent: 10 };
   const pool = { usedBytes: 0, promisedBytes: 0, roomBytes: GIB, hostRoomBytes: GIB };
-  const pressed = { memorySomePercent: 10 };
+  const pressed = { memorySomePercent: 10, poolShort: false };
 
   test('admits what the pool can hold, whatever the pressure', () => {
     assert.deepEqual(decideAdmission({ needBytes: GIB, waitedMs: 0 }, pool, pressed, 0, bounds), {
@@ -96,7 +96,7 @@ describe('decideAdmission', () => {
   });
 
   test('admits anything while nobody waits for memory', () => {
-    const calm = { memorySomePercent: 9.9 };
+    const calm = { memorySomePercent: 9.9, poolShort: false };
     assert.deepEqual(decideAdmission({ needBytes: 2 * GIB, waitedMs: 0 }, pool, calm, 0, bounds), {
       action: 'admit',
       short: false,
@@ -127,7 +127,7 @@ describe('decideAdmission', () => {
           const admission = decideAdmission(
             { needBytes: need, waitedMs },
             state,
-            { memorySomePercent: some },
+            { memorySomePercent: some, poolShort: false },
             now + waitedMs,
             bounds,
           );

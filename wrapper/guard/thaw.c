@@ -2,6 +2,7 @@
 #include "thaw.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -83,14 +84,14 @@ static int continue_tasks(int cgroup, const struct stops *stops)
 	return continued;
 }
 
-static void thaw(int cgroup)
+static void set(int cgroup, const char *file, const char *value)
 {
-	int fd = openat(cgroup, "cgroup.freeze", O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	int fd = openat(cgroup, file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 
 	if (fd < 0)
 		return;
-	if (write(fd, "0", 1) < 0)
-		perror("agentrm-guard: cgroup.freeze");
+	if (write(fd, value, strlen(value)) < 0)
+		fprintf(stderr, "agentrm-guard: %s: %s\n", file, strerror(errno));
 	close(fd);
 }
 
@@ -101,7 +102,7 @@ static int thaw_below(int cgroup, const struct stops *stops, int depth)
 	int continued;
 	DIR *dir;
 
-	thaw(cgroup);
+	set(cgroup, "cgroup.freeze", "0");
 	continued = continue_tasks(cgroup, stops);
 	dir = depth < DEPTH_MAX ? fdopendir(cgroup) : NULL;
 	if (!dir) {
@@ -125,5 +126,9 @@ int thaw_tree(const char *root, const struct stops *stops)
 {
 	int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	return fd < 0 ? 0 : thaw_below(fd, stops, 0);
+	if (fd < 0)
+		return 0;
+	/* The pool's tripwire. Nobody would make room any more: all that grow would sleep there, the first in order too. */
+	set(fd, "memory.high", "max");
+	return thaw_below(fd, stops, 0);
 }

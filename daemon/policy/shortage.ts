@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+import { CALL_CLASSES, type CallClass } from '../toolcall/intent.ts';
+import { formatBytes, formatMs } from '../units.ts';
+
+/*
+ * What to do when all calls together want more than the pool has. Calls have an order, by class and then by age, and
+ * each but the first has a line: once the pool is used up to it, the call is frozen if it still grows. The lines are
+ * graded, so that the last in order stops first, and what is left then is for those before it. A call that does not
+ * grow is never touched, and the first in order is never frozen.
+ */
+
+export interface ShortageSettings {
+  /** The second in order stops this far below the budget, all behind it twice as far. */
+  readonly marginPercent: number;
+  /** A frozen call goes on once there is this much room below its line. */
+  readonly roomPercent: number;
+  /** No freeze is shorter: what it takes to hand a call to the freezer and back should be little beside it. */
+  readonly leastFreezeMs: number;
+  /** After this long others take their turn, or memory beyond the budget is used. */
+  readonly rotateMs: number;
+  /** How long a call may then go on, whatever the pool has. */
+  readonly passMs: number;
+  /** A call that is frozen for so long is killed, if nothing else helps. */
+  readonly deadlineMs: number;
+  /** How long the first in order may be held up by a pool that is used up before another is killed for it. */
+  readonly lastResortMs: number;
+}
+
+/** What puts a call before or behind another. */
+export interface Precedence {
+  readonly class: CallClass;
+  /** Its shell has ended: what is left of it comes last. */
+  readonly leftover: boolean;
+  readonly startedAtMs: number;
+}
+
+/** A call as the pool sees it. */
+export interface PoolMember extends Precedence {
+  readonly usageBytes: number;
+  /** By how much its usage has grown since it was looked at last. */
+  readonly grownBytes: number;
+  /** What a kill of it would free beyond what its session is guaranteed. */
+  readonly freeableBytes: number;
+  /** Since when it is frozen for the pool, if it is. */
+  readonly frozenSinceMs: number | undefined;
+  /** Frozen at a line of its own: it runs no more than one frozen for the pool does. */
+  readonly held: boolean;
+  /** It may go on until then, whatever the pool has. */
+  readonly passUntilMs: number;
+  /** A task outside waits for a file lock that it holds. */
+  readonly blocksOthers: boolean;
+  /** It is dying: what it holds is coming back. */
+  readonly killed: boolean;
+}
+
+export interface PoolUse {
+  /** What all calls hold, without page cache that the kernel can take back at once. */
+  readonly usedBytes: number;
+  readonly budgetBytes: number;
+  /** What the host could bear beyond the budget. */
+  readonly hostRoomBytes: number;
+  /** Since when the first in order has wanted to grow and the pool was used up, if it has. */
+  readonly exhaustedSinceMs: number | undefined;
+}
+
+export type ShortageAction<M extends PoolMember> =
+  | { readonly action: 'freeze' | 'thaw' | 'kill'; readonly member: M; readonly reason: string }
+  | { readonly action: 'pass'; readonly member: M; readonly untilMs: number; readonly reason: string };
+
+/** Less growth between two looks is the noise of per-CPU charges, 64 pages each (MEMCG_CHARGE_BATCH). */
+const GROWS_BYTES = 256 * 1024;
+
+/**
+ * How far below the budget the kernel's own line is, in per cent: there it stops what a look every few milliseconds
+ * has missed. The kernel begins to put tasks to sleep 1.25 % over memory.high (mm/memcontrol.c, penalties of up to
+ * 10 ms are skipped), so that up to the budget the first in order, which is not to be stopped, never sleeps.
+ */
+const TRIPWIRE_PERCENT = 1.2;
+
+/** The least margin: a dozen tasks may each have 256 KiB under way. */
+const LEAST_MARGIN_BYTES = 4 * 1024 * 1024;
+
+/** Interactive before subagent before background before what is left over; the older first. */
+export function byPrecedence(a: Precedence, b: Precedence): number {
+  return classOrder(a) - classOrder(b) || a.startedAtMs - b.startedAtMs;
+}
+
+/** memory.high for all calls together, at which the kernel looks for who still grows. */
+export function tripwireBytes(budgetBytes: number): number {
+  return Math.floor(budgetBytes * (1 - TRIPWIRE_PERCENT / 100));
+}
+
+/**
+ * Up to where the pool may be used while a call grows.
+ * @param rank its place in the order of precedence, from 0.
+ */
+export function poolLine(rank: number, budgetBytes: number, settings: ShortageSettings): number {
+  const marginBytes = Math.max((budgetBytes * settings.marginPercent) / 100, LEAST_MARGIN_BYTES);
+  return rank === 0 ? budgetBytes : budgetBytes - Math.min(rank, 2) * marginBytes;
+}
+
+/** Whether the pool is so full that its calls have to be looked at often. */
+export function nearShortage(use: { usedBytes: number; budgetBytes: number }, settings: ShortageSettings) {
+  // As far again below the lowest line as that is below the budget.
+  const line = poolLine(2, use.budgetBytes, settings);
+  return use.usedBytes > line - (use.budgetBytes - line);
+}
+
+/** Whether the first in order wants more than is left of the pool. */
+export function isExhausted(members: readonly PoolMember[], use: PoolUse): boolean {
+  const [first] = [...members].sort(byPrecedence);
+  if (first === undefined || use.usedBytes < tripwireBytes(use.budgetBytes)) return false;
+  return first.held || first.grownBytes > 0;
+}
+
+/**
+ * What to do now; in this order: make room, let go on, end what cannot go on.
+ * @param members live calls, in any order.
+ */
+export function decideShortage<M extends PoolMember>(
+  members: readonly M[],
+  use: PoolUse,
+  nowMs: number,
+  settings: ShortageSettings,
+): ShortageAction<M>[] {
+  const order = [...members].sort(byPrecedence);
+  const ranked = order.map((member, rank) => ({
+    member,
+    lineBytes: poolLine(rank, use.budgetBytes, settings),
+    first: rank === 0,
+  }));
+  const actions: ShortageAction<M>[] = [];
+
+  // From the end: as few as the shortage needs. Over the second's line there is no time for one after the other.
+  const urgent = use.usedBytes > poolLine(1, use.budgetBytes, settings);
+  for (const { member, lineBytes, first } of ranked.toReversed()) {
+    if (first || use.usedBytes <= lineBytes || !grows(member, nowMs)) continue;
+    actions.push({ action: 'freeze', member, reason: shortOf(use) });
+    if (!urgent) break;
+  }
+  if (actions.length > 0) return actions;
+
+  const roomBytes = (use.budgetBytes * settings.roomPercent) / 100;
+  for (const { member, lineBytes, first } of ranked) {
+    const { frozenSinceMs } = member;
+    if (frozenSinceMs === undefined || member.killed) continue;
+    const frozenMs = nowMs - frozenSinceMs;
+    if (member.blocksOthers) {
+      const untilMs = nowMs + settings.passMs;
+      return [{ action: 'pass', member, untilMs, reason: 'another call waits for its lock' }];
+    }
+    if (first || (frozenMs >= settings.leastFreezeMs && use.usedBytes + roomBytes <= lineBytes)) {
+      // One at a time: how much it takes is known at the next look.
+      return [{ action: 'thaw', member, reason: first ? 'first in order' : 'room in the pool' }];
+    }
+    if (frozenMs < settings.rotateMs) continue;
+    const untilMs = nowMs + settings.passMs;
+    const waited = `frozen for ${formatMs(frozenMs)}`;
+    if (use.hostRoomBytes >= roomBytes) {
+      return [{ action: 'pass', member, untilMs, reason: `${waited}, over the budget` }];
+    }
+    const others = order
+      .slice(1)
+      .filter((one) => classOrder(one) === classOrder(member) && grows(one, nowMs));
+    const other = others.at(-1);
+    if (other === undefined) continue;
+    return [
+      { action: 'pass', member, untilMs, reason: `${waited}, its turn` },
+      { action: 'freeze', member: other, reason: 'others take their turn' },
+    ];
+  }
+  return lastResort(order, use, nowMs, settings);
+}
+
+/** A kill of last resort: by class, then by what it frees. Nobody else is killed while one is dying. */
+function lastResort<M extends PoolMember>(
+  order: readonly M[],
+  use: PoolUse,
+  nowMs: number,
+  settings: ShortageSettings,
+): ShortageAction<M>[] {
+  if (order.some((member) => member.killed)) return [];
+  const exhaustedMs = use.exhaustedSinceMs === undefined ? 0 : nowMs - use.exhaustedSinceMs;
+  if (exhaustedMs >= settings.lastResortMs) {
+    const victim = victimOf(order.slice(1));
+    if (victim !== undefined) {
+      const freed = formatBytes(victim.freeableBytes);
+      return [
+        {
+          action: 'kill',
+          member: victim,
+          reason: `host memory short, ${freed} of it for a call that comes first`,
+        },
+      ];
+    }
+  }
+  const expired = order.findLast(
+    ({ frozenSinceMs }) => frozenSinceMs !== undefined && nowMs - frozenSinceMs >= settings.deadlineMs,
+  );
+  if (expired?.frozenSinceMs === undefined) return [];
+  const waited = formatMs(nowMs - expired.frozenSinceMs);
+  return [{ action: 'kill', member: expired, reason: `host memory short, frozen for ${waited}` }];
+}
+
+function victimOf<M extends PoolMember>(candidates: readonly M[]): M | undefined {
+  const worst = Math.max(...candidates.map(classOrder));
+  const lowest = candidates.filter((member) => classOrder(member) === worst && member.freeableBytes > 0);
+  return lowest.reduce<M | undefined>(
+    (most, member) => (most === undefined || member.freeableBytes > most.freeableBytes ? member : most),
+    undefined,
+  );
+}
+
+function grows(member: PoolMember, nowMs: number): boolean {
+  return (
+    !isFrozen(member) && !member.killed && nowMs >= member.passUntilMs && member.grownBytes >= GROWS_BYTES
+  );
+}
+
+function isFrozen(member: PoolMember): boolean {
+  return member.frozenSinceMs !== undefined || member.held;
+}
+
+function classOrder(member: Precedence): number {
+  return member.leftover ? CALL_CLASSES.length : CALL_CLASSES.indexOf(member.class);
+}
+
+function shortOf({ usedBytes, budgetBytes }: PoolUse): string {
+  return `all calls together use ${formatBytes(usedBytes)} of ${formatBytes(budgetBytes)}`;
+}

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+import { closeSync } from 'node:fs';
+import { nowMs } from '../clock.ts';
+import type { Config } from '../config/schema.ts';
+import { errnoOf } from '../errors.ts';
+import type { Cgroup } from '../kernel/cgroup.ts';
+import { files } from '../kernel/files.ts';
+import { type HostMemory, parseFlatKeyed } from '../kernel/host.ts';
+import { blockedLocks } from '../kernel/locks.ts';
+import type { Native, Watch } from '../kernel/native.ts';
+import { cgroupPathOf } from '../kernel/proc.ts';
+import type { PoolSettings } from '../policy/pool.ts';
+import {
+  byPrecedence,
+  decideShortage,
+  isExhausted,
+  nearShortage,
+  type PoolMember,
+  type PoolUse,
+  type Precedence,
+  poolLine,
+  tripwireBytes,
+} from '../policy/shortage.ts';
+import type { Call } from './call.ts';
+import { cgroupNumber } from './limit-files.ts';
+
+/**
+ * How often the calls are looked at while the pool is nearly used up: a look costs one system call, and the margins
+ * are 20 MiB a GiB, which one core fills in about as many milliseconds.
+ */
+const NEAR_MS = 10;
+
+/** Growth is measured against a look at least this old, or a slow leak would never be seen to grow. */
+const BASELINE_MS = 100;
+
+/** /proc/locks lists every lock of the host; it matters only to who is frozen, for some milliseconds. */
+const LOCKS_MS = 100;
+
+export interface PoolKeeperDeps {
+  readonly native: Native;
+  /** Of all calls: its memory.high is the pool's tripwire. */
+  readonly root: Cgroup;
+  readonly config: () => Config;
+  readonly poolSettings: () => PoolSettings;
+  readonly hostMemory: () => HostMemory;
+  readonly calls: () => Iterable<Call>;
+  readonly usageBytes: (call: Call) => number;
+  readonly freeze: (call: Call, reason: string) => void;
+  readonly thaw: (call: Call, reason: string) => void;
+  readonly kill: (call: Call, reason: string) => void;
+  /** `call.yields` has changed: the kernel has to know. */
+  readonly enforce: (call: Call) => void;
+  readonly onError: (error: unknown) => void;
+}
+
+interface Baseline {
+  readonly usageBytes: number;
+  readonly heldBytes: number;
+  readonly atMs: number;
+}
+
+type Member = PoolMember & { readonly call: Call };
+
+/**
+ * Shares the pool out among all calls: freezes who grows while it is short, in the order of the policy, and lets them
+ * go on. The kernel stops at the tripwire what grows faster than this looks.
+ */
+export class PoolKeeper {
+  readonly #deps: PoolKeeperDeps;
+  readonly #baselines = new WeakMap<Call, Baseline>();
+  #timer: NodeJS.Timeout | undefined;
+  #tripwireBytes: number | undefined;
+  #exhaustedSinceMs: number | undefined;
+  #blockers: ReadonlySet<Call> = new Set();
+  #locksAtMs = 0;
+  #closed = false;
+  #events: { readonly fd: number; readonly watch: Watch } | undefined;
+
+  constructor(deps: PoolKeeperDeps) {
+    this.#deps = deps;
+    this.#setTripwire();
+    this.#watchTripwire();
+  }
+
+  /** Whether a call is frozen to make room for others. */
+  get short(): boolean {
+    for (const call of this.#deps.calls()) if (call.frozenFor === 'pool') return true;
+    return false;
+  }
+
+  /** What the pool can be used to, less what a limit of the root itself leaves. */
+  budgetBytes(): number {
+    const { budgetBytes } = this.#deps.poolSettings();
+    const maxBytes = this.#readRoot(files.memoryMax) ?? Infinity;
+    // Whoever limits the root means its calls: they are to be stopped before that limit kills one.
+    return Math.min(budgetBytes, tripwireBytes(maxBytes));
+  }
+
+  /** Up to where memory may be lent to a call: what is left then is for those before it. */
+  lineBytes(call: Call): number {
+    const own = rankable(call);
+    let rank = 0;
+    for (const other of this.#deps.calls()) if (byPrecedence(rankable(other), own) < 0) rank += 1;
+    return poolLine(rank, this.budgetBytes(), this.#deps.config().pool.shortage);
+  }
+
+  /** A call has come, gone or changed its place, or was stopped by the kernel for the pool. */
+  changed(): void {
+    this.#yieldAll(nowMs());
+    if (this.short) this.#lookSoon(0);
+  }
+
+  /** Looks at everything, and again soon as long as the pool is nearly used up. */
+  look(now: number): void {
+    if (this.#closed) return;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    try {
+      this.#setTripwire();
+      if (this.#look(now)) this.#lookSoon(NEAR_MS);
+    } catch (error) {
+      this.#deps.onError(error);
+    }
+  }
+
+  /** Takes the tripwire away: a daemon that is gone could not let anybody go on. */
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    this.#events?.watch.close();
+    if (this.#events !== undefined) closeSync(this.#events.fd);
+    this.#writeTripwire(Infinity);
+  }
+
+  #lookSoon(delayMs: number): void {
+    if (this.#closed) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.look(nowMs()), delayMs);
+    this.#timer.unref();
+  }
+
+  /** @returns whether to look again soon. */
+  #look(now: number): boolean {
+    const { shortage } = this.#deps.config().pool;
+    const currentBytes = this.#readRoot(files.memoryCurrent) ?? 0;
+    const { keepAvailableBytes } = this.#deps.poolSettings();
+    const hostRoomBytes = Math.max(0, this.#deps.hostMemory().availableBytes - keepAvailableBytes);
+    // What others on the host take is not there for calls, whatever the budget says.
+    const budgetBytes = Math.min(this.budgetBytes(), currentBytes + hostRoomBytes);
+    if (!nearShortage({ usedBytes: currentBytes, budgetBytes }, shortage) && !this.short) {
+      this.#exhaustedSinceMs = undefined;
+      return false;
+    }
+    const usedBytes = currentBytes - reclaimable(this.#deps.root);
+    if (now - this.#locksAtMs >= LOCKS_MS) this.#findBlockers(now);
+    const members = this.#members(now);
+    const use: PoolUse = { usedBytes, budgetBytes, hostRoomBytes, exhaustedSinceMs: this.#exhaustedSinceMs };
+    this.#exhaustedSinceMs = isExhausted(members, use) ? (this.#exhaustedSinceMs ?? now) : undefined;
+    for (const action of decideShortage(members, use, now, shortage)) {
+      const { call } = action.member;
+      if (action.action === 'freeze') this.#deps.freeze(call, action.reason);
+      else if (action.action === 'kill') this.#deps.kill(call, action.reason);
+      else {
+        if (action.action === 'pass') call.passUntilMs = action.untilMs;
+        this.#baselines.delete(call);
+        this.#yieldAll(now);
+        this.#deps.thaw(call, action.reason);
+      }
+    }
+    this.#yieldAll(now);
+    return true;
+  }
+
+  #members(now: number): Member[] {
+    const members: Member[] = [];
+    for (const call of this.#deps.calls()) {
+      const usageBytes = this.#deps.usageBytes(call);
+      members.push({
+        ...rankable(call),
+        call,
+        usageBytes,
+        grownBytes: call.frozenSinceMs === undefined ? this.#grownBytes(call, usageBytes, now) : 0,
+        freeableBytes: this.#exhaustedSinceMs === undefined ? usageBytes : anonymousBytes(call.cgroup),
+        frozenSinceMs: call.frozenFor === 'pool' ? call.frozenSinceMs : undefined,
+        held: call.frozenFor === 'line',
+        passUntilMs: call.passUntilMs,
+        blocksOthers: this.#blockers.has(call),
+        killed: call.killCode !== undefined,
+      });
+    }
+    return members;
+  }
+
+  /** Growth of what cannot be reclaimed. memory.stat is read only of calls whose usage has changed. */
+  #grownBytes(call: Call, usageBytes: number, now: number): number {
+    const before = this.#baselines.get(call);
+    if (before?.usageBytes === usageBytes) return 0;
+    const heldBytes = usageBytes - reclaimable(call.cgroup);
+    const grownBytes = before === undefined ? 0 : heldBytes - before.heldBytes;
+    if (before === undefined || grownBytes <= 0 || now - before.atMs >= BASELINE_MS) {
+      this.#baselines.set(call, { usageBytes, heldBytes, atMs: now });
+    }
+    return Math.max(0, grownBytes);
+  }
+
+  #yieldAll(now: number): void {
+    let first: { call: Call; member: Precedence } | undefined;
+    for (const call of this.#deps.calls()) {
+      const member = rankable(call);
+      if (first === undefined || byPrecedence(member, first.member) < 0) first = { call, member };
+    }
+    for (const call of this.#deps.calls()) {
+      const yields = call !== first?.call && now >= call.passUntilMs;
+      if (call.yields === yields) continue;
+      call.yields = yields;
+      this.#deps.enforce(call);
+    }
+  }
+
+  /** Calls in the freezer with a file lock for which somebody outside waits. */
+  #findBlockers(now: number): void {
+    this.#locksAtMs = now;
+    const frozen = [...this.#deps.calls()].filter((call) => call.frozenSinceMs !== undefined);
+    if (frozen.length === 0) {
+      this.#blockers = new Set();
+      return;
+    }
+    const callOf = (pid: number): Call | undefined => {
+      const path = cgroupPathOf(pid);
+      return frozen.find((call) => path === call.procPath || path?.startsWith(`${call.procPath}/`));
+    };
+    const blockers = new Set<Call>();
+    for (const { holder, waiter } of blockedLocks()) {
+      const call = callOf(holder);
+      // Who waits in a frozen call waits for other things first.
+      if (call !== undefined && callOf(waiter) === undefined) blockers.add(call);
+    }
+    this.#blockers = blockers;
+  }
+
+  /** The kernel says when the tripwire is reached, every 10 ms at most (CGROUP_FILE_NOTIFY_MIN_INTV). */
+  #watchTripwire(): void {
+    const { native, root } = this.#deps;
+    try {
+      const fd = native.openAt(root.fd, files.memoryEventsLocal, false);
+      this.#events = { fd, watch: native.watch(fd, 'priority', () => this.#lookSoon(0)) };
+    } catch (error) {
+      // Looks come without it too, only later.
+      this.#deps.onError(error);
+    }
+  }
+
+  #setTripwire(): void {
+    const bytes = tripwireBytes(this.budgetBytes());
+    if (bytes !== this.#tripwireBytes) this.#writeTripwire(bytes);
+  }
+
+  /** In the thread pool: lowering it reclaims. */
+  #writeTripwire(bytes: number): void {
+    this.#tripwireBytes = bytes;
+    this.#deps.root
+      .writeOffThread(files.memoryHigh, cgroupNumber(bytes))
+      .catch((error: unknown) => this.#deps.onError(error));
+  }
+
+  /** Undefined where the root is the hierarchy's own, which has no such file. */
+  #readRoot(file: string): number | undefined {
+    try {
+      return this.#deps.root.readNumber(file);
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return undefined;
+      throw error;
+    }
+  }
+}
+
+function rankable(call: Call): Precedence {
+  const { limits, phase, startedAtMs } = call;
+  return { class: limits.class, leftover: phase === 'lingering', startedAtMs };
+}
+
+/** Page cache without what lies on tmpfs, which has nowhere to go. */
+function reclaimable(cgroup: Cgroup): number {
+  const stat = memoryStat(cgroup);
+  return (stat.get('active_file') ?? 0) + (stat.get('inactive_file') ?? 0);
+}
+
+/** What a kill frees: files on tmpfs stay charged to who is left. */
+function anonymousBytes(cgroup: Cgroup): number {
+  return memoryStat(cgroup).get('anon') ?? 0;
+}
+
+/** Empty for a cgroup that was removed under us. */
+function memoryStat(cgroup: Cgroup): ReadonlyMap<string, number> {
+  try {
+    return parseFlatKeyed(cgroup.read(files.memoryStat));
+  } catch {
+    return new Map();
+  }
+}

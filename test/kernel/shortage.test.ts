@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { after, before, describe, test } from 'node:test';
+import type { CallRecord, Event } from '../../daemon/control/types.ts';
+import { type Ran, TestDaemon, top, until } from '../lib/daemon.ts';
+
+const MiB = 1024 * 1024;
+const load = (mib: number) => `${top}build/cmake/test/agentrm-load --bytes ${mib}M procs 1`;
+
+/** All calls together: what the pool of these daemons has. */
+const BUDGET_MIB = 320;
+
+/** A call that holds memory until it is told to end, or to take more and then end. */
+class Holder {
+  readonly ran: Promise<Ran>;
+  readonly #fifo: string;
+
+  /** @param session also the name of its fifo */
+  constructor(daemon: TestDaemon, session: string, intent: string, mib: number) {
+    this.#fifo = `${daemon.dir}/${session}`;
+    execFileSync('mkfifo', [this.#fifo]);
+    // tail keeps all that it has read of a line that does not end.
+    this.ran = daemon.run(`{ head -c ${mib}M /dev/zero; cat ${this.#fifo}; } | tail -n 1 >/dev/null`, {
+      env: { AGENTRM_SESSION: session, AGENTRM_INTENT: intent },
+    });
+  }
+
+  /** Lets it end, after it has taken so much more. */
+  release(mib = 0): void {
+    const fd = openSync(this.#fifo, 'w');
+    writeFileSync(fd, Buffer.alloc(mib * MiB));
+    closeSync(fd);
+  }
+}
+
+async function usedMiB(daemon: TestDaemon, session: string): Promise<number> {
+  const live = (await daemon.liveCalls()).find((call) => call.session === session);
+  return (live?.memory.usedBytes ?? 0) / MiB;
+}
+
+async function recordOf(daemon: TestDaemon, session: string): Promise<CallRecord> {
+  const record = (await daemon.calls()).find((call) => call.session === session);
+  assert.ok(record, `no record of ${session}`);
+  return record;
+}
+
+const actionsOf = (record: CallRecord) => record.decisions.map(({ action }) => action);
+const isFor = (session: string, kind: string) => (event: Event) =>
+  event.kind === kind && event.session === session;
+
+for (const mode of ['bpf', 'user'] as const) {
+  describe(`calls that want more than the pool has (${mode})`, () => {
+    let daemon: TestDaemon;
+    before(async () => {
+      const config = `pool:\n  budget: ${BUDGET_MIB}M\nenforcement:\n  mode: ${mode}\n`;
+      daemon = await new TestDaemon({ config }).start();
+      assert.equal((await daemon.status()).backend.mode, mode);
+    });
+    after(() => daemon.close());
+
+    test('with memory to spare nobody is slowed', async () => {
+      const holder = new Holder(daemon, 'spare-1', 'class=interactive memory.high=max', 100);
+      await until(async () => (await usedMiB(daemon, 'spare-1')) >= 100, 'it holds its memory');
+      const ran = await daemon.run(load(150), {
+        env: { AGENTRM_SESSION: 'spare-2', AGENTRM_INTENT: 'class=background memory.high=max' },
+      });
+      assert.deepEqual([ran.code, ran.stderr], [0, '']);
+      holder.release();
+      assert.equal((await holder.ran).code, 0);
+      for (const session of ['spare-1', 'spare-2']) {
+        assert.deepEqual(actionsOf(await recordOf(daemon, session)), []);
+      }
+    });
+
+    test('the lowest that grows is stopped, and goes on when there is room', async () => {
+      const holder = new Holder(daemon, 'room-1', 'class=interactive memory.high=max', 200);
+      await until(async () => (await usedMiB(daemon, 'room-1')) >= 200, 'it holds its memory');
+      const background = daemon.run(load(180), {
+        env: { AGENTRM_SESSION: 'room-2', AGENTRM_INTENT: 'class=background memory.high=max' },
+      });
+      await daemon.event(isFor('room-2', 'freeze'));
+      // It grows no further, and leaves what was kept for the other.
+      const frozenAt = await usedMiB(daemon, 'room-2');
+      const whole = Number(readFileSync(`${daemon.cgroup}/memory.current`, 'utf8')) / MiB;
+      assert.ok(whole <= BUDGET_MIB, `${whole} MiB in use`);
+      assert.ok(frozenAt < 180 && frozenAt > 60, `${frozenAt} MiB`);
+      holder.release();
+      assert.equal((await holder.ran).code, 0);
+      const ran = await background;
+      assert.equal(ran.code, 0, ran.stderr);
+      assert.deepEqual(actionsOf(await recordOf(daemon, 'room-1')), []);
+      const record = await recordOf(daemon, 'room-2');
+      assert.equal(record.outcome, 'ok');
+      assert.deepEqual(actionsOf(record).slice(0, 2), ['freeze', 'thaw']);
+      assert.ok(record.memory.frozenMs > 0);
+      assert.equal(record.memory.oomKills, 0);
+    });
+
+    test('as a last resort the lowest is killed for the first, and told so', async () => {
+      const holder = new Holder(daemon, 'last-1', 'class=interactive memory.high=max', 150);
+      await until(async () => (await usedMiB(daemon, 'last-1')) >= 150, 'it holds its memory');
+      const background = daemon.run(load(250), {
+        env: { AGENTRM_SESSION: 'last-2', AGENTRM_INTENT: 'class=background memory.high=max' },
+      });
+      await daemon.event(isFor('last-2', 'freeze'));
+      // What the frozen one holds is needed now.
+      holder.release(120);
+      const ran = await background;
+      assert.match(ran.stderr, /^agentrm: killed for memory: the host had none left to lend /m);
+      assert.equal((await recordOf(daemon, 'last-2')).outcome, 'killed');
+      assert.equal((await holder.ran).code, 0);
+      assert.equal((await recordOf(daemon, 'last-1')).outcome, 'ok');
+    });
+
+    test('who holds a lock that another call waits for is let go on', async () => {
+      const lock = `${daemon.dir}/lock`;
+      const holder = new Holder(daemon, 'lock-1', 'class=interactive memory.high=max', 200);
+      await until(async () => (await usedMiB(daemon, 'lock-1')) >= 200, 'it holds its memory');
+      const background = daemon.run(`flock ${lock} ${load(160)}`, {
+        env: { AGENTRM_SESSION: 'lock-2', AGENTRM_INTENT: 'class=background memory.high=max' },
+      });
+      await daemon.event(isFor('lock-2', 'freeze'));
+      const waiting = await daemon.run(`flock ${lock} echo mine`, {
+        env: { AGENTRM_SESSION: 'lock-3', AGENTRM_INTENT: 'class=interactive' },
+      });
+      assert.equal(waiting.stdout, 'mine\n');
+      assert.equal((await background).code, 0);
+      const reasons = (await recordOf(daemon, 'lock-2')).decisions.map(({ reason }) => reason);
+      assert.ok(reasons.includes('another call waits for its lock'), JSON.stringify(reasons));
+      holder.release();
+      assert.equal((await holder.ran).code, 0);
+    });
+
+    test('the tripwire stands while the daemon does, and not after it', async () => {
+      const high = () => readFileSync(`${daemon.cgroup}/memory.high`, 'utf8').trim();
+      assert.equal(Number(high()), Math.floor((BUDGET_MIB * MiB * 0.988) / 4096) * 4096);
+      await daemon.crash();
+      await until(() => high() === 'max', 'the guard has taken it away');
+      await daemon.start();
+      await until(() => high() !== 'max', 'the next daemon sets it');
+      await daemon.stop();
+      assert.equal(high(), 'max');
+    });
+  });
+}
+
+test('the kernel itself stops what grows faster than anybody looks', async () => {
+  const config = `pool:\n  budget: ${BUDGET_MIB}M\nenforcement:\n  mode: bpf\n`;
+  const daemon = await new TestDaemon({ config }).start();
+  try {
+    const holder = new Holder(daemon, 'kernel-1', 'class=interactive memory.high=max', 150);
+    await until(async () => (await usedMiB(daemon, 'kernel-1')) >= 150, 'it holds its memory');
+    const background = daemon.run(`for i in 1 2 3 4 5 6; do ${load(90)} & done; wait`, {
+      env: { AGENTRM_SESSION: 'kernel-2', AGENTRM_INTENT: 'class=background memory.high=max' },
+    });
+    await daemon.event(isFor('kernel-2', 'freeze'));
+    const whole = Number(readFileSync(`${daemon.cgroup}/memory.current`, 'utf8')) / MiB;
+    assert.ok(whole <= BUDGET_MIB + 2, `${whole} MiB in use`);
+    holder.release();
+    assert.equal((await holder.ran).code, 0);
+    assert.equal((await background).code, 0);
+    const record = await recordOf(daemon, 'kernel-1');
+    assert.deepEqual([record.outcome, actionsOf(record)], ['ok', []]);
+  } finally {
+    await daemon.close();
+  }
+});

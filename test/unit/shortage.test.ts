@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import fc from 'fast-check';
+import { configSchema } from '../../daemon/config/schema.ts';
+import {
+  byPrecedence,
+  decideShortage,
+  isExhausted,
+  nearShortage,
+  type PoolMember,
+  type PoolUse,
+  poolLine,
+  tripwireBytes,
+} from '../../daemon/policy/shortage.ts';
+
+const MIB = 2 ** 20;
+const BUDGET = 1000 * MIB;
+const NOW = 1_000_000;
+const settings = configSchema(() => undefined).parse({}).pool.shortage;
+
+interface Named extends PoolMember {
+  readonly name: string;
+}
+
+function member(name: string, fields: Partial<PoolMember> = {}): Named {
+  return {
+    name,
+    class: 'background',
+    leftover: false,
+    startedAtMs: 0,
+    usageBytes: 100 * MIB,
+    grownBytes: MIB,
+    freeableBytes: 100 * MIB,
+    frozenSinceMs: undefined,
+    held: false,
+    passUntilMs: 0,
+    blocksOthers: false,
+    killed: false,
+    ...fields,
+  };
+}
+
+function decide(members: readonly Named[], usedMiB: number, use: Partial<PoolUse> = {}): string[] {
+  const full: PoolUse = {
+    usedBytes: usedMiB * MIB,
+    budgetBytes: BUDGET,
+    hostRoomBytes: 0,
+    exhaustedSinceMs: undefined,
+    ...use,
+  };
+  return decideShortage(members, full, NOW, settings).map(
+    ({ action, member: { name } }) => `${action} ${name}`,
+  );
+}
+
+const user = member('user', { class: 'interactive', startedAtMs: 300 });
+const helper = member('helper', { class: 'subagent', startedAtMs: 200 });
+const old = member('old', { startedAtMs: 100 });
+const young = member('young', { startedAtMs: 200 });
+const frozen = (one: Named, forMs: number): Named => ({ ...one, grownBytes: 0, frozenSinceMs: NOW - forMs });
+
+describe('who comes before whom', () => {
+  test('by class, then by age; what is left over last', () => {
+    const left = member('left', { class: 'interactive', leftover: true, startedAtMs: 1 });
+    const order = [left, young, old, helper, user].sort(byPrecedence).map(({ name }) => name);
+    assert.deepEqual(order, ['user', 'helper', 'old', 'young', 'left']);
+  });
+
+  test('the lines are graded below the budget, and the tripwire lies between them', () => {
+    assert.equal(poolLine(0, BUDGET, settings), BUDGET);
+    assert.equal(poolLine(1, BUDGET, settings), 980 * MIB);
+    assert.equal(poolLine(2, BUDGET, settings), 960 * MIB);
+    assert.equal(poolLine(31, BUDGET, settings), 960 * MIB);
+    assert.equal(tripwireBytes(BUDGET), 988 * MIB);
+    // On a tiny pool the margins must still hold what a few tasks have under way.
+    assert.equal(poolLine(1, 64 * MIB, settings), 60 * MIB);
+  });
+
+  test('a pool with memory to spare is not looked at often', () => {
+    assert.equal(nearShortage({ usedBytes: 919 * MIB, budgetBytes: BUDGET }, settings), false);
+    assert.equal(nearShortage({ usedBytes: 921 * MIB, budgetBytes: BUDGET }, settings), true);
+  });
+});
+
+describe('making room', () => {
+  test('with memory to spare nobody is slowed', () => {
+    assert.deepEqual(decide([user, helper, old, young], 960), []);
+  });
+
+  test('the last in order that grows is frozen first, one at a time', () => {
+    assert.deepEqual(decide([user, helper, old, young], 961), ['freeze young']);
+    assert.deepEqual(decide([user, helper, old, frozen(young, 10)], 961), ['freeze old']);
+    assert.deepEqual(decide([user, helper, frozen(old, 10), frozen(young, 10)], 961), []);
+    assert.deepEqual(decide([user, helper, frozen(old, 10), frozen(young, 10)], 981), ['freeze helper']);
+  });
+
+  test('close to the budget, all that grow but the first', () => {
+    assert.deepEqual(decide([user, helper, old, young], 981), [
+      'freeze young',
+      'freeze old',
+      'freeze helper',
+    ]);
+  });
+
+  test('the first is never frozen, whatever its class', () => {
+    assert.deepEqual(decide([user], 999), []);
+    assert.deepEqual(decide([old], 1200), []);
+  });
+
+  test('a call that does not grow is left alone, and so are those that cannot grow', () => {
+    const still = { ...young, grownBytes: 200 * 1024 };
+    const held = { ...old, held: true };
+    const dying = { ...helper, killed: true };
+    const passing = { ...member('passing', { startedAtMs: 400 }), passUntilMs: NOW + 1 };
+    assert.deepEqual(decide([user, still, held, dying, passing], 999), []);
+    assert.deepEqual(decide([user, { ...passing, passUntilMs: NOW }], 999), ['freeze passing']);
+  });
+});
+
+describe('letting go on', () => {
+  test('once there is room below its line, the first in order first, one at a time', () => {
+    const both = [user, frozen(old, 1000), frozen(young, 1000)];
+    assert.deepEqual(decide(both, 971), []);
+    assert.deepEqual(decide(both, 970), ['thaw old']);
+    assert.deepEqual(decide([user, old, frozen(young, 1000)], 951), []);
+    assert.deepEqual(decide([user, old, frozen(young, 1000)], 950), ['thaw young']);
+  });
+
+  test('no freeze is shorter than the least', () => {
+    assert.deepEqual(decide([user, frozen(old, 99)], 500), []);
+    assert.deepEqual(decide([user, frozen(old, 100)], 500), ['thaw old']);
+  });
+
+  test('a call that has become the first goes on at once', () => {
+    assert.deepEqual(decide([frozen(old, 1), frozen(young, 1)], 999), ['thaw old']);
+  });
+
+  test('who holds a lock that others wait for goes on at once', () => {
+    const locked = { ...frozen(young, 1), blocksOthers: true };
+    assert.deepEqual(decide([user, frozen(old, 5000), locked], 999), ['pass young']);
+  });
+
+  test('after a while it takes its turn with another of its class', () => {
+    const waiting = frozen(young, 10_000);
+    assert.deepEqual(decide([user, helper, old, waiting], 955), ['pass young', 'freeze old']);
+    assert.deepEqual(decide([user, helper, old, frozen(young, 9_999)], 955), []);
+    assert.deepEqual(decide([user, helper, { ...old, grownBytes: 0 }, waiting], 955), []);
+  });
+
+  test('or uses what the host has beyond the budget', () => {
+    assert.deepEqual(decide([user, old, frozen(young, 10_000)], 955, { hostRoomBytes: 10 * MIB }), [
+      'pass young',
+    ]);
+  });
+
+  test('the policy says until when it may pass', () => {
+    const use = {
+      usedBytes: 955 * MIB,
+      budgetBytes: BUDGET,
+      hostRoomBytes: BUDGET,
+      exhaustedSinceMs: undefined,
+    };
+    const [action] = decideShortage([user, helper, frozen(old, 10_000)], use, NOW, settings);
+    assert.ok(action?.action === 'pass');
+    assert.equal(action.untilMs, NOW + settings.passMs);
+    assert.match(action.reason, /^frozen for 10 s, over the budget$/);
+  });
+});
+
+describe('the last resort', () => {
+  const exhausted = { exhaustedSinceMs: NOW - 1000 };
+
+  test('the pool is exhausted if the first wants more and there is none', () => {
+    const use = { usedBytes: 990 * MIB, budgetBytes: BUDGET, hostRoomBytes: 0, exhaustedSinceMs: undefined };
+    assert.equal(isExhausted([user, frozen(old, 1)], use), true);
+    assert.equal(isExhausted([{ ...user, grownBytes: 0 }, young], use), false);
+    assert.equal(isExhausted([{ ...user, grownBytes: 0, held: true }, young], use), true);
+    assert.equal(isExhausted([user], { ...use, usedBytes: 980 * MIB }), false);
+    assert.equal(isExhausted([], use), false);
+  });
+
+  test('kills in the lowest class who frees most, and only one at a time', () => {
+    const small = frozen(member('small', { freeableBytes: 10 * MIB, startedAtMs: 500 }), 50);
+    const large = frozen(member('large', { freeableBytes: 300 * MIB }), 50);
+    const other = frozen({ ...helper, freeableBytes: 900 * MIB }, 50);
+    assert.deepEqual(decide([user, other, small, large], 995, exhausted), ['kill large']);
+    assert.deepEqual(decide([user, other, small, { ...large, killed: true }], 995, exhausted), []);
+  });
+
+  test('not before its time, never the first, nor who frees nothing', () => {
+    assert.deepEqual(decide([user, frozen(old, 50)], 995, { exhaustedSinceMs: NOW - 999 }), []);
+    assert.deepEqual(decide([user], 995, exhausted), []);
+    assert.deepEqual(decide([user, frozen({ ...old, freeableBytes: 0 }, 50)], 995, exhausted), []);
+  });
+
+  test('who was frozen to the deadline is killed if nothing else helps', () => {
+    const [action] = decideShortage(
+      [{ ...user, grownBytes: 0 }, frozen(old, 60_000)],
+      { usedBytes: 990 * MIB, budgetBytes: BUDGET, hostRoomBytes: 0, exhaustedSinceMs: undefined },
+      NOW,
+      settings,
+    );
+    assert.deepEqual([action?.action, action?.reason], ['kill', 'host memory short, frozen for 1 min']);
+  });
+});
+
+test('whatever the calls are like: the first is never frozen or killed, nobody twice', () => {
+  const anyMember = fc.record({
+    class: fc.constantFrom('interactive' as const, 'subagent' as const, 'background' as const),
+    leftover: fc.boolean(),
+    startedAtMs: fc.nat(1000),
+    grownBytes: fc.nat(4 * MIB),
+    freeableBytes: fc.nat(400 * MIB),
+    frozenSinceMs: fc.option(fc.integer({ min: NOW - 70_000, max: NOW }), { nil: undefined }),
+    held: fc.boolean(),
+    passUntilMs: fc.integer({ min: NOW - 10, max: NOW + 10 }),
+    blocksOthers: fc.boolean(),
+    killed: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(
+      fc.array(anyMember, { maxLength: 8 }),
+      fc.integer({ min: 900, max: 1100 }),
+      fc.option(fc.integer({ min: NOW - 5000, max: NOW }), { nil: undefined }),
+      (fields, usedMiB, exhaustedSinceMs) => {
+        const members = fields.map((one, index) =>
+          // One cannot be frozen for two reasons.
+          member(String(index), { ...one, held: one.held && one.frozenSinceMs === undefined }),
+        );
+        const use = { usedBytes: usedMiB * MIB, budgetBytes: BUDGET, hostRoomBytes: 0, exhaustedSinceMs };
+        const actions = decideShortage(members, use, NOW, settings);
+        const [first] = [...members].sort(byPrecedence);
+        for (const { action, member: subject } of actions) {
+          if (action === 'freeze' || action === 'kill') assert.notEqual(subject, first);
+          if (action === 'freeze') assert.ok(subject.frozenSinceMs === undefined && !subject.held);
+          if (action === 'thaw' || action === 'pass') assert.ok(subject.frozenSinceMs !== undefined);
+          assert.equal(subject.killed, false);
+        }
+        assert.equal(new Set(actions.map((action) => action.member)).size, actions.length);
+      },
+    ),
+  );
+});
