@@ -13,6 +13,7 @@ import {
   path,
   refuse,
   size,
+  sizeOrNone,
   socketPath,
   whole,
 } from './values.ts';
@@ -98,6 +99,23 @@ const shortage = z
   .prefault({})
   .describe('What happens when all calls together want more than the budget.');
 
+const guarantee = z
+  .strictObject({
+    interactive: sizeOrNone()
+      .prefault('64M')
+      .describe(
+        "Of a session with interactive calls: a shell, an interpreter and the files that it reads again and again, " +
+          'so that it answers at once while others stream through the page cache.',
+      ),
+    subagent: sizeOrNone().prefault('0').describe('Of a session with none but subagent calls.'),
+    background: sizeOrNone().prefault('0').describe('Of a session with none but background calls.'),
+  } satisfies Record<CallClass, z.ZodType>)
+  .prefault({})
+  .describe(
+    'Memory that the kernel does not take from a session for others while it uses no more (memory.low). What it ' +
+      'does not use is there for all.',
+  );
+
 const pool = z
   .strictObject({
     reserve: autoSize()
@@ -116,13 +134,14 @@ const pool = z
         'What the host must have available (MemAvailable) before memory is lent. auto: a quarter of the ' +
           'reserve. The rest of the reserve is there to be used by others; below this the host thrashes.',
       ),
+    guarantee,
     shortage,
   })
-  .transform(({ reserve, budget, keepAvailable, shortage }) => ({
+  .transform(({ reserve, budget, keepAvailable, ...rest }) => ({
     reserveBytes: reserve,
     budgetBytes: budget,
     keepAvailableBytes: keepAvailable,
-    shortage,
+    ...rest,
   }))
   .prefault({})
   .describe('The memory that all calls on the host share: calls borrow from it and give back.');

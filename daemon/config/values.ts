@@ -16,6 +16,11 @@ export function size() {
   return text(parseSize);
 }
 
+/** The same, and 0 for nothing. */
+export function sizeOrNone() {
+  return text((value): Parsed => (value === '0' ? { ok: true, value: 0 } : parseSize(value)));
+}
+
 /** A time as in an intent, in milliseconds. */
 export function duration() {
   return text(parseDuration);

@@ -10,6 +10,7 @@ export const files = {
   kill: 'cgroup.kill',
   memoryCurrent: 'memory.current',
   memoryPeak: 'memory.peak',
+  memoryLow: 'memory.low',
   memoryHigh: 'memory.high',
   memoryMax: 'memory.max',
   memoryOomGroup: 'memory.oom.group',

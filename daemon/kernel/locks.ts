@@ -8,7 +8,7 @@ export interface BlockedLock {
 }
 
 /** The type of a lock in /proc/locks; leases and delegations hold up nobody who could be told by a pid. */
-const LOCK = /^(\d+): (-> )?(?:FLOCK|POSIX|OFDLCK) .*? (-?\d+) [\da-f]+:[\da-f]+:\d+ /;
+const LOCK = /^(\d+):( *-> )? *(?:FLOCK|POSIX|OFDLCK) .*? (-?\d+) [\da-f]+:[\da-f]+:\d+ /;
 
 /**
  * Who waits for whose file lock, from /proc/locks (proc_locks(5)): a line of a lock is followed by those, with an

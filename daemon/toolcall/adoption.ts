@@ -9,7 +9,7 @@ import type { Session, SessionRegistry } from '../session/registry.ts';
 import { Call } from './call.ts';
 import type { CallManager } from './manager.ts';
 import { loadCall, loadSession, type SavedCall } from './saved-state.ts';
-import { SessionCgroup } from './session-cgroup.ts';
+import type { SessionCgroup } from './session-cgroup.ts';
 
 export interface AdoptionDeps {
   readonly root: CgroupRoot;
@@ -53,7 +53,7 @@ function adoptSession(deps: AdoptionDeps, sessionName: string): Adopted {
   let sessionCgroup: SessionCgroup | undefined;
   if (saved !== undefined) {
     session = sessions.restore({ ...saved, name: sessionName });
-    sessionCgroup = new SessionCgroup(root, sessionName, manager.usual(saved.uid));
+    sessionCgroup = manager.openSession(root, sessionName, saved.uid);
     for (const owner of saved.owners) sessions.addOwner(session, owner);
   }
   for (const callName of childNames(`${root.path}/${sessionName}`)) {

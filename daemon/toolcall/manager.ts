@@ -25,6 +25,7 @@ import { agentProcessOf } from './agent.ts';
 import { Call } from './call.ts';
 import { commandOf } from './command.ts';
 import type { Controller } from './controller.ts';
+import { Guarantees } from './guarantees.ts';
 import { type Intent, parseIntent } from './intent.ts';
 import { type Ending, finish } from './record.ts';
 import { saveCall, saveSession } from './saved-state.ts';
@@ -112,11 +113,19 @@ export class CallManager implements EnforcerEvents {
   readonly #ties = new Map<Call, () => void>();
   readonly #waiting: Waiting[] = [];
   #waitTimer: NodeJS.Timeout | undefined;
+  readonly #guarantees: Guarantees | undefined;
   #closed = false;
 
   constructor(deps: ManagerDeps) {
     this.#deps = deps;
     this.#ends = new ProcessEnds(deps.native);
+    this.#guarantees =
+      deps.root &&
+      new Guarantees(
+        deps.root.cgroup,
+        () => deps.config().pool.guarantee,
+        (error) => deps.log.warn({ err: error }, 'guarantee not in force'),
+      );
   }
 
   /** Calls that have not ended, and those whose processes live on. */
@@ -330,16 +339,22 @@ export class CallManager implements EnforcerEvents {
   /** Puts back a call that an earlier daemon left. */
   restore(call: Call, lingering: boolean, frozen: boolean): void {
     this.#byId.set(call.id, call);
+    if (lingering) call.phase = 'lingering';
+    call.sessionCgroup.restore(call.limits);
     this.#deps.controller?.add(call);
-    if (lingering) {
-      call.phase = 'lingering';
-    } else {
+    if (!lingering) {
       this.#deps.sessions.callStarted(call.session);
       this.#tie(call);
       // Its wrapper reconnects within a second; if it has died meanwhile nobody will report the end.
       this.wrapperGone(call);
     }
     this.#deps.controller?.onFound(call, frozen);
+  }
+
+  /** The cgroup of a session, made if it is not there. */
+  openSession(root: CgroupRoot, name: string, uid: number): SessionCgroup {
+    if (this.#guarantees === undefined) throw new Error('nothing enforces');
+    return new SessionCgroup(root, name, this.usual(uid), this.#guarantees);
   }
 
   /** Puts back the cgroup of a session that an earlier daemon left. */
@@ -520,7 +535,7 @@ export class CallManager implements EnforcerEvents {
   #sessionCgroup(root: CgroupRoot, session: Session): SessionCgroup {
     let cgroup = this.#cgroups.get(session.name);
     if (cgroup === undefined) {
-      cgroup = new SessionCgroup(root, session.name, this.usual(session.uid));
+      cgroup = this.openSession(root, session.name, session.uid);
       this.#cgroups.set(session.name, cgroup);
       this.#saveSession(session);
       this.#deps.emit('session-start', { session: session.id, uid: session.uid }, { agent: session.agent });

@@ -180,7 +180,7 @@ export class PoolKeeper {
         call,
         usageBytes,
         grownBytes: call.frozenSinceMs === undefined ? this.#grownBytes(call, usageBytes, now) : 0,
-        freeableBytes: this.#exhaustedSinceMs === undefined ? usageBytes : anonymousBytes(call.cgroup),
+        freeableBytes: this.#exhaustedSinceMs === undefined ? usageBytes : freeableBytes(call),
         frozenSinceMs: call.frozenFor === 'pool' ? call.frozenSinceMs : undefined,
         held: call.frozenFor === 'line',
         passUntilMs: call.passUntilMs,
@@ -285,9 +285,9 @@ function reclaimable(cgroup: Cgroup): number {
   return (stat.get('active_file') ?? 0) + (stat.get('inactive_file') ?? 0);
 }
 
-/** What a kill frees: files on tmpfs stay charged to who is left. */
-function anonymousBytes(cgroup: Cgroup): number {
-  return memoryStat(cgroup).get('anon') ?? 0;
+/** What a kill frees beyond the session's guarantee: files on tmpfs stay charged to who is left. */
+function freeableBytes({ cgroup, sessionCgroup }: Call): number {
+  return Math.max(0, (memoryStat(cgroup).get('anon') ?? 0) - sessionCgroup.guaranteedBytes);
 }
 
 /** Empty for a cgroup that was removed under us. */

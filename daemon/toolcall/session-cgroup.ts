@@ -6,6 +6,7 @@ import { files } from '../kernel/files.ts';
 import { type CgroupRoot, enableAll } from '../kernel/tree.ts';
 import type { Limits } from '../policy/limits.ts';
 import type { Lines } from '../policy/lines.ts';
+import type { Guarantees } from './guarantees.ts';
 import { type LimitFile, limitFiles } from './limit-files.ts';
 
 /** What a call declares, and where that puts the lines for the kernel. */
@@ -23,15 +24,17 @@ export class SessionCgroup {
   readonly #root: CgroupRoot;
   readonly #usual: CallLimits;
   #spare: Cgroup | undefined;
+  readonly #guarantees: Guarantees;
   #cpuWeight = 0;
 
   /**
    * Makes the session's cgroup, or opens the one that is there.
    * @param usual what most calls get: the spare is made with it.
    */
-  constructor(root: CgroupRoot, name: string, usual: CallLimits) {
+  constructor(root: CgroupRoot, name: string, usual: CallLimits, guarantees: Guarantees) {
     this.#root = root;
     this.#usual = usual;
+    this.#guarantees = guarantees;
     this.cgroup = root.cgroup.openOrMakeChild(name);
     enableAll(this.cgroup, root.controllers, `${root.path}/${name}`);
   }
@@ -42,6 +45,7 @@ export class SessionCgroup {
    */
   take(limits: CallLimits): Cgroup {
     this.#raiseWeights(limits.limits);
+    this.#guarantees.raise(this.cgroup, limits.limits.class);
     const spare = this.#spare;
     this.#spare = undefined;
     if (spare !== undefined) {
@@ -63,6 +67,16 @@ export class SessionCgroup {
     return this.#make(limits);
   }
 
+  /** A call that an earlier daemon left: its class counts again. */
+  restore(limits: Limits): void {
+    this.#guarantees.raise(this.cgroup, limits.class);
+  }
+
+  /** What the session keeps when memory is short. */
+  get guaranteedBytes(): number {
+    return this.#guarantees.of(this.cgroup);
+  }
+
   /** Makes the spare if there is none. Errors are the next call's to report. */
   prepare(): void {
     if (this.#spare !== undefined) return;
@@ -82,6 +96,7 @@ export class SessionCgroup {
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') return false;
     }
+    this.#guarantees.drop(this.cgroup);
     this.cgroup.close();
     return true;
   }

@@ -17,6 +17,7 @@ const fresh: Readonly<Record<string, string>> = {
   [files.kill]: '',
   [files.memoryCurrent]: '0\n',
   [files.memoryPeak]: '4096\n',
+  [files.memoryLow]: '0\n',
   [files.memoryHigh]: 'max\n',
   [files.memoryMax]: 'max\n',
   [files.memoryOomGroup]: '0\n',

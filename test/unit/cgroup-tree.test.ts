@@ -6,10 +6,11 @@ import { test } from 'node:test';
 import { configSchema } from '../../daemon/config/schema.ts';
 import { Cgroup } from '../../daemon/kernel/cgroup.ts';
 import { native } from '../../daemon/kernel/native.ts';
-import { openRoot } from '../../daemon/kernel/tree.ts';
+import { type CgroupRoot, openRoot } from '../../daemon/kernel/tree.ts';
 import { hostSettings } from '../../daemon/policy/host.ts';
 import { resolveIntent } from '../../daemon/policy/limits.ts';
 import { linesFor } from '../../daemon/policy/lines.ts';
+import { Guarantees } from '../../daemon/toolcall/guarantees.ts';
 import { parseIntent } from '../../daemon/toolcall/intent.ts';
 import { type CallLimits, SessionCgroup } from '../../daemon/toolcall/session-cgroup.ts';
 import { plainTree } from '../lib/plain-tree.ts';
@@ -34,6 +35,9 @@ function limitsOf(intent = ''): CallLimits {
   });
   return { limits, lines };
 }
+
+const guaranteesOf = (root: CgroupRoot) =>
+  new Guarantees(root.cgroup, () => ({ interactive: 64, subagent: 8, background: 0 }), assert.ifError);
 
 test('a cgroup file that is not there is not made, and the error says which', (t) => {
   const { root } = plainTree(t);
@@ -145,7 +149,7 @@ test('a root whose children get no memory controller is refused; what else is mi
 
 test('a spare cgroup is used once, with the limits of its call', (t) => {
   const { root } = plainTree(t);
-  const session = new SessionCgroup(root, 's1', limitsOf());
+  const session = new SessionCgroup(root, 's1', limitsOf(), guaranteesOf(root));
   t.after(() => session.close());
   const path = join(root.path, 's1');
   const calls = () => readdirSync(path).filter((name) => /^c[0-9a-f]{12}$/.test(name));
@@ -170,7 +174,7 @@ test('a spare cgroup is used once, with the limits of its call', (t) => {
 
 test('a spare that was removed under us is replaced', (t) => {
   const { root } = plainTree(t);
-  const session = new SessionCgroup(root, 's1', limitsOf());
+  const session = new SessionCgroup(root, 's1', limitsOf(), guaranteesOf(root));
   t.after(() => session.close());
   session.prepare();
   const path = join(root.path, 's1');
@@ -185,7 +189,7 @@ test('a spare that was removed under us is replaced', (t) => {
 
 test('a session that still holds something is not removed; then it is, with its spare', (t) => {
   const { root } = plainTree(t);
-  const session = new SessionCgroup(root, 's1', limitsOf());
+  const session = new SessionCgroup(root, 's1', limitsOf(), guaranteesOf(root));
   const call = session.take(limitsOf());
   session.prepare();
   assert.equal(session.remove(), false);
@@ -197,11 +201,37 @@ test('a session that still holds something is not removed; then it is, with its 
 test('a controller that the tree lacks is left out', (t) => {
   const { root } = plainTree(t);
   const fewer = { ...root, controllers: new Set(['memory']) };
-  const session = new SessionCgroup(fewer, 's1', limitsOf());
+  const session = new SessionCgroup(fewer, 's1', limitsOf(), guaranteesOf(root));
   t.after(() => session.close());
   const call = session.take(limitsOf('pids.max=9 cpu.weight=7 memory.high=1G'));
   t.after(() => call.close());
   assert.equal(call.readNumber('pids.max'), Number.POSITIVE_INFINITY);
   assert.equal(call.readNumber('cpu.weight'), 100);
   assert.equal(call.readNumber('memory.high'), 2 ** 30);
+});
+
+test('a session is guaranteed what its most important call is, and the root what all are', (t) => {
+  const { root } = plainTree(t);
+  const guarantees = guaranteesOf(root);
+  const open = (name: string) => new SessionCgroup(root, name, limitsOf(), guarantees);
+  const first = open('s1');
+  const second = open('s2');
+  t.after(() => second.close());
+  const low = (path: string) => Number.parseInt(readFileSync(join(root.path, path, 'memory.low'), 'utf8'), 10);
+  const taken = ['class=background', 'class=subagent', 'class=interactive', 'class=background'].map((intent) => {
+    const call = first.take(limitsOf(intent));
+    return { call, low: low('s1') };
+  });
+  assert.deepEqual(
+    taken.map((each) => each.low),
+    [0, 8, 64, 64],
+  );
+  const other = second.take(limitsOf('class=subagent'));
+  t.after(() => other.close());
+  assert.deepEqual([low('s2'), low('.')], [8, 72]);
+  assert.equal(first.guaranteedBytes, 64);
+  for (const { call } of taken) first.discard(call);
+  assert.equal(first.remove(), true);
+  // An ordinary file keeps what is behind the shorter value.
+  assert.match(readFileSync(join(root.path, 'memory.low'), 'utf8'), /^8/);
 });

@@ -132,6 +132,7 @@ describe('values', () => {
       reserveBytes: 1536 * MIB,
       budgetBytes: 1024 * MIB,
       keepAvailableBytes: null,
+      guarantee: DEFAULTS.pool.guarantee,
       shortage: DEFAULTS.pool.shortage,
     });
     assert.equal(config.admission.waitMs, 500);

@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
 import { containerCeiling } from '../../daemon/kernel/container.ts';
+import { blockedLocks } from '../../daemon/kernel/locks.ts';
 import { hostMemory, hostPressure, parseFlatKeyed, parsePressure } from '../../daemon/kernel/host.ts';
 import { ancestors, cgroupPathOf, descendants, isAlive, processStat } from '../../daemon/kernel/proc.ts';
 import { cgroupMountOf } from '../../daemon/kernel/tree.ts';
@@ -188,4 +189,25 @@ test('the mount of cgroup v2 that a path is below: the nearest, by whole names',
   assert.equal(cgroupMountOf('/sys/fs/cgroup/unified2/agentrm', dir), undefined);
   assert.equal(cgroupMountOf('/mnt/two words/deep/er', dir), '/mnt/two words/deep');
   assert.throws(() => cgroupMountOf('/x', `${dir}/none`), { code: 'ENOENT' });
+});
+
+test('who waits for whose file lock', (t) => {
+  const locks = [
+    '1: POSIX  ADVISORY  READ  812 00:1a:1029 128 128',
+    '2: FLOCK  ADVISORY  WRITE 901 fe:00:525 0 EOF',
+    '2: -> FLOCK  ADVISORY  WRITE 902 fe:00:525 0 EOF',
+    '2:  -> FLOCK  ADVISORY  WRITE 903 fe:00:525 0 EOF',
+    '3: LEASE  ACTIVE    READ  77 fe:00:9 0 EOF',
+    '4: OFDLCK ADVISORY  WRITE -1 fe:00:527 0 EOF',
+    '4: -> OFDLCK ADVISORY  WRITE -1 fe:00:527 0 EOF',
+    '5: POSIX  *NOINODE* WRITE 904 00:00:0 0 EOF',
+    'no lock at all',
+    '',
+  ];
+  const dir = tree(t, { locks: locks.join('\n') });
+  assert.deepEqual(blockedLocks(dir), [
+    { holder: 901, waiter: 902 },
+    { holder: 901, waiter: 903 },
+  ]);
+  assert.deepEqual(blockedLocks(join(dir, 'absent')), []);
 });
