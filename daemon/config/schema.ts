@@ -104,7 +104,7 @@ const guarantee = z
     interactive: sizeOrNone()
       .prefault('64M')
       .describe(
-        "Of a session with interactive calls: a shell, an interpreter and the files that it reads again and again, " +
+        'Of a session with interactive calls: a shell, an interpreter and the files that it reads again and again, ' +
           'so that it answers at once while others stream through the page cache.',
       ),
     subagent: sizeOrNone().prefault('0').describe('Of a session with none but subagent calls.'),

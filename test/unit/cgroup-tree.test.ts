@@ -217,11 +217,14 @@ test('a session is guaranteed what its most important call is, and the root what
   const first = open('s1');
   const second = open('s2');
   t.after(() => second.close());
-  const low = (path: string) => Number.parseInt(readFileSync(join(root.path, path, 'memory.low'), 'utf8'), 10);
-  const taken = ['class=background', 'class=subagent', 'class=interactive', 'class=background'].map((intent) => {
-    const call = first.take(limitsOf(intent));
-    return { call, low: low('s1') };
-  });
+  const low = (path: string) =>
+    Number.parseInt(readFileSync(join(root.path, path, 'memory.low'), 'utf8'), 10);
+  const taken = ['class=background', 'class=subagent', 'class=interactive', 'class=background'].map(
+    (intent) => {
+      const call = first.take(limitsOf(intent));
+      return { call, low: low('s1') };
+    },
+  );
   assert.deepEqual(
     taken.map((each) => each.low),
     [0, 8, 64, 64],

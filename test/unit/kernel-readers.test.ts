@@ -6,8 +6,8 @@ import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
 import { containerCeiling } from '../../daemon/kernel/container.ts';
-import { blockedLocks } from '../../daemon/kernel/locks.ts';
 import { hostMemory, hostPressure, parseFlatKeyed, parsePressure } from '../../daemon/kernel/host.ts';
+import { blockedLocks } from '../../daemon/kernel/locks.ts';
 import { ancestors, cgroupPathOf, descendants, isAlive, processStat } from '../../daemon/kernel/proc.ts';
 import { cgroupMountOf } from '../../daemon/kernel/tree.ts';
 
