@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import type { CallRecord, Event } from '../../daemon/control/types.ts';
 import { type Ran, TestDaemon, top, until } from '../lib/daemon.ts';
@@ -22,16 +22,15 @@ class Holder {
     this.#fifo = `${daemon.dir}/${session}`;
     execFileSync('mkfifo', [this.#fifo]);
     // tail keeps all that it has read of a line that does not end.
-    this.ran = daemon.run(`{ head -c ${mib}M /dev/zero; cat ${this.#fifo}; } | tail -n 1 >/dev/null`, {
+    const more = `read more < ${this.#fifo}; head -c "$more"M /dev/zero`;
+    this.ran = daemon.run(`{ head -c ${mib}M /dev/zero; ${more}; } | tail -n 1 >/dev/null`, {
       env: { AGENTRM_SESSION: session, AGENTRM_INTENT: intent },
     });
   }
 
   /** Lets it end, after it has taken so much more. */
   release(mib = 0): void {
-    const fd = openSync(this.#fifo, 'w');
-    writeFileSync(fd, Buffer.alloc(mib * MiB));
-    closeSync(fd);
+    writeFileSync(this.#fifo, `${mib}\n`);
   }
 }
 
