@@ -82,10 +82,11 @@ const shortage = z
           'an agent gives up, so that it learns why.',
       ),
     lastResort: duration()
-      .prefault('1s')
+      .prefault('3s')
       .describe(
-        'How long the first in order may need memory that the others hold before one of them is killed for it: of ' +
-          'the lowest class, the one that frees most.',
+        'How long the first in order may need memory that others hold, and the host has none beyond the budget, ' +
+          'before one of them is killed for it: of the lowest class, the one that frees most. Bursts that end by ' +
+          'themselves last 1 to 3 s.',
       ),
   })
   .transform(({ leastFreeze, rotate, pass, deadline, lastResort, ...rest }) => ({

@@ -39,6 +39,8 @@ export interface PoolMember extends Precedence {
   readonly usageBytes: number;
   /** By how much its usage has grown since it was looked at last. */
   readonly grownBytes: number;
+  /** When it was last seen to grow. */
+  readonly grewAtMs: number;
   /** What a kill of it would free beyond what its session is guaranteed. */
   readonly freeableBytes: number;
   /** Since when it is frozen for the pool, if it is. */
@@ -77,6 +79,12 @@ const GROWS_BYTES = 256 * 1024;
  */
 const TRIPWIRE_PERCENT = 1.2;
 
+/** What is used up to here has nothing left that a task could charge: 64 pages at a time. */
+const NEARLY = 0.998;
+
+/** The kernel's longest throttle sleep is 2 s (MEMCG_MAX_HIGH_DELAY_JIFFIES); a task may wait for a CPU after it. */
+const LONGEST_SLEEP_MS = 2500;
+
 /** The least margin: a dozen tasks may each have 256 KiB under way. */
 const LEAST_MARGIN_BYTES = 4 * 1024 * 1024;
 
@@ -106,11 +114,15 @@ export function nearShortage(use: { usedBytes: number; budgetBytes: number }, se
   return use.usedBytes > line - (use.budgetBytes - line);
 }
 
-/** Whether the first in order wants more than is left of the pool. */
-export function isExhausted(members: readonly PoolMember[], use: PoolUse): boolean {
+/**
+ * Whether the first in order wants more than is left of the pool: it waits frozen for a loan, or it has run into the
+ * kernel's throttle. There it may sleep for long and not be seen to grow.
+ */
+export function isExhausted(members: readonly PoolMember[], use: PoolUse, nowMs: number): boolean {
   const [first] = [...members].sort(byPrecedence);
-  if (first === undefined || use.usedBytes < tripwireBytes(use.budgetBytes)) return false;
-  return first.held || first.grownBytes > 0;
+  if (first === undefined || first.killed) return false;
+  if (first.held) return true;
+  return use.usedBytes >= use.budgetBytes * NEARLY && nowMs - first.grewAtMs <= LONGEST_SLEEP_MS;
 }
 
 /**

@@ -414,6 +414,7 @@ export class Controller {
       tasks: call.cgroup.readNumber(files.pidsCurrent),
       highBytes: call.lines.memoryHighBytes,
       declaredMaxBytes: call.limits.memoryMaxBytes,
+      blocksOthers: this.#keeper.blocksOthers(call),
     };
   }
 

@@ -33,6 +33,9 @@ const NEAR_MS = 10;
 /** Growth is measured against a look at least this old, or a slow leak would never be seen to grow. */
 const BASELINE_MS = 100;
 
+/** Room on the host that is worth going over the budget for: what one task charges in a few milliseconds. */
+const LEAST_OVER_BYTES = 16 * 1024 * 1024;
+
 /** /proc/locks lists every lock of the host; it matters only to who is frozen, for some milliseconds. */
 const LOCKS_MS = 100;
 
@@ -57,6 +60,7 @@ interface Baseline {
   readonly usageBytes: number;
   readonly heldBytes: number;
   readonly atMs: number;
+  readonly grewAtMs: number;
 }
 
 type Member = PoolMember & { readonly call: Call };
@@ -71,6 +75,8 @@ export class PoolKeeper {
   #timer: NodeJS.Timeout | undefined;
   #tripwireBytes: number | undefined;
   #exhaustedSinceMs: number | undefined;
+  /** By how much the tripwire is above its place, for the first in order. */
+  #overBytes = 0;
   #blockers: ReadonlySet<Call> = new Set();
   #locksAtMs = 0;
   #closed = false;
@@ -90,10 +96,7 @@ export class PoolKeeper {
 
   /** What the pool can be used to, less what a limit of the root itself leaves. */
   budgetBytes(): number {
-    const { budgetBytes } = this.#deps.poolSettings();
-    const maxBytes = this.#readRoot(files.memoryMax) ?? Infinity;
-    // Whoever limits the root means its calls: they are to be stopped before that limit kills one.
-    return Math.min(budgetBytes, tripwireBytes(maxBytes));
+    return Math.min(this.#deps.poolSettings().budgetBytes, this.#fenceBytes());
   }
 
   /** Up to where memory may be lent to a call: what is left then is for those before it. */
@@ -102,6 +105,11 @@ export class PoolKeeper {
     let rank = 0;
     for (const other of this.#deps.calls()) if (byPrecedence(rankable(other), own) < 0) rank += 1;
     return poolLine(rank, this.budgetBytes(), this.#deps.config().pool.shortage);
+  }
+
+  /** Whether a task outside waits for a file lock that this frozen call holds. */
+  blocksOthers(call: Call): boolean {
+    return this.#blockers.has(call);
   }
 
   /** A call has come, gone or changed its place, or was stopped by the kernel for the pool. */
@@ -117,6 +125,7 @@ export class PoolKeeper {
     this.#timer = undefined;
     try {
       this.#setTripwire();
+      if (now - this.#locksAtMs >= LOCKS_MS) this.#findBlockers(now);
       if (this.#look(now)) this.#lookSoon(NEAR_MS);
     } catch (error) {
       this.#deps.onError(error);
@@ -144,7 +153,8 @@ export class PoolKeeper {
     const { shortage } = this.#deps.config().pool;
     const currentBytes = this.#readRoot(files.memoryCurrent) ?? 0;
     const { keepAvailableBytes } = this.#deps.poolSettings();
-    const hostRoomBytes = Math.max(0, this.#deps.hostMemory().availableBytes - keepAvailableBytes);
+    const availableBytes = this.#deps.hostMemory().availableBytes - keepAvailableBytes;
+    const hostRoomBytes = Math.max(0, Math.min(availableBytes, this.#fenceBytes() - currentBytes));
     // What others on the host take is not there for calls, whatever the budget says.
     const budgetBytes = Math.min(this.budgetBytes(), currentBytes + hostRoomBytes);
     if (!nearShortage({ usedBytes: currentBytes, budgetBytes }, shortage) && !this.short) {
@@ -152,10 +162,17 @@ export class PoolKeeper {
       return false;
     }
     const usedBytes = currentBytes - reclaimable(this.#deps.root);
-    if (now - this.#locksAtMs >= LOCKS_MS) this.#findBlockers(now);
     const members = this.#members(now);
     const use: PoolUse = { usedBytes, budgetBytes, hostRoomBytes, exhaustedSinceMs: this.#exhaustedSinceMs };
-    this.#exhaustedSinceMs = isExhausted(members, use) ? (this.#exhaustedSinceMs ?? now) : undefined;
+    const exhausted = isExhausted(members, use, now);
+    this.#exhaustedSinceMs = exhausted ? (this.#exhaustedSinceMs ?? now) : undefined;
+    // The first in order may go over the budget if the host can bear it: then nobody has to die for it.
+    if (exhausted && hostRoomBytes >= LEAST_OVER_BYTES) {
+      this.#exhaustedSinceMs = undefined;
+      this.#overBytes = currentBytes + hostRoomBytes / 2 - tripwireBytes(budgetBytes);
+    } else if (currentBytes < tripwireBytes(budgetBytes)) {
+      this.#overBytes = 0;
+    }
     for (const action of decideShortage(members, use, now, shortage)) {
       const { call } = action.member;
       if (action.action === 'freeze') this.#deps.freeze(call, action.reason);
@@ -179,7 +196,7 @@ export class PoolKeeper {
         ...rankable(call),
         call,
         usageBytes,
-        grownBytes: call.frozenSinceMs === undefined ? this.#grownBytes(call, usageBytes, now) : 0,
+        ...this.#growth(call, usageBytes, now),
         freeableBytes: this.#exhaustedSinceMs === undefined ? usageBytes : freeableBytes(call),
         frozenSinceMs: call.frozenFor === 'pool' ? call.frozenSinceMs : undefined,
         held: call.frozenFor === 'line',
@@ -192,15 +209,17 @@ export class PoolKeeper {
   }
 
   /** Growth of what cannot be reclaimed. memory.stat is read only of calls whose usage has changed. */
-  #grownBytes(call: Call, usageBytes: number, now: number): number {
+  #growth(call: Call, usageBytes: number, now: number): Pick<PoolMember, 'grownBytes' | 'grewAtMs'> {
     const before = this.#baselines.get(call);
-    if (before?.usageBytes === usageBytes) return 0;
-    const heldBytes = usageBytes - reclaimable(call.cgroup);
-    const grownBytes = before === undefined ? 0 : heldBytes - before.heldBytes;
-    if (before === undefined || grownBytes <= 0 || now - before.atMs >= BASELINE_MS) {
-      this.#baselines.set(call, { usageBytes, heldBytes, atMs: now });
+    if (call.frozenSinceMs !== undefined || before?.usageBytes === usageBytes) {
+      return { grownBytes: 0, grewAtMs: before?.grewAtMs ?? 0 };
     }
-    return Math.max(0, grownBytes);
+    const heldBytes = usageBytes - reclaimable(call.cgroup);
+    const grownBytes = Math.max(0, before === undefined ? 0 : heldBytes - before.heldBytes);
+    const grewAtMs = grownBytes > 0 ? now : (before?.grewAtMs ?? 0);
+    const stale = before === undefined || grownBytes === 0 || now - before.atMs >= BASELINE_MS;
+    this.#baselines.set(call, stale ? { usageBytes, heldBytes, atMs: now, grewAtMs } : { ...before, grewAtMs });
+    return { grownBytes, grewAtMs };
   }
 
   #yieldAll(now: number): void {
@@ -250,8 +269,13 @@ export class PoolKeeper {
     }
   }
 
+  /** Whoever limits the root means its calls: they are to be stopped before that limit kills one. */
+  #fenceBytes(): number {
+    return tripwireBytes(this.#readRoot(files.memoryMax) ?? Infinity);
+  }
+
   #setTripwire(): void {
-    const bytes = tripwireBytes(this.budgetBytes());
+    const bytes = Math.floor(tripwireBytes(this.budgetBytes()) + this.#overBytes);
     if (bytes !== this.#tripwireBytes) this.#writeTripwire(bytes);
   }
 

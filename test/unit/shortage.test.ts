@@ -31,6 +31,7 @@ function member(name: string, fields: Partial<PoolMember> = {}): Named {
     startedAtMs: 0,
     usageBytes: 100 * MIB,
     grownBytes: MIB,
+    grewAtMs: NOW,
     freeableBytes: 100 * MIB,
     frozenSinceMs: undefined,
     held: false,
@@ -169,15 +170,18 @@ describe('letting go on', () => {
 });
 
 describe('the last resort', () => {
-  const exhausted = { exhaustedSinceMs: NOW - 1000 };
+  const exhausted = { exhaustedSinceMs: NOW - 3000 };
 
   test('the pool is exhausted if the first wants more and there is none', () => {
-    const use = { usedBytes: 990 * MIB, budgetBytes: BUDGET, hostRoomBytes: 0, exhaustedSinceMs: undefined };
-    assert.equal(isExhausted([user, frozen(old, 1)], use), true);
-    assert.equal(isExhausted([{ ...user, grownBytes: 0 }, young], use), false);
-    assert.equal(isExhausted([{ ...user, grownBytes: 0, held: true }, young], use), true);
-    assert.equal(isExhausted([user], { ...use, usedBytes: 980 * MIB }), false);
-    assert.equal(isExhausted([], use), false);
+    const use = { usedBytes: 998 * MIB, budgetBytes: BUDGET, hostRoomBytes: 0, exhaustedSinceMs: undefined };
+    const is = (members: readonly Named[], changes = {}) => isExhausted(members, { ...use, ...changes }, NOW);
+    assert.equal(is([user, frozen(old, 1)]), true);
+    assert.equal(is([{ ...user, grownBytes: 0, grewAtMs: NOW - 2500 }, young]), true, 'asleep in the throttle');
+    assert.equal(is([{ ...user, grownBytes: 0, grewAtMs: NOW - 2501 }, young]), false);
+    assert.equal(is([user], { usedBytes: 997 * MIB }), false);
+    assert.equal(is([{ ...user, held: true }, young], { usedBytes: 900 * MIB }), true, 'waits for a loan');
+    assert.equal(is([{ ...user, held: true, killed: true }, young]), false);
+    assert.equal(is([]), false);
   });
 
   test('kills in the lowest class who frees most, and only one at a time', () => {
@@ -189,7 +193,7 @@ describe('the last resort', () => {
   });
 
   test('not before its time, never the first, nor who frees nothing', () => {
-    assert.deepEqual(decide([user, frozen(old, 50)], 995, { exhaustedSinceMs: NOW - 999 }), []);
+    assert.deepEqual(decide([user, frozen(old, 50)], 995, { exhaustedSinceMs: NOW - 2999 }), []);
     assert.deepEqual(decide([user], 995, exhausted), []);
     assert.deepEqual(decide([user, frozen({ ...old, freeableBytes: 0 }, 50)], 995, exhausted), []);
   });
@@ -211,6 +215,7 @@ test('whatever the calls are like: the first is never frozen or killed, nobody t
     leftover: fc.boolean(),
     startedAtMs: fc.nat(1000),
     grownBytes: fc.nat(4 * MIB),
+    grewAtMs: fc.constant(NOW),
     freeableBytes: fc.nat(400 * MIB),
     frozenSinceMs: fc.option(fc.integer({ min: NOW - 70_000, max: NOW }), { nil: undefined }),
     held: fc.boolean(),
