@@ -218,7 +218,10 @@ export class PoolKeeper {
     const grownBytes = Math.max(0, before === undefined ? 0 : heldBytes - before.heldBytes);
     const grewAtMs = grownBytes > 0 ? now : (before?.grewAtMs ?? 0);
     const stale = before === undefined || grownBytes === 0 || now - before.atMs >= BASELINE_MS;
-    this.#baselines.set(call, stale ? { usageBytes, heldBytes, atMs: now, grewAtMs } : { ...before, grewAtMs });
+    this.#baselines.set(
+      call,
+      stale ? { usageBytes, heldBytes, atMs: now, grewAtMs } : { ...before, grewAtMs },
+    );
     return { grownBytes, grewAtMs };
   }
 

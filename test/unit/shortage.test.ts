@@ -176,7 +176,11 @@ describe('the last resort', () => {
     const use = { usedBytes: 998 * MIB, budgetBytes: BUDGET, hostRoomBytes: 0, exhaustedSinceMs: undefined };
     const is = (members: readonly Named[], changes = {}) => isExhausted(members, { ...use, ...changes }, NOW);
     assert.equal(is([user, frozen(old, 1)]), true);
-    assert.equal(is([{ ...user, grownBytes: 0, grewAtMs: NOW - 2500 }, young]), true, 'asleep in the throttle');
+    assert.equal(
+      is([{ ...user, grownBytes: 0, grewAtMs: NOW - 2500 }, young]),
+      true,
+      'asleep in the throttle',
+    );
     assert.equal(is([{ ...user, grownBytes: 0, grewAtMs: NOW - 2501 }, young]), false);
     assert.equal(is([user], { usedBytes: 997 * MIB }), false);
     assert.equal(is([{ ...user, held: true }, young], { usedBytes: 900 * MIB }), true, 'waits for a loan');
