@@ -11,7 +11,7 @@ import { readTrace, type Trace, TraceError } from '../replay/trace.ts';
 import { CALL_CLASSES, type CallClass } from '../toolcall/intent.ts';
 import { formatBytes, formatMs, MAX_DURATION_MS, parseDuration, parseSize } from '../units.ts';
 import type { GlobalOptions } from './command.ts';
-import { jsonLine, print } from './output.ts';
+import { jsonLine, plain, print } from './output.ts';
 import { printReplay } from './replay-table.ts';
 
 /** Many more sessions than one host runs at once. */
@@ -159,7 +159,7 @@ function sessionsOf(command: Command, { trace, class: given, stagger }: Options)
     for (const file of trace) if (!traces.has(file)) traces.set(file, readTrace(file));
   } catch (error) {
     if (!(error instanceof TraceError)) throw error;
-    command.error(`agentrm: ${error.message}`);
+    command.error(`agentrm: ${plain(error.message)}`);
   }
   return trace.map((name, index) => ({
     name,
