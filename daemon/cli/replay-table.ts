@@ -39,10 +39,10 @@ function rowOf(runs: readonly SessionRecord[]): Cell[] {
     { text: plain(runs[0]?.trace ?? '') },
     { text: runs[0]?.class ?? '' },
     { text: `${alive.length} of ${runs.length}` },
-    { text: seconds(({ totalMs }) => totalMs ?? Number.NaN) },
+    { text: seconds(({ totalMs }) => totalMs ?? NaN) },
     {
       text: medians(
-        alive.map(({ totalMs, aloneMs }) => (totalMs ?? Number.NaN) / aloneMs),
+        alive.map(({ totalMs, aloneMs }) => (totalMs ?? NaN) / (aloneMs ?? NaN)),
         3,
       ),
     },

@@ -19,8 +19,8 @@ export interface RunRecord {
 }
 
 export interface SessionRecord extends SessionResult {
-  /** totalMs of the same trace alone and without a limit, at the same speed. */
-  readonly aloneMs: number;
+  /** totalMs of the same trace alone and without a limit, at the same speed; null if that was not measured. */
+  readonly aloneMs: number | null;
 }
 
 /**
@@ -73,7 +73,7 @@ export async function runOnce(
     baseBytes,
     sessions: results.map((result, index) => {
       const trace = sessions[index]?.trace ?? [];
-      return { ...result, aloneMs: alone.get(trace) ?? Number.NaN };
+      return { ...result, aloneMs: alone.get(trace) ?? null };
     }),
   };
 }
