@@ -64,13 +64,16 @@ export async function replay(native: Native, options: RunOptions): Promise<Sessi
   const { signal } = options;
   signal.throwIfAborted();
   const stage = await openStage(native, options);
-  const aborted = new Promise<never>((_, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
-  });
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const abort = () => reject(signal.reason);
+  signal.addEventListener('abort', abort);
+  // While the stage was made nobody listened.
+  if (signal.aborted) abort();
   const processes: ReplayProcess[] = [];
   try {
     return await Promise.race([perform(stage, options, processes), stage.failed, aborted]);
   } finally {
+    signal.removeEventListener('abort', abort);
     for (const each of processes) each.kill();
     await stage.close();
   }

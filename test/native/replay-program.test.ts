@@ -29,8 +29,13 @@ function memoryOf(pid: number): { nowBytes: number; peakBytes: number } {
   return { nowBytes: kib('VmRSS') * 1024, peakBytes: kib('VmHWM') * 1024 };
 }
 
+/** What a process holds has no event to wait for. */
 async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
+  const deadline = Date.now() + 60_000;
+  while (!condition()) {
+    assert.ok(Date.now() < deadline, `not so after 60 s: ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
 }
 
 test('holds what the trace says, beside its base, and gives back the rest', async (t) => {
