@@ -20,7 +20,7 @@ test('the peak of a sum is what sessions hold together at the worst moment', () 
     { atMs: 0, bytes: 10 },
     { atMs: 5, bytes: 50 },
     { atMs: 6, bytes: 10 },
-    { atMs: 20, bytes: 0 },
+    { atMs: 20, bytes: 5 },
   ];
   assert.equal(summedPeakBytes([]), 0);
   assert.equal(summedPeakBytes([a]), 50);
