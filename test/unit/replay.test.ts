@@ -160,7 +160,7 @@ describe('statistics of runs', () => {
 });
 
 describe('agentrm replay', () => {
-  const dir = mkdtempSync(join(tmpdir(), 'agentrm-replay-test-'));
+  const dir = mkdtempSync(join(tmpdir(), 'agentrm-unit-replay-'));
   after(() => rmSync(dir, { recursive: true }));
   const good = join(dir, 'good.json');
   writeFileSync(good, '[[0, 1], [1, 2]]');
