@@ -41,6 +41,8 @@ export interface SessionResult {
   readonly survived: boolean;
   /** From its start to the end of its trace. */
   readonly totalMs: number | null;
+  /** By how much it came late in all: what it was held back, or what this host is too slow for. */
+  readonly lateMs: number | null;
   /** Percentiles of how long each growth of its memory took. */
   readonly allocP50Ms: number | null;
   readonly allocP95Ms: number | null;
@@ -113,12 +115,14 @@ async function perform(
 }
 
 function resultOf(session: Session, { code, signal, report, stderr }: Ended, held: Held): SessionResult {
+  const ms = (ns: number | undefined) => (ns === undefined ? null : ns / NS_PER_MS);
   const growthsMs = report?.growthsNs.map((ns) => ns / NS_PER_MS) ?? [];
   return {
     trace: session.name,
     class: session.class,
     survived: report !== undefined,
-    totalMs: report === undefined ? null : report.totalNs / NS_PER_MS,
+    totalMs: ms(report?.totalNs),
+    lateMs: ms(report?.lateNs),
     allocP50Ms: quantile(growthsMs, 0.5),
     allocP95Ms: quantile(growthsMs, 0.95),
     ...held,

@@ -4,7 +4,8 @@
 //
 // AGENTRM_TRACES names the directory of the traces (`agentrm replay --help` says of which form), by the names below.
 // Of everything, BENCH_RUNS rounds; BENCH_EXPERIMENTS=E1,E4 and BENCH_REPLAY_ARMS=none,agentrm choose, and replace
-// only what was measured of these before.
+// only what was measured of these before. BENCH_SPEED is for a machine that does not keep up: sessions drift apart
+// there, and their peaks no longer meet.
 import { existsSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
@@ -44,13 +45,13 @@ const prefab = 'prefab-cloud__prefab-cloud-python-62';
 const dask5510 = 'dask__dask-5510-local';
 
 /** The emulated machine keeps up with the bursts of three sessions at ten times their speed, and of 32 at twice. */
-const usual = { baseBytes: 100 * MB, speed: 10, staggerMs: 0, arms: ARMS, alone: true } as const;
+const paper = { baseBytes: 100 * MB, speed: 10, staggerMs: 0, arms: ARMS, alone: true } as const;
 const experiments: Readonly<Record<string, Experiment>> = {
   // memory.high as there: 400 of the 406 that each of them was known to need.
-  E1: { ...usual, traces: [dask, github3, github3], limitBytes: 1100 * MB, lowHighBytes: 400 * MB },
-  E2: { ...usual, traces: [dask, github3, github3], limitBytes: 1300 * MB, lowHighBytes: 400 * MB },
-  E3: { ...usual, traces: [preCommit, dask, faker], limitBytes: 4096 * MB, lowHighBytes: 320 * MB },
-  E4: { ...usual, traces: [preCommit, dask, faker], limitBytes: 2560 * MB, lowHighBytes: 320 * MB },
+  E1: { ...paper, traces: [dask, github3, github3], limitBytes: 1100 * MB, lowHighBytes: 400 * MB },
+  E2: { ...paper, traces: [dask, github3, github3], limitBytes: 1300 * MB, lowHighBytes: 400 * MB },
+  E3: { ...paper, traces: [preCommit, dask, faker], limitBytes: 4096 * MB, lowHighBytes: 320 * MB },
+  E4: { ...paper, traces: [preCommit, dask, faker], limitBytes: 2560 * MB, lowHighBytes: 320 * MB },
   // 3 s apart their peaks meet most: the sum is at its highest for any whole number of seconds but 2.
   E8: {
     traces: Array.from({ length: 32 }, (_, index) => {
@@ -85,8 +86,10 @@ if (directory === undefined) console.log('skipped: AGENTRM_TRACES names no direc
 else for (const name of chosen('EXPERIMENTS', Object.keys(experiments))) await measure(name, directory);
 
 async function measure(name: string, directory: string): Promise<void> {
-  const experiment = experiments[name] as Experiment;
-  const { speed, baseBytes, lowHighBytes } = experiment;
+  const usual = experiments[name] as Experiment;
+  const speed = count('SPEED', usual.speed);
+  const experiment = { ...usual, speed };
+  const { baseBytes, lowHighBytes } = experiment;
   const missing = experiment.traces.find((trace) => !existsSync(fileOf(directory, trace)));
   if (missing !== undefined) return console.log(`${name} skipped: no ${fileOf(directory, missing)}`);
   const sessions = sessionsOf(experiment, directory);
