@@ -124,7 +124,7 @@ function keep(result: ReplayResult): void {
   const all = [...others, result].sort(
     (a, b) => a.experiment.localeCompare(b.experiment) || ARMS.indexOf(a.arm) - ARMS.indexOf(b.arm),
   );
-  record('replay', {}, all satisfies ReplayResults);
+  record('replay', { rounds }, all satisfies ReplayResults);
 }
 
 function shown(run: RunRecord | undefined): string {
