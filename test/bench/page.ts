@@ -6,8 +6,9 @@ import type { FreezeThawResults } from './freeze-thaw.bench.ts';
 import type { LendResults } from './lend.bench.ts';
 import type { Added, ProxyResults } from './proxy.bench.ts';
 import { type BenchResult, resultsDir } from './record.ts';
+import type { ReplayResult, ReplayResults } from './replay.bench.ts';
 import type { PaperRow, SimResults } from './sim.bench.ts';
-import type { Interval } from './stats.ts';
+import { type Interval, interval, median } from './stats.ts';
 import type { StopResults } from './stop.bench.ts';
 import type { WrapperResults } from './wrapper.bench.ts';
 
@@ -22,6 +23,7 @@ export function page(): string {
     section<FreezeThawResults>('freeze-thaw', 'Freeze, thaw, finish', freezeThaw),
     section<AllocResults>('alloc', 'What touching memory costs', alloc),
     section<DaemonResults>('daemon', 'The daemon', daemon),
+    section<ReplayResults>('replay', 'Recorded sessions under a common limit', replay),
     section<ProxyResults>('proxy', 'What the proxy adds', proxy),
     section<SimResults>('sim', 'The scheduler, simulated', sim),
   ].filter((text) => text !== '');
@@ -222,6 +224,66 @@ ${table(['goal', 'found', 'reached'], goals)}
 One agent with 40 turns at a time beside nine with two, four lanes:
 
 ${table(['policy', "Jain's index of tokens", "others' P95, with / without it"], fairness)}`;
+}
+
+function replay({ results }: BenchResult<ReplayResults>): string {
+  const names = [...new Set(results.map(({ experiment }) => experiment))];
+  return names
+    .map((name) => {
+      const arms = results.filter(({ experiment }) => experiment === name);
+      const [{ limitBytes, summedPeakBytes, runs }] = arms as [ReplayResult];
+      const traces = new Map<string, number>();
+      for (const { trace } of runs[0]?.sessions ?? []) traces.set(trace, (traces.get(trace) ?? 0) + 1);
+      const what = [...traces]
+        .map(([trace, count]) => (count === 1 ? trace : `${count} × ${trace}`))
+        .join(', ');
+      const { speed, baseBytes } = runs[0] ?? { speed: 1, baseBytes: 0 };
+      const base = baseBytes === 0 ? '' : `, and ${mega(baseBytes)} MB each all the time`;
+      return `**${name}**: ${mega(limitBytes)} MB for ${what}${base}; unhindered they want ${mega(summedPeakBytes)} MB at
+most. ${speed} times as fast as recorded.
+
+${table(replayColumns, arms.map(replayRow))}`;
+    })
+    .join('\n');
+}
+
+const replayColumns = [
+  'arm',
+  'runs',
+  'survive',
+  'high / alone',
+  'low / alone',
+  'growth of high, P95, ms',
+  'low frozen, s',
+];
+
+function replayRow({ arm, runs }: ReplayResult): string[] {
+  const sessions = runs.map(({ sessions }) =>
+    sessions.map((session, index) => ({ ...session, high: index === 0 })),
+  );
+  const all = sessions.flat();
+  const alive = all.filter(({ survived }) => survived);
+  const ratios = (high: boolean) =>
+    alive.flatMap((one) =>
+      one.high === high && one.totalMs !== null && one.aloneMs !== null ? one.totalMs / one.aloneMs : [],
+    );
+  const growths = alive.flatMap(({ high, allocP95Ms }) => (high ? (allocP95Ms ?? []) : []));
+  const frozen = alive.flatMap(({ high, frozenMs }) => (high ? [] : frozenMs / 1000));
+  return [
+    arm,
+    `${runs.length}`,
+    `${alive.length} of ${all.length}`,
+    ...[ratios(true), ratios(false), growths].map(medianWithInterval),
+    frozen.length === 0 ? '' : number(median(frozen)),
+  ];
+}
+
+function medianWithInterval(values: readonly number[]): string {
+  return values.length === 0 ? '' : withInterval(median(values), interval(values, median));
+}
+
+function mega(bytes: number): string {
+  return (bytes / 1e6).toFixed(0);
 }
 
 /** What a host that cannot manage calls still shows. */

@@ -50,11 +50,26 @@ export function count(name: string, usual: number, emulated = usual): number {
   return Number(given);
 }
 
+/**
+ * Some of many, from the environment if it is there.
+ * @param name such as ARMS, for BENCH_ARMS=none,static
+ * @throws Error if the variable names another one
+ */
+export function chosen<T extends string>(name: string, all: readonly T[]): readonly T[] {
+  const given = process.env[`BENCH_${name}`]?.split(',');
+  const unknown = given?.find((one) => !all.some((known) => known === one));
+  if (unknown !== undefined) throw new Error(`BENCH_${name}: ${unknown} is none of ${all.join(', ')}`);
+  return all.filter((one) => given?.includes(one) ?? true);
+}
+
+/** What was recorded of a benchmark on this machine before. */
+export function earlier<R>(benchmark: string): R | undefined {
+  const text = read(pathOf(benchmark));
+  return text === '' ? undefined : (JSON.parse(text) as BenchResult<R>).results;
+}
+
 /** Writes the results of one benchmark on this machine, in place of earlier ones. */
 export function record(benchmark: string, counts: Record<string, number>, results: unknown): void {
-  const { kernel, emulated } = machine;
-  const series = kernel.split('.').slice(0, 2).join('.');
-  const path = `${resultsDir}${benchmark}-${series}${emulated ? '-emulated' : ''}.json`;
   const result: BenchResult = {
     benchmark,
     machine: { ...machine, load: loadavg()[0] ?? 0 },
@@ -64,7 +79,13 @@ export function record(benchmark: string, counts: Record<string, number>, result
     results,
   };
   mkdirSync(resultsDir, { recursive: true });
-  writeFileSync(path, `${JSON.stringify(result, null, 2)}\n`);
+  writeFileSync(pathOf(benchmark), `${JSON.stringify(result, null, 2)}\n`);
+}
+
+function pathOf(benchmark: string): string {
+  const { kernel, emulated } = machine;
+  const series = kernel.split('.').slice(0, 2).join('.');
+  return `${resultsDir}${benchmark}-${series}${emulated ? '-emulated' : ''}.json`;
 }
 
 /** QEMU without KVM: with KVM, Linux has its clock. */
