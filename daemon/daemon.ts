@@ -35,6 +35,12 @@ import { CallManager } from './toolcall/manager.ts';
  */
 const BEAT_MS = 250;
 
+/**
+ * How often memory that malloc(3) keeps is given back. V8 compiles what is called often, and the store's thread comes
+ * and goes: 600 calls left 4 to 11 MB behind. It takes 0.3 ms of the main loop.
+ */
+const TRIM_MS = 10_000;
+
 /** A guard that ends is started again, but not in a loop that eats a CPU. */
 const GUARD_RESTART_MS = 1000;
 
@@ -197,6 +203,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   };
   beat();
   const beatTimer = setInterval(beat, BEAT_MS);
+  const trimTimer = setInterval(() => native.trimMemory(), TRIM_MS);
   const setFailClosed = (): void => {
     try {
       writeFailClosed(runtimeDir, config);
@@ -285,6 +292,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
       scrapes.closeAllConnections();
       scrapes.close();
       clearInterval(beatTimer);
+      clearInterval(trimTimer);
       clearTimeout(guardTimer);
       const idle = controller === undefined || controller.size === 0;
       manager.close();

@@ -214,6 +214,11 @@ export interface Native {
   isCgroup2(path: string): boolean;
   /** sd_notify(3): sends `state` to $NOTIFY_SOCKET (path or @abstract). False if that is unset. */
   notify(state: string): boolean;
+  /**
+   * Gives what malloc(3) holds and nobody uses back to the system, for all threads: V8's compilers leave megabytes.
+   * False if there was nothing, or if the C library cannot (musl).
+   */
+  trimMemory(): boolean;
   monotonicNs(): bigint;
   /** Makes the file if missing (8 bytes, mode 0644, not through a symlink) and maps it. */
   openHeartbeat(path: string): Heartbeat;

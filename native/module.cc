@@ -5,6 +5,7 @@
 #include "cgroup.h"
 #include "heartbeat.h"
 #include "layout.h"
+#include "memory.h"
 #include "notify.h"
 #include "peer.h"
 #include "watch.h"
@@ -15,6 +16,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
 	agentrm::exportWatch(env, exports);
 	agentrm::exportHeartbeat(env, exports);
 	agentrm::exportNotify(env, exports);
+	agentrm::exportMemory(env, exports);
 	agentrm::exportBpf(env, exports);
 	agentrm::exportAbi(env, exports);
 	return exports;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { once } from 'node:events';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { messageOf } from '../errors.ts';
+import { createServer } from '../http.ts';
 import type { EventLog } from './events.ts';
 import { peerOf } from './server.ts';
 import type { DoctorReport, LiveCall, SessionRecord, Status } from './types.ts';

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { IncomingMessage } from 'node:http';
 import { errnoOf, messageOf } from '../errors.ts';
-
-// Not imported: an import reads every export, WebSocket too, and so loads undici, TLS and HTTP/2, which
-// takes longer (60 ms) than all else that a command does.
-const { request } = process.getBuiltinModule('node:http');
+import { request } from '../http.ts';
 
 /** `no-daemon`: nobody listens, or it has gone; `denied`: the socket or the daemon refuses this user. */
 export type ControlFailure = 'no-daemon' | 'denied' | 'failed';

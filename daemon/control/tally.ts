@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { Counter, type Registry } from 'prom-client';
+import { Counter, type Registry } from '../prometheus.ts';
 
 export interface TallyOptions<L extends string> {
   readonly name: string;

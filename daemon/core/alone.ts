@@ -2,13 +2,14 @@
 
 import { once } from 'node:events';
 import { chmodSync } from 'node:fs';
-import { createServer, type Server, type ServerResponse } from 'node:http';
+import type { Server, ServerResponse } from 'node:http';
 import { pathsOf } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
 import { listenForScrapes } from '../control/scrape.ts';
 import { assertAlone, makeRoomForSocket } from '../control/server.ts';
 import type { Daemon } from '../daemon.ts';
 import { AgentrmError, messageOf } from '../errors.ts';
+import { createServer } from '../http.ts';
 import type { Log } from '../log.ts';
 import { version } from '../version.ts';
 import { type Core, startCore } from './core.ts';

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { Tally } from '../control/tally.ts';
+import { Counter, Gauge, Histogram, Registry } from '../prometheus.ts';
 import { REFUSAL_CODES, RESOURCES, TURN_CLASSES, type TurnScheduler } from '../scheduler/types.ts';
 import { PROVIDERS, type Provider } from './routes.ts';
 import { TURN_OUTCOMES, type TurnOutcome, type TurnReport } from './turn.ts';

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { AgentrmError, errnoOf, messageOf } from '../errors.ts';
+import { createServer } from '../http.ts';
 import type { Log } from '../log.ts';
 import type { Clock, Turn, TurnScheduler } from '../scheduler/types.ts';
 import { sendError, startError } from './client-response.ts';
