@@ -7,6 +7,7 @@ import { RecentMap } from '../../daemon/scheduler/recent-map.ts';
 
 interface Item {
   key: number;
+  index?: number;
 }
 
 type Step =
@@ -30,7 +31,7 @@ describe('Heap', () => {
   test('always has the smallest key on top, whatever is added, removed and moved', () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
-        const heap = new Heap<Item>((a, b) => a.key < b.key);
+        const heap = new Heap<'index', Item>('index', (a, b) => a.key < b.key);
         const model: Item[] = [];
         const pick = (index: number) => model[index % model.length];
         for (const one of steps) {
@@ -73,7 +74,7 @@ describe('Heap', () => {
   });
 
   test('holds an item once', () => {
-    const heap = new Heap<Item>((a, b) => a.key < b.key);
+    const heap = new Heap<'index', Item>('index', (a, b) => a.key < b.key);
     const item = { key: 1 };
     heap.push(item);
     assert.throws(() => heap.push(item), /already/);
