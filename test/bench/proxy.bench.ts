@@ -78,7 +78,7 @@ const clientsOf = new Map(
     Array.from({ length: Math.max(clients, PARALLEL) }, () => new Client(server.origin)),
   ]),
 );
-const clientOf = (server: Server, at = 0) => clientsOf.get(server)?.[at] as Client;
+const clientOf = (server: Server) => clientsOf.get(server)?.[0] as Client;
 
 /** Times of every server, asked in turn. */
 async function inTurn(body: string, rounds: number, asked = servers): Promise<Map<Server, Times[]>> {
@@ -114,6 +114,8 @@ async function burst(
 ): Promise<Times[]> {
   const times: Times[] = [];
   let left = Math.ceil(total);
+  const asking = (clientsOf.get(server) ?? []).slice(0, parallel);
+  await Promise.all(asking.map((client) => client.connected()));
   const work = async (client: Client, at: number): Promise<void> => {
     if (spreadMs > 0) await delay((at * spreadMs) / parallel);
     while (left > 0) {
@@ -121,7 +123,7 @@ async function burst(
       times.push(await turn(client, server, body));
     }
   };
-  await Promise.all(Array.from({ length: parallel }, (_, at) => work(clientOf(server, at), at)));
+  await Promise.all(asking.map(work));
   return times;
 }
 

@@ -71,7 +71,7 @@ export class MessageReader {
 }
 
 /** Servers close connections that are idle for longer; Node's own after 5 s. */
-const IDLE_MS = 2_000;
+const IDLE_MS = 4_000;
 
 export interface Times {
   /** Until the first byte of the body. */
@@ -104,7 +104,7 @@ export class Client {
 
   /** @throws Error unless it is answered with 200. */
   async ask(request: Buffer): Promise<Times> {
-    const socket = await this.#connected();
+    const socket = await this.connected();
     return new Promise((resolve, reject) => {
       this.#settle = resolve;
       this.#fail = reject;
@@ -128,7 +128,7 @@ export class Client {
   }
 
   /** The connection of before, unless its server may be closing it at this moment; not part of what is timed. */
-  async #connected(): Promise<Socket> {
+  async connected(): Promise<Socket> {
     if (this.#socket !== undefined && performance.now() - this.#usedMs < IDLE_MS) return this.#socket;
     this.close();
     const socket = connect({ host: this.#origin.hostname, port: Number(this.#origin.port), noDelay: true });
@@ -142,6 +142,7 @@ export class Client {
       this.#fail?.(new Error('the connection was closed'));
     });
     this.#socket = socket;
+    this.#usedMs = performance.now();
     return socket;
   }
 
