@@ -12,8 +12,8 @@ import { type Interval, interval, median, quantile } from './stats.ts';
 const requests = count('REQUESTS', 400);
 const clients = count('CLIENTS', 64);
 const streams = count('STREAMS', 500);
-/** Before anything is timed: Node compiles what it has seen often enough. */
-const warmUp = count('WARM_UP', 500);
+/** Before anything is timed: Node compiles what it has seen often enough, and some of it late. */
+const warmUp = count('WARM_UP', 2000);
 const THINK_MS = 200;
 /** 100,000 tokens of four bytes. */
 const LARGE_BYTES = 400_000;
