@@ -154,7 +154,8 @@ function daemon({ results, counts }: BenchResult<DaemonResults>): string {
 }
 
 function proxy({ results, counts }: BenchResult<ProxyResults>): string {
-  const p99 = (added: Added | null) => (added === null ? '' : number(added.p99));
+  // Results of before have not all columns.
+  const p99 = (added: Added | null | undefined) => (added ? number(added.p99) : '');
   const p50 = (added: Added | null) => (added === null ? '' : withInterval(added.p50, added.p50Interval));
   const rows = results.servers.map((one) => [
     one.name,
@@ -176,8 +177,8 @@ function proxy({ results, counts }: BenchResult<ProxyResults>): string {
     `MiB at ${counts.streams} streams`,
   ];
   return `${table([...columns, ...more], rows)}
-Times are those over a direct connection; in step: all of the ${counts.clients} ask in the same moment, again and again. A column is empty where the server has no part in it; Portkey 1.15.2 answers
-streams with 500 on Node 24.
+Times are those over a direct connection; in step: all of the ${counts.clients} ask in the same moment, again and again.
+A column is empty where the server has no part in it; Portkey 1.15.2 answers streams with 500 on Node 24.
 `;
 }
 
