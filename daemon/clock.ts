@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
+/** Asked for once: that costs as much as asking for the time, which a turn does twenty times. */
+const startMs = performance.timeOrigin;
+
 /**
  * Milliseconds since the epoch that never run backwards: the wall clock as it was at start-up plus
  * monotonic time. All of the daemon's deadlines and durations use it.
  */
 export function nowMs(): number {
-  return performance.timeOrigin + performance.now();
+  return startMs + performance.now();
 }

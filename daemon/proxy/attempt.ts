@@ -38,6 +38,9 @@ export interface AttemptOwner {
   head(answer: Answer): void;
   forward(bytes: Buffer): void;
   usage(usage: Usage): void;
+  /** All bytes are forwarded. */
+  end(): void;
+  /** It is known what they mean as well. */
   complete(): void;
   answeredWithError(answer: Answer, body: Buffer, verdict: Verdict): void;
   streamError(held: Buffer, verdict: Verdict): void;
@@ -248,8 +251,10 @@ export class Attempt implements Dispatcher.DispatchHandler {
 
   #complete(): void {
     if (this.#mode === 'over') return;
-    if (this.#collected.length > 0) this.#readWhole();
     const error = this.#observer?.error;
+    // The client need not wait until everything is counted.
+    if (error === undefined) this.#owner.end();
+    if (this.#collected.length > 0) this.#readWhole();
     this.#mode = 'over';
     if (error === undefined) {
       this.#lease.end({ kind: 'ok' });

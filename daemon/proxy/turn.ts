@@ -120,6 +120,10 @@ export class TurnExchange implements AttemptOwner {
     this.#usage = { ...this.#usage, ...usage };
   }
 
+  end(): void {
+    if (!this.#over) this.#response.end();
+  }
+
   /** The response is complete and all of it was forwarded. */
   complete(): void {
     this.#finish('ok');

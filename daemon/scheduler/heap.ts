@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /**
- * A binary heap whose items can be removed and moved from anywhere: each item's index is remembered.
- * Adding, removing and moving take O(log n). An item may be in it once.
+ * A binary heap whose items can be removed and moved from anywhere: each item carries its index, in a field of its
+ * own for each heap that it may be in. Adding, removing and moving take O(log n). An item may be in it once.
  */
-export class Heap<T> {
+export class Heap<Field extends string, T extends { [F in Field]?: number }> {
+  readonly #field: Field;
   readonly #before: (a: T, b: T) => boolean;
   readonly #items: T[] = [];
-  readonly #indexes = new Map<T, number>();
 
-  /** @param before whether the first comes out before the second; neither, if they are equal. */
-  constructor(before: (a: T, b: T) => boolean) {
+  /**
+   * @param field of the items, for their index; nobody else writes it
+   * @param before whether the first comes out before the second; neither, if they are equal.
+   */
+  constructor(field: Field, before: (a: T, b: T) => boolean) {
+    this.#field = field;
     this.#before = before;
   }
 
@@ -19,7 +23,7 @@ export class Heap<T> {
   }
 
   has(item: T): boolean {
-    return this.#indexes.has(item);
+    return this.#indexOf(item) !== undefined;
   }
 
   /** In no particular order. */
@@ -33,9 +37,9 @@ export class Heap<T> {
 
   /** @throws Error if the item is in it already. */
   push(item: T): void {
-    if (this.#indexes.has(item)) throw new Error('in the heap already');
+    if (this.has(item)) throw new Error('in the heap already');
     this.#items.push(item);
-    this.#indexes.set(item, this.#items.length - 1);
+    this.#put(this.#items.length - 1, item);
     this.#up(this.#items.length - 1);
   }
 
@@ -47,9 +51,8 @@ export class Heap<T> {
 
   /** @returns whether it was in it. */
   remove(item: T): boolean {
-    const index = this.#indexes.get(item);
+    const index = this.#indexOf(item);
     if (index === undefined) return false;
-    this.#indexes.delete(item);
     const last = this.#items.pop() as T;
     if (index < this.#items.length) {
       this.#put(index, last);
@@ -60,7 +63,7 @@ export class Heap<T> {
 
   /** The item's key has changed: puts it where it belongs. Without effect if it is not in it. */
   move(item: T): void {
-    const index = this.#indexes.get(item);
+    const index = this.#indexOf(item);
     if (index !== undefined) this.#restore(index);
   }
 
@@ -105,6 +108,12 @@ export class Heap<T> {
 
   #put(index: number, item: T): void {
     this.#items[index] = item;
-    this.#indexes.set(item, index);
+    (item as { [F in Field]?: number })[this.#field] = index;
+  }
+
+  /** What an item carries may be from another heap, or from before it was removed. */
+  #indexOf(item: T): number | undefined {
+    const index: number | undefined = item[this.#field];
+    return index !== undefined && this.#items[index] === item ? index : undefined;
   }
 }

@@ -18,17 +18,19 @@ import type {
 export type LeaseEnd = Outcome | { readonly kind: 'hung'; readonly silence: Silence };
 
 /** What the scheduler does for a lease. */
-export interface LeaseHost {
-  readonly learn: (lease: LaneLease, headers: HeaderReader) => void;
+export interface LeaseHost<Holder> {
+  readonly learn: (lease: LaneLease<Holder>, headers: HeaderReader) => void;
   /** More is known of what it uses. */
-  readonly used: (lease: LaneLease, before: Usage) => void;
+  readonly used: (lease: LaneLease<Holder>, before: Usage) => void;
   /** The lease is over, in whatever way: called exactly once. */
-  readonly ended: (lease: LaneLease, end: LeaseEnd) => Verdict;
+  readonly ended: (lease: LaneLease<Holder>, end: LeaseEnd) => Verdict;
   /** A silence in a dry run: the lease lives on. */
-  readonly silent: (lease: LaneLease, silence: Silence) => void;
+  readonly silent: (lease: LaneLease<Holder>, silence: Silence) => void;
 }
 
-export interface LeaseGrant {
+export interface LeaseGrant<Holder> {
+  /** What the scheduler knows the turn by. */
+  readonly holder: Holder;
   readonly turn: Turn;
   readonly attempt: number;
   readonly waitedMs: number;
@@ -43,20 +45,22 @@ export interface LeaseGrant {
 }
 
 /** One attempt's right to a lane. Ends once: by its owner, by silence, or with its time. */
-export class LaneLease implements Lease {
+export class LaneLease<Holder> implements Lease {
+  readonly holder: Holder;
   readonly turn: Turn;
   readonly attempt: number;
   readonly waitedMs: number;
-  readonly grant: LeaseGrant;
+  readonly grant: LeaseGrant<Holder>;
   readonly grantedAtMs: number;
-  readonly #host: LeaseHost;
+  readonly #host: LeaseHost<Holder>;
   readonly #watch: SilenceWatch;
   #live = true;
   #answered = false;
   #committed = false;
   #usage: Usage = {};
 
-  constructor(clock: Clock, settings: ReaperSettings, grant: LeaseGrant, host: LeaseHost) {
+  constructor(clock: Clock, settings: ReaperSettings, grant: LeaseGrant<Holder>, host: LeaseHost<Holder>) {
+    this.holder = grant.holder;
     this.turn = grant.turn;
     this.attempt = grant.attempt;
     this.waitedMs = grant.waitedMs;

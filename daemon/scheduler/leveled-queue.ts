@@ -6,20 +6,25 @@ import type { LevelSettings } from './settings.ts';
 
 /** Sessions whose last dispatch of that kind is remembered; the oldest of more have long been due again. */
 const AGED_SESSIONS = 1_000;
+/** Sessions of a level that are remembered while nothing of them waits: they come back with their next turn. */
+const IDLE_SESSIONS = 256;
 
 /** The turns of one session at one level. */
 interface SessionQueue {
   readonly session: string;
-  readonly turns: Heap<QueueEntry>;
-  /** The session's dominant share, in steps within which shares count as equal. */
+  readonly turns: Heap<'turnIndex', QueueEntry>;
+  /** The session's dominant share, in steps within which shares count as equal; as it was while turns wait. */
   rank: number;
+  /** In the order of its level, while turns wait. */
+  index?: number;
 }
 
 interface LevelQueue {
   readonly index: Level;
-  readonly ages: Heap<QueueEntry>;
-  readonly sessions: Map<string, SessionQueue>;
-  readonly order: Heap<SessionQueue>;
+  readonly ages: Heap<'ageIndex', QueueEntry>;
+  readonly sessions: RecentMap<string, SessionQueue>;
+  /** Sessions of which turns wait. */
+  readonly order: Heap<'index', SessionQueue>;
   /** Virtual time at which its next turn would be done, if each level were served alone at its share. */
   finish: number;
 }
@@ -61,12 +66,14 @@ export class LeveledQueue implements Discipline {
     const { session } = entry.turn;
     let queue = level.sessions.get(session);
     if (queue === undefined) {
-      queue = { session, turns: new Heap(cameBefore), rank: this.#rankOf(session) };
-      queue.turns.push(entry);
+      queue = { session, turns: new Heap('turnIndex', cameBefore), rank: 0 };
       level.sessions.set(session, queue);
+    }
+    queue.turns.push(entry);
+    if (queue.turns.size === 1) {
+      queue.rank = this.#rankOf(session);
       level.order.push(queue);
     } else {
-      queue.turns.push(entry);
       level.order.move(queue);
     }
     level.ages.push(entry);
@@ -75,14 +82,10 @@ export class LeveledQueue implements Discipline {
   remove(entry: QueueEntry): void {
     const level = this.#levels[entry.level];
     if (!level.ages.remove(entry)) return;
-    const queue = level.sessions.get(entry.turn.session) as SessionQueue;
+    const queue = level.sessions.peek(entry.turn.session) as SessionQueue;
     queue.turns.remove(entry);
-    if (queue.turns.size > 0) {
-      level.order.move(queue);
-    } else {
-      level.order.remove(queue);
-      level.sessions.delete(queue.session);
-    }
+    if (queue.turns.size > 0) level.order.move(queue);
+    else level.order.remove(queue);
   }
 
   next(nowMs: number, mayGo: (level: Level) => boolean): Choice | undefined {
@@ -121,10 +124,11 @@ export class LeveledQueue implements Discipline {
   }
 
   used(session: string): void {
-    const rank = this.#rankOf(session);
     for (const level of this.#levels) {
-      const queue = level.sessions.get(session);
-      if (queue === undefined || queue.rank === rank) continue;
+      const queue = level.sessions.peek(session);
+      if (queue === undefined || queue.turns.size === 0) continue;
+      const rank = this.#rankOf(session);
+      if (queue.rank === rank) continue;
       queue.rank = rank;
       level.order.move(queue);
     }
@@ -138,11 +142,11 @@ export class LeveledQueue implements Discipline {
     const oldest = this.#oldest();
     if (oldest === undefined || oldest.sinceMs > sinceMs) return undefined;
     let found: QueueEntry | undefined;
-    for (const { sessions } of this.#levels) {
-      for (const { session, turns } of sessions.values()) {
+    for (const { order } of this.#levels) {
+      for (const { session, turns } of order) {
         const entry = turns.peek() as QueueEntry;
         if (entry.sinceMs > sinceMs || (found !== undefined && !waitsLonger(entry, found))) continue;
-        if (this.#dispatches - (this.#agedAt.peek(session) ?? Number.NEGATIVE_INFINITY) >= sessions.size)
+        if (this.#dispatches - (this.#agedAt.peek(session) ?? Number.NEGATIVE_INFINITY) >= order.size)
           found = entry;
       }
     }
@@ -164,14 +168,24 @@ export class LeveledQueue implements Discipline {
 
   rekey(): void {
     for (const level of this.#levels) {
-      for (const queue of level.sessions.values()) queue.rank = this.#rankOf(queue.session);
+      for (const queue of level.order) queue.rank = this.#rankOf(queue.session);
       level.order.rebuild();
     }
   }
 }
 
 function newLevel(index: Level): LevelQueue {
-  return { index, ages: new Heap(waitsLonger), sessions: new Map(), order: new Heap(goesBefore), finish: 0 };
+  return {
+    index,
+    ages: new Heap('ageIndex', waitsLonger),
+    sessions: new RecentMap(
+      IDLE_SESSIONS,
+      () => {},
+      ({ turns }) => turns.size > 0,
+    ),
+    order: new Heap('index', goesBefore),
+    finish: 0,
+  };
 }
 
 /** Whose turn it is in a level. */

@@ -15,6 +15,9 @@ export interface QueueEntry {
   readonly sequence: number;
   /** It had a lane already and lost it through no fault of its own. */
   readonly retry: boolean;
+  /** Where it stands in the heaps of the queue. */
+  ageIndex?: number;
+  turnIndex?: number;
 }
 
 export interface Choice {

@@ -1,4 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+import { type Linked, LinkedList } from './linked-list.ts';
+
+interface Entry<K, V> extends Linked<Entry<K, V>> {
+  readonly key: K;
+  value: V;
+}
 
 /**
  * A map that holds so many entries and forgets the one that was used longest ago. What clients can make keys
@@ -8,7 +14,9 @@ export class RecentMap<K, V> {
   readonly #capacity: number;
   readonly #keep: (value: V) => boolean;
   readonly #onEvict: () => void;
-  readonly #entries = new Map<K, V>();
+  readonly #entries = new Map<K, Entry<K, V>>();
+  /** In the order of use. */
+  readonly #order = new LinkedList<Entry<K, V>>();
 
   /**
    * @param onEvict counts what was forgotten.
@@ -26,38 +34,55 @@ export class RecentMap<K, V> {
 
   /** Looks without counting as use. */
   peek(key: K): V | undefined {
-    return this.#entries.get(key);
+    return this.#entries.get(key)?.value;
   }
 
   get(key: K): V | undefined {
-    const value = this.#entries.get(key);
-    if (value === undefined) return undefined;
-    this.#entries.delete(key);
-    this.#entries.set(key, value);
-    return value;
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return undefined;
+    this.#used(entry);
+    return entry.value;
   }
 
   set(key: K, value: V): void {
-    this.#entries.delete(key);
-    this.#entries.set(key, value);
+    const known = this.#entries.get(key);
+    if (known !== undefined) {
+      known.value = value;
+      this.#used(known);
+      return;
+    }
+    const entry: Entry<K, V> = { key, value, previous: null, next: null };
+    this.#entries.set(key, entry);
+    this.#order.add(entry);
     if (this.#entries.size <= this.#capacity) return;
-    for (const [oldest, old] of this.#entries) {
-      if (oldest === key || this.#keep(old)) continue;
-      this.#entries.delete(oldest);
+    for (const old of this.#order) {
+      if (old === entry || this.#keep(old.value)) continue;
+      this.delete(old.key);
       this.#onEvict();
       return;
     }
   }
 
   delete(key: K): boolean {
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return false;
+    this.#order.remove(entry);
     return this.#entries.delete(key);
   }
 
-  entries(): IterableIterator<[K, V]> {
-    return this.#entries.entries();
+  /** The one that was used longest ago first. */
+  entries(): (readonly [K, V])[] {
+    return Array.from(this.#order, ({ key, value }) => [key, value] as const);
   }
 
-  values(): IterableIterator<V> {
-    return this.#entries.values();
+  /** As {@link entries}. */
+  values(): V[] {
+    return Array.from(this.#order, ({ value }) => value);
+  }
+
+  #used(entry: Entry<K, V>): void {
+    if (entry === this.#order.last) return;
+    this.#order.remove(entry);
+    this.#order.add(entry);
   }
 }

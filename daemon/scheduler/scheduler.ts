@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+
 import { LaneLease, type LeaseEnd, type LeaseHost } from './lease.ts';
+import { type Linked, LinkedList } from './linked-list.ts';
 import { Places, placeKey } from './places.ts';
 import { type Discipline, LEVELS, type Level, type QueueEntry } from './queue.ts';
 import type { Amounts } from './rate-limits.ts';
@@ -44,7 +46,7 @@ export interface SchedulerOptions {
 }
 
 /** A turn from its submission to its end. */
-interface TurnState {
+interface TurnState extends Linked<TurnState> {
   readonly turn: Turn;
   readonly listener: TurnListener;
   readonly upstream: Upstream;
@@ -59,10 +61,17 @@ interface TurnState {
   grants: number;
   retries: number;
   turnedAway: number;
-  entry: QueueEntry | null;
-  lease: LaneLease | null;
+  entry: QueuedTurn | null;
+  lease: TurnLease | null;
   /** The longest wait in the queue, or the delay before a retry. */
   timer: Timer | null;
+}
+
+type TurnLease = LaneLease<TurnState>;
+
+/** What is in the queues: whatever their order, they give back what was put in. */
+interface QueuedTurn extends QueueEntry {
+  readonly state: TurnState;
 }
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
@@ -80,16 +89,14 @@ export class Scheduler implements TurnScheduler {
   readonly #settings: SchedulerSettings;
   readonly #discipline: (() => Discipline) | undefined;
   readonly #upstreams: RecentMap<string, Upstream>;
-  readonly #states = new Set<TurnState>();
-  readonly #stateOfLease = new Map<LaneLease, TurnState>();
-  readonly #stateOfEntry = new WeakMap<QueueEntry, TurnState>();
+  readonly #states = new LinkedList<TurnState>();
   readonly #runs: Runs;
   readonly #places: Places;
   readonly #budgetUsed: RecentMap<string, number>;
-  /** Turns in the queue of each session that has any. */
-  readonly #queuedOf = new Map<string, number>();
+  /** Turns in the queue of each session; of those that have none it may forget. */
+  readonly #queuedOf: RecentMap<string, number>;
   readonly #counters: Writable<Counters> & { refused: Record<RefusalCode, number> };
-  readonly #leaseHost: LeaseHost;
+  readonly #leaseHost: LeaseHost<TurnState>;
   #queued = 0;
   #sequence = 0;
   #pressure: HostPressure = { memory: 0, poolShort: false };
@@ -109,9 +116,14 @@ export class Scheduler implements TurnScheduler {
     this.#runs = new Runs(settings.levels, tables.sessions, () => this.#count('demoted'), evicted);
     this.#places = new Places(tables.places, evicted);
     this.#budgetUsed = new RecentMap(tables.sessions, evicted);
+    this.#queuedOf = new RecentMap(
+      tables.sessions,
+      () => {},
+      (turns) => turns > 0,
+    );
     this.#leaseHost = {
       learn: (lease, headers) => {
-        const { upstream } = this.#stateOf(lease);
+        const { upstream } = lease.holder;
         const nowMs = clock.now();
         lease.grant.reservation.arrived(nowMs);
         const { bad, changed } = upstream.limits.learn(headers, nowMs);
@@ -120,14 +132,14 @@ export class Scheduler implements TurnScheduler {
       },
       used: (lease, before) => {
         const { inputTokens, outputTokens = 0 } = lease.toldUsage;
-        this.#stateOf(lease).upstream.writtenUnderWay += outputTokens - (before.outputTokens ?? 0);
+        lease.holder.upstream.writtenUnderWay += outputTokens - (before.outputTokens ?? 0);
         const used = { requests: 1, inputTokens: inputTokens ?? lease.turn.inputTokens, outputTokens };
         lease.grant.reservation.usedSoFar(used, clock.now());
       },
       ended: (lease, end) => this.#ended(lease, end),
       silent: (lease, silence) => {
         this.#count('wouldReap');
-        this.#stateOf(lease).listener.onHung(evidenceOf(lease, silence, true), { action: 'watch' });
+        lease.holder.listener.onHung(evidenceOf(lease, silence, true), { action: 'watch' });
       },
     };
     if (saved !== undefined) this.#restore(saved);
@@ -161,6 +173,8 @@ export class Scheduler implements TurnScheduler {
       entry: null,
       lease: null,
       timer: null,
+      previous: null,
+      next: null,
     };
     this.#sequence += 1;
     upstream.came(state.level, nowMs);
@@ -243,11 +257,10 @@ export class Scheduler implements TurnScheduler {
   #enqueue(state: TurnState, retry: boolean): void {
     const { turn, level, sinceMs, sequence, upstream } = state;
     const { session } = turn;
-    state.entry = { turn, level, sinceMs, sequence, retry };
+    state.entry = { turn, level, sinceMs, sequence, retry, state };
     this.#phase(state, 'queued');
     this.#queued += 1;
-    this.#queuedOf.set(session, (this.#queuedOf.get(session) ?? 0) + 1);
-    this.#stateOfEntry.set(state.entry, state);
+    this.#queuedOf.set(session, (this.#queuedOf.peek(session) ?? 0) + 1);
     upstream.queue.push(state.entry);
     upstream.dispatch();
     const { maxWaitMs } = this.#settings.queue;
@@ -263,13 +276,11 @@ export class Scheduler implements TurnScheduler {
     state.entry = null;
     this.#queued -= 1;
     const { session } = state.turn;
-    const left = (this.#queuedOf.get(session) ?? 1) - 1;
-    if (left > 0) this.#queuedOf.set(session, left);
-    else this.#queuedOf.delete(session);
+    this.#queuedOf.set(session, (this.#queuedOf.peek(session) ?? 1) - 1);
   }
 
   #grant(upstream: Upstream, entry: QueueEntry, aged: boolean): void {
-    const state = this.#stateOfEntry.get(entry) as TurnState;
+    const { state } = entry as QueuedTurn;
     const { turn } = state;
     const nowMs = this.#clock.now();
     const waitedMs = nowMs - state.phaseAtMs;
@@ -285,6 +296,7 @@ export class Scheduler implements TurnScheduler {
       this.#clock,
       this.#settings.reaper,
       {
+        holder: state,
         turn,
         attempt: state.grants,
         waitedMs,
@@ -302,8 +314,6 @@ export class Scheduler implements TurnScheduler {
     );
     state.grants += 1;
     state.lease = lease;
-    this.#stateOfLease.set(lease, state);
-    upstream.leases.add(lease);
     upstream.laneHeld(state.level, 1);
     this.#phase(state, 'running');
     this.#count('dispatched');
@@ -350,7 +360,7 @@ export class Scheduler implements TurnScheduler {
     }
     if (upstream.breaker.state(nowMs) === 'open') return refusals.quota(upstream.breaker.leftMs(nowMs));
     const { maxTurns, maxTurnsOfSession } = this.#settings.queue;
-    if (this.#queued >= maxTurns || (this.#queuedOf.get(turn.session) ?? 0) >= maxTurnsOfSession) {
+    if (this.#queued >= maxTurns || (this.#queuedOf.peek(turn.session) ?? 0) >= maxTurnsOfSession) {
       return refusals['queue-full'](this.#settings.queue.comeBackMs);
     }
     return null;
@@ -358,14 +368,12 @@ export class Scheduler implements TurnScheduler {
 
   // The end of an attempt.
 
-  #ended(lease: LaneLease, end: LeaseEnd): Verdict {
-    const state = this.#stateOf(lease);
+  #ended(lease: TurnLease, end: LeaseEnd): Verdict {
+    const state = lease.holder;
     const { upstream, turn } = state;
     const nowMs = this.#clock.now();
-    const heldLanes = upstream.leases.size;
-    this.#stateOfLease.delete(lease);
+    const heldLanes = upstream.held;
     state.lease = null;
-    upstream.leases.delete(lease);
     upstream.laneHeld(state.level, -1);
     upstream.writtenUnderWay -= lease.toldUsage.outputTokens ?? 0;
     this.#settle(upstream, lease, end, nowMs);
@@ -406,7 +414,7 @@ export class Scheduler implements TurnScheduler {
   }
 
   /** Turns what was expected of an attempt into what it was. */
-  #settle(upstream: Upstream, lease: LaneLease, end: LeaseEnd, nowMs: number): void {
+  #settle(upstream: Upstream, lease: TurnLease, end: LeaseEnd, nowMs: number): void {
     const { turn, grant } = lease;
     const heldMs = nowMs - lease.grantedAtMs;
     const used = usedBy(lease, end, upstream.expectedOutput.value);
@@ -427,7 +435,7 @@ export class Scheduler implements TurnScheduler {
     if (lease.toldUsage.outputTokens !== undefined) upstream.expectedOutput.add(used.outputTokens);
   }
 
-  #afterHang(state: TurnState, lease: LaneLease, { cause }: Silence, nowMs: number): Verdict {
+  #afterHang(state: TurnState, lease: TurnLease, { cause }: Silence, nowMs: number): Verdict {
     const { retry } = this.#settings;
     const { retryBudget, queue } = state.upstream;
     if (lease.attempt > 0) retryBudget.lost(nowMs - lease.grantedAtMs, nowMs);
@@ -440,7 +448,7 @@ export class Scheduler implements TurnScheduler {
     return verdict;
   }
 
-  #afterError(state: TurnState, lease: LaneLease, error: UpstreamError, nowMs: number): Verdict {
+  #afterError(state: TurnState, lease: TurnLease, error: UpstreamError, nowMs: number): Verdict {
     const { upstream } = state;
     const { limits, retry } = this.#settings;
     const { status, quotaExhausted = false, headers } = error;
@@ -498,18 +506,12 @@ export class Scheduler implements TurnScheduler {
     state.timer = null;
     this.#phase(state, 'over');
     state.upstream.turns -= 1;
-    this.#states.delete(state);
+    this.#states.remove(state);
   }
 
   #phase(state: TurnState, phase: TurnState['phase']): void {
     state.phase = phase;
     state.phaseAtMs = this.#clock.now();
-  }
-
-  #stateOf(lease: LaneLease): TurnState {
-    const state = this.#stateOfLease.get(lease);
-    if (state === undefined) throw new Error(`turn ${lease.turn.id}: a lease that is over`);
-    return state;
   }
 
   #count(counter: Exclude<keyof Counters, 'refused'>): void {
@@ -563,7 +565,7 @@ export class Scheduler implements TurnScheduler {
     const fixed = this.#settings.lanes.fixed !== null;
     return {
       ...upstream.key,
-      lanes: { held: upstream.leases.size, limit: upstream.lanes.limit, fixed },
+      lanes: { held: upstream.held, limit: upstream.lanes.limit, fixed },
       levels: LEVELS.map((level) => {
         const queued = states.filter((state) => state.level === level && state.phase === 'queued');
         const oldestMs = Math.min(nowMs, ...queued.map(({ sinceMs }) => sinceMs));
@@ -584,7 +586,7 @@ export class Scheduler implements TurnScheduler {
 }
 
 /** What an attempt used, as far as it is known. */
-function usedBy(lease: LaneLease, end: LeaseEnd, expectedOutput: number): Amounts {
+function usedBy(lease: TurnLease, end: LeaseEnd, expectedOutput: number): Amounts {
   const { toldUsage, turn, contentEvents } = lease;
   // An error is not charged for; what was aborted or hung has been read by the model.
   const inputTokens = toldUsage.inputTokens ?? (end.kind === 'error' ? 0 : turn.inputTokens);
@@ -592,7 +594,7 @@ function usedBy(lease: LaneLease, end: LeaseEnd, expectedOutput: number): Amount
   return { requests: 1, inputTokens, outputTokens: toldUsage.outputTokens ?? (wrote ? expectedOutput : 0) };
 }
 
-function candidateOf(state: TurnState, lease: LaneLease): RetryCandidate {
+function candidateOf(state: TurnState, lease: TurnLease): RetryCandidate {
   return {
     retryable: state.turn.retryable,
     committed: lease.isCommitted,
@@ -603,7 +605,7 @@ function candidateOf(state: TurnState, lease: LaneLease): RetryCandidate {
   };
 }
 
-function evidenceOf(lease: LaneLease, silence: Silence, dryRun: boolean): HungEvidence {
+function evidenceOf(lease: TurnLease, silence: Silence, dryRun: boolean): HungEvidence {
   const { turn, attempt, isCommitted } = lease;
   return { ...silence, turn: turn.id, session: turn.session, attempt, committed: isCommitted, dryRun };
 }

@@ -4,7 +4,6 @@ import { LaneLimit } from './aimd.ts';
 import { Breaker } from './breaker.ts';
 import { DecayedMean } from './decayed.ts';
 import { type FairResource, SessionUsage } from './fairness.ts';
-import type { LaneLease } from './lease.ts';
 import { LeveledQueue } from './leveled-queue.ts';
 import type { Choice, Discipline, Level, QueueEntry } from './queue.ts';
 import { type Amounts, configuredLimits, RateLimits } from './rate-limits.ts';
@@ -46,7 +45,8 @@ export class Upstream {
   readonly expectedOutput: DecayedMean;
   readonly expectedHoldMs = new DecayedMean(FIRST_HOLD_MS, HOLD_WEIGHT);
   readonly queue: Discipline;
-  readonly leases = new Set<LaneLease>();
+  /** Lanes that turns hold. */
+  held = 0;
   /** Output of turns that are being written. */
   writtenUnderWay = 0;
   /** Turns that are not over. */
@@ -95,6 +95,7 @@ export class Upstream {
 
   /** A lease was granted at this level, or is over. */
   laneHeld(level: Level, by: 1 | -1): void {
+    this.held += by;
     this.#heldAtLevel[level] += by;
   }
 
@@ -117,7 +118,7 @@ export class Upstream {
     try {
       this.#timer?.cancel();
       this.#timer = null;
-      while (this.queue.size > 0 && this.leases.size < this.lanes.limit) {
+      while (this.queue.size > 0 && this.held < this.lanes.limit) {
         const nowMs = this.#host.clock.now();
         const found = this.#choose(nowMs);
         if ('wakeAtMs' in found) {

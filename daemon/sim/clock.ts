@@ -6,11 +6,13 @@ interface Event {
   readonly atMs: number;
   readonly sequence: number;
   readonly callback: () => void;
+  index?: number;
 }
 
 /** A clock that jumps from timer to timer; timers of the same moment fire in the order in which they were set. */
 export class SimulatedClock implements Clock {
-  readonly #events = new Heap<Event>(
+  readonly #events = new Heap<'index', Event>(
+    'index',
     (a, b) => a.atMs < b.atMs || (a.atMs === b.atMs && a.sequence < b.sequence),
   );
   readonly #epochMs: number;
@@ -27,7 +29,7 @@ export class SimulatedClock implements Clock {
   readonly wallNow = (): number => this.#epochMs + this.#nowMs;
 
   readonly setTimer = (delayMs: number, callback: () => void): Timer => {
-    const event = { atMs: this.#nowMs + Math.max(0, delayMs), sequence: this.#sequence, callback };
+    const event: Event = { atMs: this.#nowMs + Math.max(0, delayMs), sequence: this.#sequence, callback };
     this.#sequence += 1;
     this.#events.push(event);
     return { cancel: () => this.#events.remove(event) };

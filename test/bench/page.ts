@@ -156,27 +156,31 @@ function daemon({ results, counts }: BenchResult<DaemonResults>): string {
 }
 
 function proxy({ results, counts }: BenchResult<ProxyResults>): string {
+  // Results of before have not all columns.
+  const p99 = (added: Added | null | undefined) => (added ? number(added.p99) : '');
   const p50 = (added: Added | null) => (added === null ? '' : withInterval(added.p50, added.p50Interval));
   const rows = results.servers.map((one) => [
     one.name,
     p50(one.small),
-    one.parallel === null ? '' : number(one.parallel.p99),
+    p99(one.parallel),
+    p99(one.inStep),
     p50(one.firstByte),
     p50(one.large),
     number(one.requestsPerSecond),
     number(one.cpuMsPerRequest),
     one.rssBytes === null ? '' : mib(one.rssBytes),
   ]);
-  const columns = ['server', 'small p50, ms', `${counts.clients} clients p99, ms`, 'first byte p50, ms'];
+  const columns = ['server', 'small p50, ms', `${counts.clients} clients p99, ms`, 'in step, ms'];
   const more = [
+    'first byte p50, ms',
     '100 K tokens p50, ms',
     'requests/s',
     'CPU a request, ms',
     `MiB at ${counts.streams} streams`,
   ];
   return `${table([...columns, ...more], rows)}
-Times are those over a direct connection. A column is empty where the server has no part in it; Portkey 1.15.2 answers
-streams with 500 on Node 24.
+Times are those over a direct connection; in step: all of the ${counts.clients} ask in the same moment, again and again.
+A column is empty where the server has no part in it; Portkey 1.15.2 answers streams with 500 on Node 24.
 `;
 }
 

@@ -7,6 +7,7 @@ import { RecentMap } from '../../daemon/scheduler/recent-map.ts';
 
 interface Item {
   key: number;
+  index?: number;
 }
 
 type Step =
@@ -30,7 +31,7 @@ describe('Heap', () => {
   test('always has the smallest key on top, whatever is added, removed and moved', () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
-        const heap = new Heap<Item>((a, b) => a.key < b.key);
+        const heap = new Heap<'index', Item>('index', (a, b) => a.key < b.key);
         const model: Item[] = [];
         const pick = (index: number) => model[index % model.length];
         for (const one of steps) {
@@ -73,7 +74,7 @@ describe('Heap', () => {
   });
 
   test('holds an item once', () => {
-    const heap = new Heap<Item>((a, b) => a.key < b.key);
+    const heap = new Heap<'index', Item>('index', (a, b) => a.key < b.key);
     const item = { key: 1 };
     heap.push(item);
     assert.throws(() => heap.push(item), /already/);
@@ -81,6 +82,35 @@ describe('Heap', () => {
 });
 
 describe('RecentMap', () => {
+  test('holds what a Map would whose newest entries are written again at each use', () => {
+    const name = fc.integer({ min: 0, max: 9 });
+    const doing = fc.constantFrom('get' as const, 'peek' as const, 'set' as const, 'delete' as const);
+    fc.assert(
+      fc.property(fc.array(fc.tuple(doing, name), { maxLength: 100 }), (steps) => {
+        const map = new RecentMap<number, number>(5, () => {});
+        const model = new Map<number, number>();
+        for (const [at, [what, key]] of steps.entries()) {
+          const known = model.get(key);
+          if (what === 'peek') {
+            assert.equal(map.peek(key), known);
+          } else if (what === 'delete') {
+            assert.equal(map.delete(key), model.delete(key));
+          } else {
+            const value = what === 'set' ? at : known;
+            if (what === 'get') assert.equal(map.get(key), known);
+            else map.set(key, at);
+            model.delete(key);
+            if (value !== undefined) model.set(key, value);
+            if (model.size > 5) model.delete(model.keys().next().value as number);
+          }
+          assert.deepEqual(map.entries(), [...model.entries()]);
+          assert.deepEqual(map.values(), [...model.values()]);
+          assert.equal(map.size, model.size);
+        }
+      }),
+    );
+  });
+
   test('forgets what was used longest ago, counts it, and keeps what must stay', () => {
     let evicted = 0;
     const map = new RecentMap<string, { busy: boolean }>(
