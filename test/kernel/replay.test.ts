@@ -179,7 +179,8 @@ describe('agentrm replay', { skip: native.isCgroup2('/sys/fs/cgroup') ? false : 
     for (const pid of daemons()) process.kill(pid, 'SIGKILL');
     const [code] = await once(child, 'close');
     assert.equal(code, 1);
-    assert.match(stderr, /^agentrm: the daemon of the run ended: SIGKILL/);
+    // Whether its connection or its process is seen to end first is a matter of luck.
+    assert.match(stderr, /^agentrm: the daemon of the run(: the daemon closed| ended: SIGKILL)/);
   });
 });
 
