@@ -199,11 +199,16 @@ function sessionsIn(number: number): string[] {
     new RegExp(`^agentrm-replay-\\d+-${number}$`).test(name),
   );
   if (root === undefined) return [];
-  const files = readdirSync(`/sys/fs/cgroup/${root}`, { recursive: true, encoding: 'utf8' });
-  return files
-    .filter((file) => file.endsWith('/cgroup.procs'))
-    .flatMap((file) => readFileSync(`/sys/fs/cgroup/${root}/${file}`, 'latin1').split('\n'))
-    .filter(Boolean);
+  try {
+    const files = readdirSync(`/sys/fs/cgroup/${root}`, { recursive: true, encoding: 'utf8' });
+    return files
+      .filter((file) => file.endsWith('/cgroup.procs'))
+      .flatMap((file) => readFileSync(`/sys/fs/cgroup/${root}/${file}`, 'latin1').split('\n'))
+      .filter(Boolean);
+  } catch {
+    // A cgroup went while it was looked at: the next look tells.
+    return [];
+  }
 }
 
 function daemons(): number[] {
