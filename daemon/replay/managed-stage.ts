@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { ControlClient } from '../control/client.ts';
 import type { CallEndEvent, CallRecord, Event } from '../control/types.ts';
+import { messageOf } from '../errors.ts';
 import { distDir, type Native } from '../kernel/native.ts';
 import type { CallClass } from '../toolcall/intent.ts';
 import { RunCgroup } from './cgroups.ts';
@@ -105,7 +106,10 @@ function followCalls(socket: string, count: number): Calls {
     }
     return records;
   };
-  const records = read();
+  const records = read().catch((error: unknown) => {
+    // Not as it is: to the command line that would mean that the daemon of this host does not run.
+    throw new Error(`the daemon of the run: ${messageOf(error)}`, { cause: error });
+  });
   records.catch(reject);
   started.catch(() => {});
   return { started, records };

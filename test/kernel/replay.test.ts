@@ -179,7 +179,8 @@ describe('agentrm replay', { skip: native.isCgroup2('/sys/fs/cgroup') ? false : 
     for (const pid of daemons()) process.kill(pid, 'SIGKILL');
     const [code] = await once(child, 'close');
     assert.equal(code, 1);
-    assert.match(stderr, /^agentrm: the daemon of the run ended: SIGKILL/);
+    // Whether its connection or its process is seen to end first is a matter of luck.
+    assert.match(stderr, /^agentrm: the daemon of the run(: the daemon closed| ended: SIGKILL)/);
   });
 });
 
@@ -198,11 +199,16 @@ function sessionsIn(number: number): string[] {
     new RegExp(`^agentrm-replay-\\d+-${number}$`).test(name),
   );
   if (root === undefined) return [];
-  const files = readdirSync(`/sys/fs/cgroup/${root}`, { recursive: true, encoding: 'utf8' });
-  return files
-    .filter((file) => file.endsWith('/cgroup.procs'))
-    .flatMap((file) => readFileSync(`/sys/fs/cgroup/${root}/${file}`, 'latin1').split('\n'))
-    .filter(Boolean);
+  try {
+    const files = readdirSync(`/sys/fs/cgroup/${root}`, { recursive: true, encoding: 'utf8' });
+    return files
+      .filter((file) => file.endsWith('/cgroup.procs'))
+      .flatMap((file) => readFileSync(`/sys/fs/cgroup/${root}/${file}`, 'latin1').split('\n'))
+      .filter(Boolean);
+  } catch {
+    // A cgroup went while it was looked at: the next look tells.
+    return [];
+  }
 }
 
 function daemons(): number[] {
