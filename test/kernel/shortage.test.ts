@@ -10,7 +10,7 @@ const MiB = 1024 * 1024;
 const load = (mib: number) => `${top}build/cmake/test/agentrm-load --bytes ${mib}M procs 1`;
 
 /** All calls together: what the pool of these daemons has. */
-const BUDGET_MIB = 320;
+const BUDGET_MIB = 160;
 
 /** A call that holds memory until it is told to end, or to take more and then end. */
 class Holder {
@@ -65,9 +65,9 @@ for (const mode of ['bpf', 'user'] as const) {
     after(() => daemon.close());
 
     test('with memory to spare nobody is slowed', async () => {
-      const holder = new Holder(daemon, 'spare-1', 'class=interactive memory.high=max', 100);
-      await until(async () => (await usedMiB(daemon, 'spare-1')) >= 100, 'it holds its memory');
-      const ran = await daemon.run(load(150), {
+      const holder = new Holder(daemon, 'spare-1', 'class=interactive memory.high=max', 50);
+      await until(async () => (await usedMiB(daemon, 'spare-1')) >= 50, 'it holds its memory');
+      const ran = await daemon.run(load(75), {
         env: { AGENTRM_SESSION: 'spare-2', AGENTRM_INTENT: 'class=background memory.high=max' },
       });
       assert.deepEqual([ran.code, ran.stderr], [0, '']);
@@ -79,9 +79,9 @@ for (const mode of ['bpf', 'user'] as const) {
     });
 
     test('the lowest that grows is stopped, and goes on when there is room', async () => {
-      const holder = new Holder(daemon, 'room-1', 'class=interactive memory.high=max', 200);
-      await until(async () => (await usedMiB(daemon, 'room-1')) >= 200, 'it holds its memory');
-      const background = daemon.run(load(180), {
+      const holder = new Holder(daemon, 'room-1', 'class=interactive memory.high=max', 100);
+      await until(async () => (await usedMiB(daemon, 'room-1')) >= 100, 'it holds its memory');
+      const background = daemon.run(load(90), {
         env: { AGENTRM_SESSION: 'room-2', AGENTRM_INTENT: 'class=background memory.high=max' },
       });
       await daemon.event(isFor('room-2', 'freeze'));
@@ -89,7 +89,7 @@ for (const mode of ['bpf', 'user'] as const) {
       const frozenAt = await usedMiB(daemon, 'room-2');
       const whole = Number(readFileSync(`${daemon.cgroup}/memory.current`, 'utf8')) / MiB;
       assert.ok(whole <= BUDGET_MIB * 1.02, `${whole} MiB in use`);
-      assert.ok(frozenAt < 180 && frozenAt > 60, `${frozenAt} MiB`);
+      assert.ok(frozenAt < 90 && frozenAt > 30, `${frozenAt} MiB`);
       holder.release();
       assert.equal((await holder.ran).code, 0);
       const ran = await background;
@@ -102,27 +102,11 @@ for (const mode of ['bpf', 'user'] as const) {
       assert.equal(record.memory.oomKills, 0);
     });
 
-    test('as a last resort the lowest is killed for the first, and told so', async () => {
-      const holder = new Holder(daemon, 'last-1', 'class=interactive memory.high=max', 150);
-      await until(async () => (await usedMiB(daemon, 'last-1')) >= 150, 'it holds its memory');
-      const background = daemon.run(load(250), {
-        env: { AGENTRM_SESSION: 'last-2', AGENTRM_INTENT: 'class=background memory.high=max' },
-      });
-      await daemon.event(isFor('last-2', 'freeze'));
-      // What the frozen one holds is needed now.
-      holder.release(120);
-      const ran = await background;
-      assert.match(ran.stderr, /^agentrm: killed for memory: the host had none left to lend /m);
-      assert.equal((await recordOf(daemon, 'last-2')).outcome, 'killed');
-      assert.equal((await holder.ran).code, 0);
-      assert.equal((await recordOf(daemon, 'last-1')).outcome, 'ok');
-    });
-
     test('who holds a lock that another call waits for is let go on', async () => {
       const lock = `${daemon.dir}/lock`;
-      const holder = new Holder(daemon, 'lock-1', 'class=interactive memory.high=max', 200);
-      await until(async () => (await usedMiB(daemon, 'lock-1')) >= 200, 'it holds its memory');
-      const background = daemon.run(`flock ${lock} ${load(160)}`, {
+      const holder = new Holder(daemon, 'lock-1', 'class=interactive memory.high=max', 100);
+      await until(async () => (await usedMiB(daemon, 'lock-1')) >= 100, 'it holds its memory');
+      const background = daemon.run(`flock ${lock} ${load(80)}`, {
         env: { AGENTRM_SESSION: 'lock-2', AGENTRM_INTENT: 'class=background memory.high=max' },
       });
       await daemon.event(isFor('lock-2', 'freeze'));
@@ -150,13 +134,36 @@ for (const mode of ['bpf', 'user'] as const) {
   });
 }
 
+test('as a last resort the lowest is killed for the first, and told so', async () => {
+  // Somebody limits all calls together: there is nothing beyond the budget that could be lent.
+  const daemon = await new TestDaemon({ config: 'pool:\n  budget: 1G\n' }).start();
+  try {
+    writeFileSync(`${daemon.cgroup}/memory.max`, `${BUDGET_MIB * MiB}`);
+    const holder = new Holder(daemon, 'last-1', 'class=interactive memory.high=max', 75);
+    await until(async () => (await usedMiB(daemon, 'last-1')) >= 75, 'it holds its memory');
+    const background = daemon.run(load(125), {
+      env: { AGENTRM_SESSION: 'last-2', AGENTRM_INTENT: 'class=background memory.high=max' },
+    });
+    await daemon.event(isFor('last-2', 'freeze'));
+    // What the frozen one holds is needed now.
+    holder.release(60);
+    const ran = await background;
+    assert.match(ran.stderr, /^agentrm: killed for memory: the host had none left to lend /m);
+    assert.equal((await recordOf(daemon, 'last-2')).outcome, 'killed');
+    assert.equal((await holder.ran).code, 0);
+    assert.equal((await recordOf(daemon, 'last-1')).outcome, 'ok');
+  } finally {
+    await daemon.close();
+  }
+});
+
 test('the kernel itself stops what grows faster than anybody looks', async () => {
   const config = `pool:\n  budget: ${BUDGET_MIB}M\nenforcement:\n  mode: bpf\n`;
   const daemon = await new TestDaemon({ config }).start();
   try {
-    const holder = new Holder(daemon, 'kernel-1', 'class=interactive memory.high=max', 150);
-    await until(async () => (await usedMiB(daemon, 'kernel-1')) >= 150, 'it holds its memory');
-    const background = daemon.run(`for i in 1 2 3 4 5 6; do ${load(90)} & done; wait`, {
+    const holder = new Holder(daemon, 'kernel-1', 'class=interactive memory.high=max', 75);
+    await until(async () => (await usedMiB(daemon, 'kernel-1')) >= 75, 'it holds its memory');
+    const background = daemon.run(`for i in 1 2 3 4 5 6; do ${load(45)} & done; wait`, {
       env: { AGENTRM_SESSION: 'kernel-2', AGENTRM_INTENT: 'class=background memory.high=max' },
     });
     await daemon.event(isFor('kernel-2', 'freeze'));
