@@ -76,6 +76,27 @@ export interface CallRecord {
   readonly cpu: CallCpu;
   readonly decisions: readonly Decision[];
 }
+  /** What the agent was told; null if there was nothing worth telling. */
+  readonly report: CallReport | null;
+}
+
+/** The line that an agent reads after a call, and what it says in figures. */
+export interface CallReport {
+  readonly line: string;
+  /** An intent with which the command would probably have got through, if that would have helped. */
+  readonly advice: string | null;
+  /**
+   * Why AgentRM killed it, if it did: `memory-max`, `host-memory`, `timeout`, `session-end`,
+   * `wrapper-lost`, `leftover` or `operator`.
+   */
+  readonly killCode: string | null;
+  readonly admissionWaitMs: number;
+  /** The most that memory.high stood above the declared one. */
+  readonly lentBytes: number;
+  readonly pidsMaxHits: number;
+  /** Processes that were still there when the shell had ended, and whether they may stay. */
+  readonly leftovers: number;
+  readonly leftoversKept: boolean;
 
 /** A call that has not ended; told from a CallRecord by its `state`. */
 export interface LiveCall {

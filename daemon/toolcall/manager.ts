@@ -18,12 +18,12 @@ import { decideAdmission } from '../policy/admission.ts';
 import type { HostSettings } from '../policy/host.ts';
 import { minCeiling, type Resolved, resolveIntent } from '../policy/limits.ts';
 import { linesFor } from '../policy/lines.ts';
-import { intentLine, reportLine } from '../policy/report.ts';
+import { intentLine } from '../policy/report.ts';
 import { matchRule } from '../policy/rules.ts';
 import type { Session, SessionRegistry } from '../session/registry.ts';
 import { agentProcessOf } from './agent.ts';
 import { Call } from './call.ts';
-import { commandOf } from './command.ts';
+import { commandOf, intentOf } from './command.ts';
 import type { Controller } from './controller.ts';
 import { type Intent, parseIntent } from './intent.ts';
 import { type Ending, finish } from './record.ts';
@@ -163,8 +163,10 @@ export class CallManager implements EnforcerEvents {
     const config = this.#deps.config();
     const notes: string[] = [];
     let perCall: Intent | undefined;
-    if (request.intent) {
-      const parsed = parseIntent(request.intent);
+    // The environment is the nearer to who started the agent: what stands in the command cannot undo it.
+    const intent = request.intent || intentOf(commandOf(request.argv));
+    if (intent) {
+      const parsed = parseIntent(intent);
       if (parsed.ok) perCall = parsed.intent;
       else {
         const refused = config.wrapper.badIntent === 'refuse';
@@ -605,10 +607,10 @@ export class CallManager implements EnforcerEvents {
     try {
       if (enforcer === undefined) throw new Error('nothing enforces');
       const { leftovers, report } = this.#deps.config();
-      const { record, facts } = finish(call, ending, enforcer, nowMs());
-      const line = reportLine({ ...facts, leftoversKept: leftovers === 'keep' }, report);
-      lines = line === null ? [] : [line];
-      this.#deps.onFinished(record);
+      const settings = { ...report, leftoversKept: leftovers === 'keep' };
+      const record = finish(call, ending, enforcer, nowMs(), settings);
+      lines = record.report === null ? [] : [record.report.line];
+      this.#deps.onFinished(record, call.origin);
       this.#deps.emit('call-end', about(call), { record });
       log.debug({ call: call.id, outcome: record.outcome, durationMs: record.durationMs }, 'call ended');
     } catch (error) {

@@ -130,7 +130,7 @@ for (const { events, said } of [
     const path = join(bench.root.path, call.session.name, call.id);
     writeFileSync(join(path, 'cgroup.events'), 'populated 1\nfrozen 0\n');
     writeFileSync(join(path, 'pids.current'), '1\n');
-    writeFileSync(join(path, 'memory.events.local'), events);
+    for (const file of ['memory.events', 'memory.events.local']) writeFileSync(join(path, file), events);
     const lines = await new Promise<readonly string[]>((resolve) => {
       bench.manager.end(call, { code: 0 }, resolve);
     });
