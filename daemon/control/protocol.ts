@@ -24,6 +24,8 @@ const run = z.object({
   v: z.literal(1),
   argv: z.array(text).max(4096),
   cwd: text.optional(),
+  /** How many directories above cwd its repository begins. */
+  top: z.number().int().min(0).max(64).optional(),
   intent: text.optional(),
   session: text.optional(),
   agent: text.optional(),

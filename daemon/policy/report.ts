@@ -128,11 +128,11 @@ function killed(facts: CallFacts): Clause | null {
 }
 
 function oomKilled(facts: CallFacts): Clause {
-  const { limits, peakBytes, oomKills } = facts;
+  const { limits, peakBytes } = facts;
   const maxBytes = limits.memoryMaxBytes;
   const used = formatBytes(peakBytes);
-  const processes = plural(oomKills, 'process', 'processes');
-  const killed = `killed for memory${facts.shellLived ? `, ${oomKills} ${processes} but not the shell` : ''}`;
+  // Not how many: the kernel counts the first one twice where it then kills all of a cgroup.
+  const killed = `killed for memory${facts.shellLived ? ', but not the shell' : ''}`;
   if (facts.oomEvents === 0 && facts.oomEventsBelow > 0) {
     return {
       text: `${killed}: reached a limit that the command itself has set (used ${used}, its memory.max is ${formatBytes(maxBytes)})`,

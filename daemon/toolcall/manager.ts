@@ -26,6 +26,7 @@ import { Call } from './call.ts';
 import { commandOf, intentOf } from './command.ts';
 import type { Controller } from './controller.ts';
 import { type Intent, parseIntent } from './intent.ts';
+import { type Origin, originOf } from './learning.ts';
 import { type Ending, finish } from './record.ts';
 import { saveCall, saveSession } from './saved-state.ts';
 import { type CallLimits, SessionCgroup } from './session-cgroup.ts';
@@ -43,6 +44,9 @@ export type Answer =
 /** What the wrapper asks for; everything about who it is comes from the kernel. */
 export interface RunRequest {
   readonly argv: readonly string[];
+  readonly cwd?: string | undefined;
+  /** How many directories above cwd its repository begins. */
+  readonly top?: number | undefined;
   readonly intent?: string | undefined;
   readonly session?: string | undefined;
   readonly agent?: string | undefined;
@@ -67,7 +71,10 @@ export interface ManagerDeps {
   ) => void;
   readonly onUnmanaged: (reason: UnmanagedReason) => void;
   readonly onAdmitted: (waitMs: number) => void;
-  readonly onFinished: (record: CallRecord) => void;
+  /** @param origin by what runs of its command are known again, if anything may be kept of it. */
+  readonly onFinished: (record: CallRecord, origin: Origin | null) => void;
+  /** memory.high of a command by its earlier runs, for one of which nobody says anything. */
+  readonly learnedHighBytes: (uid: number, origin: () => Origin | null) => number | undefined;
 }
 
 /** The exit status of a wrapper that may not run its command (env(1) and timeout(1) use it alike). */
@@ -393,6 +400,7 @@ export class CallManager implements EnforcerEvents {
       ...(agent === undefined ? {} : { agent }),
       classes: config.classes,
       defaults: host.defaults,
+      learnedHighBytes: this.#deps.learnedHighBytes(peer.uid, () => originOf(request, config.log.commands)),
       ceiling: container === undefined ? ceiling : minCeiling(ceiling, { memoryMaxBytes: container }),
     });
   }
@@ -420,7 +428,7 @@ export class CallManager implements EnforcerEvents {
     const taken = answer(
       token === undefined ? { kind: 'clone', call, notes } : { kind: 'move', call, token, notes },
     );
-    if (taken) setImmediate(() => this.#afterStart(call, Boolean(request.session)));
+    if (taken) setImmediate(() => this.#afterStart(call, request));
     else this.#lose(call);
   }
 
@@ -495,12 +503,13 @@ export class CallManager implements EnforcerEvents {
   }
 
   /** What can wait until the command runs. */
-  #afterStart(call: Call, named: boolean): void {
+  #afterStart(call: Call, request: RunRequest): void {
     if (this.#closed || call.phase === 'gone') return;
     try {
+      call.origin = originOf(request, this.#deps.config().log.commands);
       const chain = ancestors(call.wrapper.pid);
       call.ancestors = chain.map(({ pid, startTicks }) => ({ pid, startTicks }));
-      call.agentProcess = agentProcessOf(chain, named);
+      call.agentProcess = agentProcessOf(chain, Boolean(request.session));
     } catch (error) {
       this.#deps.log.error({ err: error, call: call.id }, 'owner of call not known');
     }

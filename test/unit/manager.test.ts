@@ -63,6 +63,7 @@ function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBy
     onUnmanaged: (reason) => unmanaged.push(reason),
     onAdmitted: () => {},
     onFinished: (record) => records.push(record),
+    learnedHighBytes: () => undefined,
   });
   const children: ChildProcess[] = [];
   const wrapper = (): PeerCred & { end(): Promise<void> } => {

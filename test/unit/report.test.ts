@@ -81,12 +81,12 @@ describe('reportLine', () => {
     [
       'one stage of a pipeline that the shell outlived',
       { ...oom, oomKills: 1, shellLived: true },
-      'killed for memory, 1 process but not the shell: reached its memory.max 128 MiB (peak 128 MiB); ask for more with AGENTRM_INTENT="memory.max=256M"',
+      'killed for memory, but not the shell: reached its memory.max 128 MiB (peak 128 MiB); ask for more with AGENTRM_INTENT="memory.max=256M"',
     ],
     [
       'a limit that the command has set itself',
       { oomEventsBelow: 1, oomKills: 2, shellLived: true, peakBytes: 60 * MIB },
-      'killed for memory, 2 processes but not the shell: reached a limit that the command itself has set (used 60 MiB, its memory.max is 128 MiB)',
+      'killed for memory, but not the shell: reached a limit that the command itself has set (used 60 MiB, its memory.max is 128 MiB)',
     ],
     [
       'its timeout, for which it was throttled',
