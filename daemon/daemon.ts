@@ -144,8 +144,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     emit,
     onUnmanaged: (reason) => metrics.unmanaged(reason),
     onAdmitted: (waitMs) => metrics.admitted(waitMs),
-    learnedHighBytes: (uid, origin) =>
-      config.learning.useAsDefaults ? learned.highBytes(uid, origin()) : undefined,
+    learnedHighBytes: (uid, origin) => learned.highBytes(uid, origin),
     onFinished: (record, origin) => {
       if (origin === null) {
         store.add(record);

@@ -53,7 +53,14 @@ function text(advice: readonly Advice[]): string[] {
 }
 
 function rowOf({ repository, command, runs, cutShort, p50, p95, max, intent }: Advice): Cell[] {
-  const cells = [repository ?? '-', command, String(runs), String(cutShort), ...[p50, p95, max].map(shown), intent];
+  const cells = [
+    repository ?? '-',
+    command,
+    String(runs),
+    String(cutShort),
+    ...[p50, p95, max].map(shown),
+    intent,
+  ];
   return cells.map((cell) => ({ text: plain(cell) }));
 }
 

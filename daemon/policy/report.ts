@@ -106,7 +106,10 @@ function killed(facts: CallFacts): Clause | null {
   const { limits, peakBytes, frozenMs } = facts;
   switch (facts.killCode) {
     case 'memory-max':
-      return overMax(facts, `killed for memory: stuck at its memory.max ${formatBytes(limits.memoryMaxBytes)}`);
+      return overMax(
+        facts,
+        `killed for memory: stuck at its memory.max ${formatBytes(limits.memoryMaxBytes)}`,
+      );
     case 'host-memory':
       return {
         text:

@@ -39,7 +39,6 @@ export class LearnedTable {
 
   /** @param seq of the call, by which the rows are in the order of their use. */
   add(uid: number, { repository, shape, peakBytes, cutShort, endedAt }: CommandRun, seq: number): void {
-    if (this.#keepShapes === 0) return;
     const found = this.#find.get(uid, repository, shape);
     const peaks = [...(found === undefined ? [] : parse(found.peaks)), [peakBytes, cutShort ? 1 : 0]];
     this.#put.run(uid, repository, shape, seq, endedAt, JSON.stringify(peaks.slice(-this.#keepRuns)));

@@ -55,6 +55,9 @@ const RETRY_MS = { first: 1_000, last: 30_000 };
 /** A query that waits longer is answered from memory; a person is waiting for it. */
 const QUERY_MS = 2_000;
 
+/** What was learned has no answer from memory, and a client gives up after 5 s. */
+const LEARNED_MS = 4_000;
+
 /** Closing must not outlast the stop timeout of the service. */
 const CLOSE_MS = 2_000;
 
@@ -141,6 +144,7 @@ export class Store {
     for (;;) {
       const rows = await this.#answer(
         this.#thread.request({ do: 'learned', filter, id, limit: BATCH }),
+        LEARNED_MS,
       ).catch((error: unknown) => {
         this.#failed(error);
         throw error;
@@ -194,8 +198,8 @@ export class Store {
     }
   }
 
-  async #answer<T>(request: Promise<T>): Promise<T> {
-    const late = sleep(QUERY_MS, undefined, { ref: false }).then(() => {
+  async #answer<T>(request: Promise<T>, waitMs = QUERY_MS): Promise<T> {
+    const late = sleep(waitMs, undefined, { ref: false }).then(() => {
       throw new Error('the database does not answer');
     });
     return Promise.race([request, late]);

@@ -56,6 +56,8 @@ export class Call {
   agentProcess: ProcessId | null = null;
   /** By what runs of its command are known again; see learning.ts. */
   origin: Origin | null = null;
+  /** By which a hook of its agent finds what there is to tell of it; see feedback.ts. */
+  feedbackKey: string | undefined;
   /** What the kernel enforces now; moves when memory is lent and given back. */
   lines: Lines;
   /** Counted up at each thaw, so that the next stop is news again. */

@@ -17,7 +17,11 @@ const MAX_REPOSITORY_CHARS = 1024;
 
 /** Null: nothing may be kept of the command, or nothing can be said of it. */
 export function originOf(
-  request: { readonly argv: readonly string[]; readonly cwd?: string | undefined; readonly top?: number | undefined },
+  request: {
+    readonly argv: readonly string[];
+    readonly cwd?: string | undefined;
+    readonly top?: number | undefined;
+  },
   keep: CommandText,
 ): Origin | null {
   const shape = commandShape(commandOf(request.argv), keep);
@@ -39,7 +43,11 @@ export function observationOf({ memory, outcome, signal }: CallRecord): Observat
 
 export interface LearnedDefaultsDeps {
   readonly learned: (filter: Partial<Origin> & { readonly uid?: number }) => AsyncIterable<Learned>;
-  readonly settings: () => { readonly useAsDefaults: boolean; readonly leastRuns: number; readonly keepShapes: number };
+  readonly settings: () => {
+    readonly useAsDefaults: boolean;
+    readonly leastRuns: number;
+    readonly keepShapes: number;
+  };
 }
 
 /** How long what changed may wait: many calls of a moment are then asked for together. */
@@ -61,10 +69,11 @@ export class LearnedDefaults {
   }
 
   /** Undefined: not wanted, or too little is known. */
-  highBytes(uid: number, origin: Origin | null): number | undefined {
-    if (origin === null || !this.#deps.settings().useAsDefaults) return undefined;
+  highBytes(uid: number, origin: () => Origin | null): number | undefined {
+    if (!this.#deps.settings().useAsDefaults) return undefined;
     if (!this.#loaded) this.#load();
-    return this.#highBytes.get(keyOf(uid, origin));
+    const known = origin();
+    return known === null ? undefined : this.#highBytes.get(keyOf(uid, known));
   }
 
   /** A call has ended and has been given to the store. */

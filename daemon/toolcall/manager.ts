@@ -25,6 +25,7 @@ import { agentProcessOf } from './agent.ts';
 import { Call } from './call.ts';
 import { commandOf, intentOf } from './command.ts';
 import type { Controller } from './controller.ts';
+import { Feedback, feedbackKey } from './feedback.ts';
 import { type Intent, parseIntent } from './intent.ts';
 import { type Origin, originOf } from './learning.ts';
 import { type Ending, finish } from './record.ts';
@@ -117,6 +118,7 @@ export class CallManager implements EnforcerEvents {
   readonly #lookouts = new Map<Call, () => void>();
   /** Of live calls whose agent is known: what unties them from it. */
   readonly #ties = new Map<Call, () => void>();
+  readonly #feedback = new Feedback();
   readonly #waiting: Waiting[] = [];
   #waitTimer: NodeJS.Timeout | undefined;
   #closed = false;
@@ -282,6 +284,11 @@ export class CallManager implements EnforcerEvents {
     const timer = setTimeout(settle, DYING_MS);
     this.#ending.set(call, settle);
     if (!this.#populated(call)) settle();
+  }
+
+  /** What there is to tell of the last call of this command, if it has just ended. */
+  feedback(uid: number, session: string, command: string): string | undefined {
+    return this.#feedback.of(feedbackKey(uid, session, command));
   }
 
   /** The connection of a live call has closed: the wrapper was killed, or it will come back. */
@@ -507,6 +514,8 @@ export class CallManager implements EnforcerEvents {
     if (this.#closed || call.phase === 'gone') return;
     try {
       call.origin = originOf(request, this.#deps.config().log.commands);
+      call.feedbackKey = feedbackKey(call.session.uid, call.session.id, commandOf(request.argv));
+      this.#feedback.started(call.feedbackKey);
       const chain = ancestors(call.wrapper.pid);
       call.ancestors = chain.map(({ pid, startTicks }) => ({ pid, startTicks }));
       call.agentProcess = agentProcessOf(chain, Boolean(request.session));
@@ -618,7 +627,13 @@ export class CallManager implements EnforcerEvents {
       const { leftovers, report } = this.#deps.config();
       const settings = { ...report, leftoversKept: leftovers === 'keep' };
       const record = finish(call, ending, enforcer, nowMs(), settings);
-      lines = record.report === null ? [] : [record.report.line];
+      if (record.report !== null) {
+        lines = [record.report.line];
+        // Whoever has killed the wrapper, as an agent does at its own timeout, need not be told.
+        if (call.feedbackKey !== undefined && record.outcome !== 'lost') {
+          this.#feedback.ended(call.feedbackKey, record.report.line);
+        }
+      }
       this.#deps.onFinished(record, call.origin);
       this.#deps.emit('call-end', about(call), { record });
       log.debug({ call: call.id, outcome: record.outcome, durationMs: record.durationMs }, 'call ended');

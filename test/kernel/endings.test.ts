@@ -76,7 +76,11 @@ const untold: readonly Ending[] = [
   { what: 'a crash', command: 'ulimit -c 0; kill -SEGV $$', end: 'SIGSEGV' },
   { what: 'a trap that turns a signal into a status', command: "trap 'exit 3' TERM; kill $$; :", end: 3 },
   { what: 'a child killed by kill -9, the shell going on', command: 'sh -c "kill -9 \\$\\$"; exit 0' },
-  { what: 'a child killed by kill -9 as the last word', command: 'sh -c "kill -9 \\$\\$"; exit $?', end: 137 },
+  {
+    what: 'a child killed by kill -9 as the last word',
+    command: 'sh -c "kill -9 \\$\\$"; exit $?',
+    end: 137,
+  },
   { what: 'kill -9 of the middle of a pipeline', command: 'echo x | sh -c "kill -9 \\$\\$" | cat' },
   {
     what: 'kill -9 in a pipeline with pipefail',
@@ -224,7 +228,14 @@ echo 16M >$d/low/memory.max; (echo $BASHPID >$d/low/cgroup.procs; exec ${use(100
 
 const timed = `killed: ran longer than its timeout of 1 s (time frozen or waiting not counted)${asks('timeout=2s')}`;
 const others: readonly Ending[] = [
-  { what: 'a timeout', command: FOREVER, intent: 'timeout=1s', end: 'SIGKILL', outcome: 'timeout', line: timed },
+  {
+    what: 'a timeout',
+    command: FOREVER,
+    intent: 'timeout=1s',
+    end: 'SIGKILL',
+    outcome: 'timeout',
+    line: timed,
+  },
   {
     what: 'a timeout of a pipeline that ignores SIGTERM',
     command: `trap '' TERM; ${FOREVER} | cat; exit 0`,
@@ -280,7 +291,8 @@ const others: readonly Ending[] = [
     end: 8,
     how: async (daemon, ending) => {
       const ran = await plain(daemon, ending);
-      const bad = 'agentrm: bad AGENTRM_INTENT: "memory.max=-1g": negative; it is ignored, the defaults apply\n';
+      const bad =
+        'agentrm: bad AGENTRM_INTENT: "memory.max=-1g": negative; it is ignored, the defaults apply\n';
       assert.ok(ran.stderr.startsWith(bad), ran.stderr);
       return { ...ran, stderr: ran.stderr.slice(bad.length) };
     },
@@ -317,7 +329,8 @@ const others: readonly Ending[] = [
   },
 ];
 
-const NO_ROOM = 'pool: { budget: 64M, keepAvailable: 100G }\nenforcement: { freezeDeadline: 1s }\n';
+const NO_ROOM =
+  'pool: { budget: 64M, keepAvailable: 100G }\nceiling: memory.max=1G\nenforcement: { freezeDeadline: 1s }\n';
 const short: readonly Ending[] = [
   {
     what: 'a host that has nothing to lend until the deadline',
@@ -442,7 +455,8 @@ describe('the end of a command', () => {
         const ran = await how(daemon, ending);
         const record = await newRecord(daemon, known);
         const said = ran.stderr.split('\n').filter((text) => text.startsWith('agentrm:'));
-        const expected = line === undefined ? null : `agentrm: ${typeof line === 'string' ? line : line(record)}`;
+        const expected =
+          line === undefined ? null : `agentrm: ${typeof line === 'string' ? line : line(record)}`;
         assert.deepEqual(
           {
             end: record.signal ?? record.exitCode,

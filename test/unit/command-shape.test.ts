@@ -93,7 +93,8 @@ describe('commandShape', () => {
     );
     fc.assert(
       fc.property(value, value, (a, b) => {
-        const shape = (x: string, y: string) => commandShape(`cd ${x} && tool run ${x} --opt=${y} ${y} -v`, 'full');
+        const shape = (x: string, y: string) =>
+          commandShape(`cd ${x} && tool run ${x} --opt=${y} ${y} -v`, 'full');
         assert.equal(shape(a, b), shape('1', '/2'));
         assert.equal(shape(a, b), 'tool run * --opt=* * -v');
       }),
@@ -101,9 +102,24 @@ describe('commandShape', () => {
   });
 
   test('is a pattern that matches what it was made of', () => {
-    const word = fc.constantFrom('test', '-x', '--opt=3', '-j8', 'a/b', "'q w'", '17', '--', 'run', 'x.py', '"$A"');
+    const word = fc.constantFrom(
+      'test',
+      '-x',
+      '--opt=3',
+      '-j8',
+      'a/b',
+      "'q w'",
+      '17',
+      '--',
+      'run',
+      'x.py',
+      '"$A"',
+    );
     const command = fc
-      .tuple(fc.constantFrom('npm', './gradlew', 'python3 -m', 'X=1 make', 'sudo go'), fc.array(word, { maxLength: 14 }))
+      .tuple(
+        fc.constantFrom('npm', './gradlew', 'python3 -m', 'X=1 make', 'sudo go'),
+        fc.array(word, { maxLength: 14 }),
+      )
       .map(([program, words]) => [program, ...words].join(' '));
     const list = fc.array(command, { minLength: 1, maxLength: 4 }).map((commands) => commands.join(' && '));
     fc.assert(
@@ -115,8 +131,28 @@ describe('commandShape', () => {
   });
 
   test('is short printable ASCII whatever the text, in time that grows with its length only', () => {
-    const piece = fc.constantFrom('(', ')', '$(', '"', "'", '`', '<<', 'E', '\n', ' ', ';', '[[', '((', '\\', '${', 'é\u0000');
-    const text = fc.oneof(fc.string({ unit: 'binary' }), fc.array(piece, { maxLength: 200 }).map((all) => all.join('')));
+    const piece = fc.constantFrom(
+      '(',
+      ')',
+      '$(',
+      '"',
+      "'",
+      '`',
+      '<<',
+      'E',
+      '\n',
+      ' ',
+      ';',
+      '[[',
+      '((',
+      '\\',
+      '${',
+      'é\u0000',
+    );
+    const text = fc.oneof(
+      fc.string({ unit: 'binary' }),
+      fc.array(piece, { maxLength: 200 }).map((all) => all.join('')),
+    );
     fc.assert(
       fc.property(text, fc.constantFrom('full' as const, 'firstWord' as const), (command, keep) => {
         assert.match(commandShape(command, keep), /^(?:[\x21-\x7e](?:[\x20-\x7e]{0,158}[\x21-\x7e])?)?$/);

@@ -6,8 +6,10 @@ import { adviceOf, advisedHighBytes, type Observation, peaksOf } from '../../dae
 import { parseIntent } from '../../daemon/toolcall/intent.ts';
 
 const MIB = 2 ** 20;
-const ran = (...mib: number[]): Observation[] => mib.map((size) => ({ peakBytes: size * MIB, cutShort: false }));
-const cut = (...mib: number[]): Observation[] => mib.map((size) => ({ peakBytes: size * MIB, cutShort: true }));
+const ran = (...mib: number[]): Observation[] =>
+  mib.map((size) => ({ peakBytes: size * MIB, cutShort: false }));
+const cut = (...mib: number[]): Observation[] =>
+  mib.map((size) => ({ peakBytes: size * MIB, cutShort: true }));
 const known = (mib: number) => ({ bytes: mib * MIB, atLeast: false });
 const atLeast = (mib: number) => ({ bytes: mib * MIB, atLeast: true });
 
@@ -25,7 +27,11 @@ describe('peaksOf', () => {
   test('a run that was cut short low counts for those above it', () => {
     // By hand: 1/4 at 10; of the two left at 30 one: 5/8; the last at 40: 1. Without the run cut short p50 is 30 too,
     // but with it as if it had needed 20 p50 would be 20.
-    assert.deepEqual(peaksOf([...ran(10, 30, 40), ...cut(20)]), { p50: known(30), p95: known(40), max: known(40) });
+    assert.deepEqual(peaksOf([...ran(10, 30, 40), ...cut(20)]), {
+      p50: known(30),
+      p95: known(40),
+      max: known(40),
+    });
   });
 
   test('runs that were killed at a limit push the percentile beyond it', () => {
@@ -37,7 +43,11 @@ describe('peaksOf', () => {
   });
 
   test('one that was cut short at the size of another needs at least as much', () => {
-    assert.deepEqual(peaksOf([...cut(50), ...ran(50, 50)]), { p50: known(50), p95: atLeast(50), max: atLeast(50) });
+    assert.deepEqual(peaksOf([...cut(50), ...ran(50, 50)]), {
+      p50: known(50),
+      p95: atLeast(50),
+      max: atLeast(50),
+    });
   });
 
   const observation: fc.Arbitrary<Observation> = fc.record({
@@ -52,7 +62,8 @@ describe('peaksOf', () => {
         assert.deepEqual(peaksOf(runs.toReversed()), peaks);
         if (peaks === null) return assert.ok(runs.every(({ cutShort }) => cutShort));
         assert.ok(peaks.p50.bytes <= peaks.p95.bytes && peaks.p95.bytes <= peaks.max.bytes);
-        for (const { bytes } of Object.values(peaks)) assert.ok(runs.some(({ peakBytes }) => peakBytes === bytes));
+        for (const { bytes } of Object.values(peaks))
+          assert.ok(runs.some(({ peakBytes }) => peakBytes === bytes));
       }),
     );
   });
@@ -60,7 +71,9 @@ describe('peaksOf', () => {
   test('to cut a run short never makes the need look smaller', () => {
     fc.assert(
       fc.property(fc.array(observation, { minLength: 1, maxLength: 64 }), fc.nat(), (runs, at) => {
-        const shorter = runs.map((run, index) => (index === at % runs.length ? { ...run, cutShort: true } : run));
+        const shorter = runs.map((run, index) =>
+          index === at % runs.length ? { ...run, cutShort: true } : run,
+        );
         const before = peaksOf(runs);
         const after = peaksOf(shorter);
         if (before === null || after === null) return;

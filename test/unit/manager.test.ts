@@ -139,6 +139,62 @@ for (const { events, said } of [
   });
 }
 
+test('a hook is told of the last call of its command in its session, while that is news', async (t) => {
+  const bench = setUp(t);
+  const command = "npm 'test'";
+  // As Claude Code hands it over, in a line of its own.
+  const line = `source x && eval '${command.replaceAll("'", `'"'"'`)}' < /dev/null && pwd -P >| y`;
+  const runs = async (oom: boolean) => {
+    const { call } = start(bench, bench.wrapper(), { clone: true, argv: ['bash', '-c', line] });
+    const path = join(bench.root.path, call.session.name, call.id);
+    await turn();
+    assert.equal(bench.manager.feedback(0, 'a', command), undefined, 'not before its end');
+    for (const file of ['memory.events', 'memory.events.local'])
+      writeFileSync(join(path, file), oom ? 'oom 1\noom_kill 1\n' : 'oom 0\noom_kill 0\n');
+    bench.manager.end(call, { signal: 9 });
+    await turn();
+  };
+  await runs(true);
+  assert.match(bench.manager.feedback(0, 'a', command) ?? '', /^agentrm: killed for memory/);
+  for (const [uid, session, other] of [
+    [1, 'a', command],
+    [0, 'b', command],
+    [0, 'a', 'npm test'],
+  ] as const) {
+    assert.equal(bench.manager.feedback(uid, session, other), undefined);
+  }
+  await runs(false);
+  assert.equal(bench.manager.feedback(0, 'a', command), undefined);
+});
+
+test('a call that ended by itself was not killed, whatever became of what it left', async (t) => {
+  const bench = setUp(t);
+  const { call } = start(bench, bench.wrapper(), { clone: true });
+  bench.controller.kill(call, 'timeout', 'too long');
+  bench.manager.end(call, { code: 3 });
+  await turn();
+  assert.deepEqual([bench.records[0]?.outcome, bench.records[0]?.report], ['ok', null]);
+});
+
+test('threads further up the tree: whose pids.max refused a fork is told by how many tasks there were', async (t) => {
+  for (const [peak, said] of [
+    ['7', /^agentrm: reached its pids\.max 7: 2 forks refused/],
+    ['6', /^agentrm: 2 forks refused by a limit that is not its own \(its pids\.max is 7\)$/],
+    // Before 6.1 the kernel does not say.
+    [null, /^agentrm: reached its pids\.max 7/],
+  ] as const) {
+    const bench = setUp(t);
+    const { call } = start(bench, bench.wrapper(), { clone: true, intent: 'pids.max=7' });
+    const path = join(bench.root.path, call.session.name, call.id);
+    writeFileSync(join(path, 'pids.events'), 'max 2\n');
+    if (peak !== null) writeFileSync(join(path, 'pids.peak'), `${peak}\n`);
+    bench.manager.end(call, { code: 0 });
+    assert.match(bench.records[0]?.report?.line ?? '', said);
+    rmSync(join(path, 'pids.peak'), { force: true });
+    await turn();
+  }
+});
+
 test('a session cgroup that was removed under us is made again', async (t) => {
   const bench = setUp(t);
   const first = start(bench, bench.wrapper(), { clone: true }).call;

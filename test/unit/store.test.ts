@@ -29,7 +29,10 @@ import { type Query, Store } from '../../daemon/store/store.ts';
 import { StoreThread } from '../../daemon/store/thread.ts';
 import { callRecord } from '../lib/records.ts';
 
-function setUp(t: TestContext, options: { keepCalls?: number; keepShapes?: number; keepRuns?: number; path?: string } = {}) {
+function setUp(
+  t: TestContext,
+  options: { keepCalls?: number; keepShapes?: number; keepRuns?: number; path?: string } = {},
+) {
   const directory = mkdtempSync(join(tmpdir(), 'agentrm-store-'));
   const fd = openSync(join(directory, 'log'), 'a');
   const log = createLogger({ level: 'info', fd });
@@ -291,7 +294,11 @@ test('a thread that dies fails what waits, and the next request has a new one', 
 
 test('a thread with nothing to do ends and closes the file; the next request has a new one', async (t) => {
   const { path } = setUp(t);
-  const thread = new StoreThread({ settings: { path, keepCalls: 9, keepShapes: 0, keepRuns: 1 }, onNotice: () => {}, idleMs: 1 });
+  const thread = new StoreThread({
+    settings: { path, keepCalls: 9, keepShapes: 0, keepRuns: 1 },
+    onNotice: () => {},
+    idleMs: 1,
+  });
   const rows = ['a', 'b'].map((id) => ({ id, session: 's', uid: 0, json: '{}' }));
   for (const [count, row] of rows.entries()) {
     await thread.request({ do: 'write', rows: [row] });
@@ -463,7 +470,11 @@ test('commands that have not run for longest are forgotten, and only as many as 
     await learnedOf(store);
   };
   for (const [number, shape] of ['a', 'b', 'c', 'a', 'd'].entries()) await add(number, shape);
-  assert.deepEqual(await learnedOf(store), { '1000 /r a': ['0', '3'], '1000 /r c': ['2'], '1000 /r d': ['4'] });
+  assert.deepEqual(await learnedOf(store), {
+    '1000 /r a': ['0', '3'],
+    '1000 /r c': ['2'],
+    '1000 /r d': ['4'],
+  });
 });
 
 test('with no commands to be kept nothing is learned, and what was is forgotten', async (t) => {

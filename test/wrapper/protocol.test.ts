@@ -80,7 +80,11 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
       ['at its top', 'mkdir .git', 0],
       ['below its top', 'mkdir .git a a/b && cd a/b', 2],
       ['in a linked work tree, whose .git is a file', 'mkdir .git a && touch a/.git && cd a', 0],
-      ['in a directory that is a link from elsewhere', 'mkdir .git a other && ln -s ../a other/b && cd other/b', 1],
+      [
+        'in a directory that is a link from elsewhere',
+        'mkdir .git a other && ln -s ../a other/b && cd other/b',
+        1,
+      ],
     ] as const) {
       it(`says how far above its repository begins: ${what}`, async () => {
         await using peer = await Peer.listen(path);
@@ -93,7 +97,9 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
 
     it('says nothing of a repository where there is none', async () => {
       await using peer = await Peer.listen(path);
-      await run('/bin/bash', ['-c', `cd / && exec ${helper} /bin/bash -c true`], { env: { AGENTRM_SOCKET: path } });
+      await run('/bin/bash', ['-c', `cd / && exec ${helper} /bin/bash -c true`], {
+        env: { AGENTRM_SOCKET: path },
+      });
       const request = await peer.message('run');
       assert.deepEqual([request.cwd, 'top' in request], ['/', false]);
     });

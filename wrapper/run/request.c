@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "request.h"
 
-#include <fcntl.h>
+#include <asm/stat.h>
+#include <linux/fcntl.h>
 #include <linux/limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /*
  * What may be sent of each. Rules match the first words of a command, so its
@@ -80,12 +80,14 @@ static void put_intent(struct text *t, const char *intent)
 static int repository_above(const char *cwd)
 {
 	char path[PATH_MAX + sizeof("/.git")];
+	struct stat st;
 	size_t end = len(cwd);
 
 	memcpy(path, cwd, end);
 	for (int up = 0; up <= REPOSITORY_UP && end > 1; up++) {
 		memcpy(path + end, "/.git", sizeof("/.git"));
-		if (SYS3(faccessat, AT_FDCWD, path, F_OK) == 0)
+		/* Above it may be a directory in which to look for a name is to mount it. */
+		if (SYS4(newfstatat, AT_FDCWD, path, &st, AT_NO_AUTOMOUNT) == 0)
 			return up;
 		while (path[--end] != '/')
 			;
