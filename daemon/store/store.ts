@@ -55,8 +55,8 @@ const RETRY_MS = { first: 1_000, last: 30_000 };
 /** A query that waits longer is answered from memory; a person is waiting for it. */
 const QUERY_MS = 2_000;
 
-/** What was learned has no answer from memory, and a client gives up after 5 s. */
-const LEARNED_MS = 4_000;
+/** What was learned has no answer from memory; with the wait for what is pending, less than the 5 s of a client. */
+const LEARNED_MS = 2_500;
 
 /** Closing must not outlast the stop timeout of the service. */
 const CLOSE_MS = 2_000;
