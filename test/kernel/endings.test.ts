@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { release } from 'node:os';
 import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
 import type { CallRecord } from '../../daemon/control/types.ts';
@@ -11,6 +12,8 @@ import { formatBytes, formatMs } from '../../daemon/units.ts';
 import { agentrmBash, type Ran, TestDaemon, top, until, useMemory } from '../lib/daemon.ts';
 
 const MIB = 2 ** 20;
+const [major = 0, minor = 0] = release().split('.').map(Number);
+const COUNTS_PIDS_BY_CALL = major < 6 || (major === 6 && minor < 11);
 /** In one process, which takes the place of a shell that executes it. */
 const use = (mib: number) => `${top}build/cmake/test/agentrm-load --bytes ${mib}M threads 1`;
 const FOREVER = 'tail -f /dev/null';
@@ -256,6 +259,25 @@ const others: readonly Ending[] = [
     intent: 'pids.max=8',
     end: 1,
     line: `reached its pids.max 8: 1 fork refused${asks('pids.max=16')}`,
+  },
+  {
+    what: "a fork that somebody else's pids.max refused",
+    command: `${top}build/cmake/test/agentrm-load --bytes 4K procs 20; exit $?`,
+    intent: 'pids.max=1000',
+    end: 1,
+    // From 6.11 on the kernel counts it where the limit is, and the call has nothing to tell.
+    ...(COUNTS_PIDS_BY_CALL
+      ? { line: '1 fork refused by a limit that is not its own (its pids.max is 1000)' }
+      : {}),
+    how: async (daemon, ending) => {
+      const held = Number(readFileSync(`${daemon.cgroup}/pids.current`, 'utf8'));
+      writeFileSync(`${daemon.cgroup}/pids.max`, String(held + 8));
+      try {
+        return await plain(daemon, ending);
+      } finally {
+        writeFileSync(`${daemon.cgroup}/pids.max`, 'max');
+      }
+    },
   },
   {
     what: 'a fork storm',
