@@ -77,7 +77,7 @@ export function reportOf(facts: CallFacts, settings: ReportSettings): CallReport
     line,
     advice: advice.length === 0 ? null : advice.join(' '),
     killCode: facts.killCode,
-    admissionWaitMs: Math.round(facts.admissionWaitMs),
+    admissionWaitMs: facts.admissionWaitMs,
     lentBytes: facts.lentBytes,
     pidsMaxHits: facts.pidsMaxHits,
     leftovers: facts.leftovers,

@@ -59,7 +59,8 @@ export function finish(
     peakBytes: memory.peakBytes,
     throttledMs: memory.throttledMs,
     frozenMs: memory.frozenMs,
-    admissionWaitMs: call.admissionWaitMs,
+    // Here, so that the line and the figures beside it are rounded alike.
+    admissionWaitMs: Math.round(call.admissionWaitMs),
     durationMs,
     oomEvents: local.oom,
     oomEventsBelow: all.oom - local.oom,
