@@ -81,8 +81,8 @@ bpf: $(BUILD)/CMakeCache.txt ## dist/agentrm.bpf.o and its skeleton
 native: $(BUILD)/CMakeCache.txt ## dist/agentrm.node
 	$(call cmake_build,agentrm_addon)
 
-wrapper: $(BUILD)/CMakeCache.txt ## dist/agentrm-bash, dist/agentrm-run and dist/agentrm-guard
-	$(call cmake_build,agentrm-bash agentrm-run agentrm-guard)
+wrapper: $(BUILD)/CMakeCache.txt ## dist/agentrm-bash, dist/agentrm-run, dist/agentrm-hook and dist/agentrm-guard
+	$(call cmake_build,agentrm-bash agentrm-run agentrm-hook agentrm-guard)
 
 replay: $(BUILD)/CMakeCache.txt ## dist/agentrm-replay
 	$(call cmake_build,agentrm-replay)

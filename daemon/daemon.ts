@@ -22,11 +22,13 @@ import { hostMemory, hostPressure } from './kernel/host.ts';
 import { native as loadNative } from './kernel/native.ts';
 import type { Log } from './log.ts';
 import { hostSettings } from './policy/host.ts';
+import { adviceOf } from './policy/learned.ts';
 import { SessionRegistry } from './session/registry.ts';
 import { openStore } from './store/store.ts';
 import { adopt } from './toolcall/adoption.ts';
 import type { Call } from './toolcall/call.ts';
 import { Controller } from './toolcall/controller.ts';
+import { LearnedDefaults, observationOf } from './toolcall/learning.ts';
 import { CallManager } from './toolcall/manager.ts';
 
 /**
@@ -96,7 +98,13 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   const store = openStore({
     path: paths.database,
     keepCalls: config.store.keepCalls,
+    keepShapes: config.learning.keepShapes,
+    keepRuns: config.learning.keepRuns,
     log: childLog('store'),
+  });
+  const learned = new LearnedDefaults({
+    learned: (filter) => store.learned(filter),
+    settings: () => config.learning,
   });
   const sessions = new SessionRegistry(native, (session) => manager.sessionEnded(session));
   // The back end reports to the manager, which is made of the back end: hence the forwarding.
@@ -145,8 +153,15 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     emit,
     onUnmanaged: (reason) => metrics.unmanaged(reason),
     onAdmitted: (waitMs) => metrics.admitted(waitMs),
-    onFinished: (record) => {
-      store.add(record);
+    learnedHighBytes: (uid, origin) => learned.highBytes(uid, origin),
+    onFinished: (record, origin) => {
+      if (origin === null) {
+        store.add(record);
+      } else {
+        const endedAt = new Date().toISOString();
+        store.add(record, { ...observationOf(record), ...origin, endedAt });
+        learned.ran(record.uid, origin);
+      }
       metrics.finished(record);
     },
   });
@@ -174,6 +189,13 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     liveCalls: (uid, session) => view.liveCalls(uid, session),
     finishedCalls: (query) => store.lines(query),
     events,
+    advice: async function* (uid) {
+      for await (const each of store.learned(uid === undefined ? {} : { uid })) {
+        const mostBytes = host.ceilingFor(each.uid).memoryMaxBytes ?? Number.POSITIVE_INFINITY;
+        const advice = adviceOf(each, config.learning.leastRuns, mostBytes);
+        if (advice !== null) yield advice;
+      }
+    },
     doctor: async () => ({ checks: await hostChecks({ cgroupRoot: config.cgroup }) }),
     metrics: async () => (await metrics.text()) + ((await core?.process.metrics()) ?? ''),
     notReady: () => (backend.mode === 'none' ? (backend.reason ?? 'no enforcement') : undefined),
@@ -303,6 +325,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
       enforcer?.close(idle);
       root?.cgroup.close();
       heartbeat.close();
+      learned.close();
       await store.close();
     },
   };

@@ -13,6 +13,10 @@ const commands: Readonly<Record<string, { summary: string; load: () => Promise<C
   sessions: { summary: 'agent sessions that live', load: () => import('./sessions.ts') },
   events: { summary: 'what happened to calls, and what happens', load: () => import('./events.ts') },
   doctor: { summary: 'what this host offers, and what to do about it', load: () => import('./doctor.ts') },
+  advise: {
+    summary: 'what commands have needed, and what to ask for',
+    load: () => import('./advise.ts'),
+  },
   sim: { summary: 'loads of the AgentRM paper on the scheduler, simulated', load: () => import('./sim.ts') },
   replay: {
     summary: 'recorded memory of sessions, replayed under a limit',

@@ -409,6 +409,44 @@ const store = z
   .prefault({})
   .describe('What is remembered of finished calls.');
 
+const learning = z
+  .strictObject({
+    keepShapes: whole(0, 1_000_000)
+      .prefault('10000')
+      .describe(
+        'Commands that are remembered, each in one repository; those that have not run for longest are ' +
+          'forgotten. About a kilobyte each: 10 MB. An agent runs some tens of different ones in a ' +
+          'repository. 0: nothing is learned.',
+      ),
+    keepRuns: whole(1, 1000)
+      .prefault('64')
+      .describe(
+        'Of each the newest runs. Enough that three of them are above the 95th percentile, and few ' +
+          'enough that a program which has changed is known anew in a day or two.',
+      ),
+    leastRuns: whole(2, 1000)
+      .prefault('10')
+      .describe(
+        'With fewer runs nothing is advised. The next run needs more than any of ten before it in one of ' +
+          'eleven cases, which lending can bear; more than any of three in one of four.',
+      ),
+    useAsDefaults: flag()
+      .prefault('false')
+      .describe(
+        'Whether memory.high of a command of which neither its intent nor a rule, agent or class says ' +
+          'anything is what its earlier runs needed (p95 and a quarter). It never changes memory.max. ' +
+          'false: the same command then has the same limits every day, which is easier to understand; ' +
+          'look at "agentrm advise" first.',
+      ),
+  })
+  .prefault({})
+  .describe(
+    'What is remembered of the memory that commands needed, by repository and command, for "agentrm ' +
+      'advise". As much of a command is kept as log.commands says: with firstWord the names of its programs ' +
+      'and subcommands from a fixed list (npm test, cargo build); with full also its options, without their ' +
+      'values; with none nothing is learned.',
+  );
+
 const report = z
   .strictObject({
     slow: duration()
@@ -483,6 +521,7 @@ export function configSchema(uidOf: (name: string) => number | undefined) {
     metrics,
     proxy,
     store,
+    learning,
     report,
   });
 }

@@ -6,7 +6,7 @@ import { messageOf } from '../errors.ts';
 import { createServer } from '../http.ts';
 import type { EventLog } from './events.ts';
 import { peerOf } from './server.ts';
-import type { DoctorReport, LiveCall, SessionRecord, Status } from './types.ts';
+import type { Advice, DoctorReport, LiveCall, SessionRecord, Status } from './types.ts';
 
 /** What the API reads; `uid` undefined means that the caller may see everybody's. */
 export interface ApiSources {
@@ -14,6 +14,7 @@ export interface ApiSources {
   readonly sessions: (uid: number | undefined) => SessionRecord[];
   readonly liveCalls: (uid: number | undefined, session: string | undefined) => LiveCall[];
   readonly finishedCalls: (query: { limit: number; session?: string; uid?: number }) => AsyncIterable<string>;
+  readonly advice: (uid: number | undefined) => AsyncIterable<Advice>;
   readonly events: EventLog;
   readonly doctor: () => Promise<DoctorReport>;
   readonly metrics: () => Promise<string>;
@@ -87,6 +88,15 @@ async function handle(
         for (const call of sources.liveCalls(uid, session))
           await write(response, `${JSON.stringify(call)}\n`);
       }
+      response.end();
+      return;
+    }
+    case '/v1/advice': {
+      const advice = sources.advice(uid)[Symbol.asyncIterator]();
+      // The first before the status: a database that does not answer is an error, and not "nothing".
+      let next = await advice.next();
+      startLines(response);
+      for (; !next.done; next = await advice.next()) await write(response, `${JSON.stringify(next.value)}\n`);
       response.end();
       return;
     }

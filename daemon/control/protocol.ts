@@ -11,6 +11,7 @@ import { z } from 'zod';
  * late   → nothing                     (a `go` came after the wrapper had started the command plainly)
  * adopt  → go CALL kept - | gone       (after a restart of the daemon)
  * end    → note* bye
+ * feedback → note? bye                       (a hook of the agent, on a connection of its own)
  * ```
  */
 
@@ -24,6 +25,8 @@ const run = z.object({
   v: z.literal(1),
   argv: z.array(text).max(4096),
   cwd: text.optional(),
+  /** How many directories above cwd its repository begins. */
+  top: z.number().int().min(0).max(64).optional(),
   intent: text.optional(),
   session: text.optional(),
   agent: text.optional(),
@@ -40,6 +43,7 @@ const message = z.discriminatedUnion('op', [
   run,
   end,
   z.object({ op: z.literal('place'), v: z.literal(1), token: text }),
+  z.object({ op: z.literal('feedback'), v: z.literal(1), session: text, command: text }),
   z.object({ op: z.literal('late') }),
   z.object({ op: z.literal('adopt'), v: z.literal(1), call: text }),
 ]);

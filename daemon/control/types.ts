@@ -10,6 +10,7 @@
  * GET /v1/calls?limit=N&session=ID&live=1        lines of CallRecord, oldest first; then LiveCall if asked for
  * GET /v1/events?follow=1                        lines of Event: what is remembered, then, if asked for, what comes
  * GET /v1/doctor                                 DoctorReport
+ * GET /v1/advice                                 lines of Advice
  * GET /metrics, /healthz, /readyz                text
  *
  * "Lines" are application/x-ndjson. Any other status than 200 has an ErrorBody. A caller sees its own
@@ -75,6 +76,27 @@ export interface CallRecord {
   readonly memory: CallMemory;
   readonly cpu: CallCpu;
   readonly decisions: readonly Decision[];
+  /** What the agent was told; null if there was nothing worth telling. */
+  readonly report: CallReport | null;
+}
+
+/** The line that an agent reads after a call, and what it says in figures. */
+export interface CallReport {
+  readonly line: string;
+  /** An intent with which the command would probably have got through, if that would have helped. */
+  readonly advice: string | null;
+  /**
+   * Why AgentRM killed it, if it did: `memory-max`, `host-memory`, `timeout`, `session-end`,
+   * `wrapper-lost`, `leftover` or `operator`.
+   */
+  readonly killCode: string | null;
+  readonly admissionWaitMs: number;
+  /** The most that memory.high stood above the declared one. */
+  readonly lentBytes: number;
+  readonly pidsMaxHits: number;
+  /** Processes that were still there when the shell had ended, and whether they may stay. */
+  readonly leftovers: number;
+  readonly leftoversKept: boolean;
 }
 
 /** A call that has not ended; told from a CallRecord by its `state`. */
@@ -88,6 +110,33 @@ export interface LiveCall {
   readonly state: CallState;
   readonly memory: Omit<CallMemory, 'oomKills'> & { readonly usedBytes: number };
   readonly decisions: readonly Decision[];
+}
+
+/** Of several runs; with `atLeast` so many of them were cut short up there that it may be more. */
+export interface PeakQuantile {
+  readonly bytes: number;
+  readonly atLeast: boolean;
+}
+
+/** What runs of a command in a repository have needed, and what to ask for. */
+export interface Advice {
+  readonly uid: number;
+  /** The top of its work tree; null: in none. */
+  readonly repository: string | null;
+  /** What the runs have in common, as much of it as the configuration allows to be kept. */
+  readonly command: string;
+  /** Runs behind the figures: the newest ones, … */
+  readonly runs: number;
+  /** … and how many of those did not come to their own end: they count as "at least". */
+  readonly cutShort: number;
+  readonly lastRunAt: string;
+  readonly p50: PeakQuantile;
+  readonly p95: PeakQuantile;
+  readonly max: PeakQuantile;
+  /** In the words of AGENTRM_INTENT. */
+  readonly intent: string;
+  /** The same for `rules` of the configuration. */
+  readonly rule: { readonly command: string; readonly intent: string };
 }
 
 /** A session that lives. */

@@ -65,6 +65,7 @@ export class WrapperConnection {
     if (message.op === 'run' && isNew) this.#run(message);
     else if (message.op === 'adopt' && isNew) this.#adopt(message.call);
     else if (message.op === 'place' && isNew) this.#place(message.token);
+    else if (message.op === 'feedback' && isNew) this.#feedback(message.session, message.command);
     else if (call === undefined || this.#state !== 'answered') return false;
     else if (message.op === 'end') this.#end(call, message);
     else if (message.op === 'late' && !this.#late) {
@@ -128,6 +129,13 @@ export class WrapperConnection {
       () => socket.end('placed\n'),
       (error: unknown) => socket.end(`failed ${messageOf(error)}\n`),
     );
+  }
+
+  #feedback(session: string, command: string): void {
+    const { manager, peer, socket } = this.#options;
+    this.#state = 'ended';
+    const line = manager.feedback(peer.uid, session, command);
+    socket.end(line === undefined ? 'bye\n' : `note ${line}\nbye\n`);
   }
 
   #end(call: Call, message: WrapperMessage & { op: 'end' }): void {

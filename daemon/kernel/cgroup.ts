@@ -5,7 +5,7 @@ import { files } from './files.ts';
 import { type Pressure, parseFlatKeyed, parsePressure } from './host.ts';
 import type { Native } from './native.ts';
 
-/** What memory.events.local counts for one cgroup without its descendants. */
+/** What memory.events counts for a cgroup with its descendants, memory.events.local for it alone. */
 export interface MemoryEvents {
   readonly high: number;
   readonly max: number;
@@ -125,8 +125,9 @@ export class Cgroup {
     return this.read(files.procs).split('\n').filter(Boolean).map(Number);
   }
 
-  memoryEvents(): MemoryEvents {
-    const values = parseFlatKeyed(this.read(files.memoryEventsLocal));
+  /** @param below with those of its descendants, also of removed ones. */
+  memoryEvents({ below = false } = {}): MemoryEvents {
+    const values = parseFlatKeyed(this.read(below ? files.memoryEvents : files.memoryEventsLocal));
     return {
       high: values.get('high') ?? 0,
       max: values.get('max') ?? 0,

@@ -14,6 +14,7 @@ export const files = {
   memoryHigh: 'memory.high',
   memoryMax: 'memory.max',
   memoryOomGroup: 'memory.oom.group',
+  memoryEvents: 'memory.events',
   memoryEventsLocal: 'memory.events.local',
   memoryPressure: 'memory.pressure',
   memoryStat: 'memory.stat',
@@ -24,6 +25,7 @@ export const files = {
   ioWeight: 'io.weight',
   pidsMax: 'pids.max',
   pidsCurrent: 'pids.current',
+  pidsPeak: 'pids.peak',
   pidsEvents: 'pids.events',
 } as const;
 

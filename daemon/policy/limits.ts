@@ -25,6 +25,8 @@ export interface LimitLayers {
   /** What each class says: its weights, and whatever else the administrator wants. */
   readonly classes: Readonly<Record<CallClass, Intent>>;
   readonly defaults: Intent;
+  /** What its earlier runs needed: takes the place of the memory.high of `defaults`, and of no other. */
+  readonly learnedHighBytes?: number | undefined;
   /** The most that the call's uid may have. Absent field: no ceiling. */
   readonly ceiling: Intent;
 }
@@ -83,7 +85,7 @@ export function resolveIntent(layers: LimitLayers): Resolved {
   };
   const timeoutMs = clamp('timeout', pick('timeoutMs') ?? Infinity, ceiling.timeoutMs, formatMs);
   const limits: Limits = {
-    ...resolveMemory(order, ceiling, clamped),
+    ...resolveMemory(order, layers, clamped),
     swapMaxBytes: clamp('memory.swap.max', pick('swapMaxBytes') ?? 0, ceiling.swapMaxBytes, formatBytes),
     cpuWeight: clamp('cpu.weight', pick('cpuWeight') ?? DEFAULT_WEIGHT, ceiling.cpuWeight, String),
     cpuMax: resolveCpuMax(pick('cpuMax') ?? UNLIMITED_CPU, ceiling.cpuMax, clamped),
@@ -124,20 +126,26 @@ function lowerClass(a: CallClass, b: CallClass): CallClass {
   return CALL_CLASSES.indexOf(a) > CALL_CLASSES.indexOf(b) ? a : b;
 }
 
-function resolveMemory(order: readonly (Intent | undefined)[], ceiling: Intent, clamped: string[]) {
+function resolveMemory(
+  order: readonly (Intent | undefined)[],
+  { ceiling, defaults, learnedHighBytes }: LimitLayers,
+  clamped: string[],
+) {
   const layer = order.find((one) => one?.memoryHighBytes !== undefined || one?.memoryMaxBytes !== undefined);
   const askedMax = layer?.memoryMaxBytes ?? Infinity;
   const memoryMaxBytes = Math.max(LEAST_MEMORY_BYTES, Math.min(askedMax, ceiling.memoryMaxBytes ?? Infinity));
   if (memoryMaxBytes !== askedMax) note(clamped, 'memory.max', askedMax, memoryMaxBytes, formatBytes);
 
   const derived = memoryMaxBytes === Infinity ? Infinity : floorToPage(memoryMaxBytes * HIGH_OF_MAX);
-  const askedHigh = layer?.memoryHighBytes ?? derived;
+  // Only the high: what was learned is no reason to kill, nor to let a call have more than it would have.
+  const learned = layer === undefined || layer === defaults ? learnedHighBytes : undefined;
+  const askedHigh = learned ?? layer?.memoryHighBytes ?? derived;
   // A high that no longer fits goes where it would have been with only the max: the throttle stays.
   const fitting = askedHigh > memoryMaxBytes ? derived : askedHigh;
   const raised = Math.max(fitting, Math.min(LEAST_MEMORY_BYTES, derived));
   const memoryHighBytes = Math.min(raised, ceiling.memoryHighBytes ?? Infinity);
   // Only what was asked for can be refused.
-  const asked = layer?.memoryHighBytes !== undefined;
+  const asked = learned === undefined && layer?.memoryHighBytes !== undefined;
   if (asked && memoryHighBytes !== askedHigh)
     note(clamped, 'memory.high', askedHigh, memoryHighBytes, formatBytes);
   return { memoryHighBytes, memoryMaxBytes };

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Outcome } from '../control/types.ts';
+import type { CallReport, Outcome } from '../control/types.ts';
 import { MOST_TASKS } from '../toolcall/intent.ts';
 import { durationWord, formatBytes, formatMs, MAX_DURATION_MS, sizeWord } from '../units.ts';
+import { ADVISED_FACTOR, ADVISED_OVER_PEAK, advisedBytes } from './advised.ts';
 import type { KillCode } from './decide.ts';
 import type { Limits } from './limits.ts';
 
@@ -20,10 +21,18 @@ export interface CallFacts {
   readonly durationMs: number;
   /** `oom` of memory.events.local: how often the call's own memory.max was the one that was hit. */
   readonly oomEvents: number;
-  /** `oom_kill` of memory.events.local: its processes that an OOM killer took, whoever's limit it was. */
+  /** `oom` of the cgroups below it, which its command has made: limits that it set itself. */
+  readonly oomEventsBelow: number;
+  /** `oom_kill` of memory.events: its processes that an OOM killer took, whoever's limit it was. */
   readonly oomKills: number;
-  /** How often pids.max refused a fork. */
+  /** The shell ended by itself, not by SIGKILL: what the OOM killer took was not the whole call. */
+  readonly shellLived: boolean;
+  /** How often a fork was refused by a pids.max … */
   readonly pidsMaxHits: number;
+  /** … and whether that was the call's own: up to 6.10 forks are counted here whose limit is further up. */
+  readonly pidsMaxOwn: boolean;
+  /** It was kept waiting because the pool had nothing to lend. */
+  readonly poolShort: boolean;
   /** The most that memory.high stood above the declared one. */
   readonly lentBytes: number;
   /** Processes that were still there when the shell had ended, … */
@@ -37,36 +46,6 @@ export interface ReportSettings {
   readonly slowMs: number;
 }
 
-/** The same for programs, such as a hook of the agent. */
-export interface CallReport {
-  readonly outcome: Outcome;
-  readonly killCode: KillCode | null;
-  /** The line that the agent reads, if any. */
-  readonly line: string | null;
-  /** An intent with which the command would probably have got through, if that would have helped. */
-  readonly advice: string | null;
-  readonly memory: {
-    /** Null: no limit. */
-    readonly highBytes: number | null;
-    readonly maxBytes: number | null;
-    readonly peakBytes: number;
-    readonly lentBytes: number;
-    readonly throttledMs: number;
-    readonly frozenMs: number;
-    readonly oomKills: number;
-  };
-  readonly admissionWaitMs: number;
-  readonly pidsMaxHits: number;
-  readonly leftovers: number;
-  readonly leftoversKept: boolean;
-}
-
-const MIB = 1024 * 1024;
-
-/** Who ran into a limit gets twice as much advised: the command says only that it needs more than that. */
-const ADVISED_FACTOR = 2;
-/** Above a peak that is known: the next run may need a little more. */
-const ADVISED_OVER_PEAK = 1.25;
 /** A peak this close to memory.max was stopped by it: what is charged is charged in steps. */
 const AT_MAX = 0.95;
 
@@ -89,24 +68,17 @@ export function reportLine(facts: CallFacts, settings: ReportSettings): string |
   return `agentrm: ${texts.join('; ')}`;
 }
 
-export function reportJson(facts: CallFacts, settings: ReportSettings): CallReport {
+/** The line with what it says in figures, for programs; null if there is nothing worth telling. */
+export function reportOf(facts: CallFacts, settings: ReportSettings): CallReport | null {
+  const line = reportLine(facts, settings);
+  if (line === null) return null;
   const advice = clauses(facts, settings).flatMap((clause) => clause.advice ?? []);
-  const { limits } = facts;
   return {
-    outcome: facts.outcome,
-    killCode: facts.killCode,
-    line: reportLine(facts, settings),
+    line,
     advice: advice.length === 0 ? null : advice.join(' '),
-    memory: {
-      highBytes: finiteOrNull(limits.memoryHighBytes),
-      maxBytes: finiteOrNull(limits.memoryMaxBytes),
-      peakBytes: facts.peakBytes,
-      lentBytes: facts.lentBytes,
-      throttledMs: facts.throttledMs,
-      frozenMs: facts.frozenMs,
-      oomKills: facts.oomKills,
-    },
+    killCode: facts.killCode,
     admissionWaitMs: facts.admissionWaitMs,
+    lentBytes: facts.lentBytes,
     pidsMaxHits: facts.pidsMaxHits,
     leftovers: facts.leftovers,
     leftoversKept: facts.leftoversKept,
@@ -123,12 +95,10 @@ export function intentLine(
 }
 
 function clauses(facts: CallFacts, settings: ReportSettings): Clause[] {
-  const found: (Clause | null)[] = [
-    killed(facts) ?? slowed(facts, settings),
-    waited(facts, settings),
-    refusedForks(facts),
-    leftBehind(facts),
-  ];
+  const kill = killed(facts);
+  // What was slowed may have run into its timeout for that; any other kill says all about memory itself.
+  const slow = kill === null || facts.killCode === 'timeout' ? slowed(facts, settings) : null;
+  const found = [kill, slow, waited(facts, settings), refusedForks(facts), leftBehind(facts)];
   return found.filter((clause) => clause !== null);
 }
 
@@ -136,7 +106,10 @@ function killed(facts: CallFacts): Clause | null {
   const { limits, peakBytes, frozenMs } = facts;
   switch (facts.killCode) {
     case 'memory-max':
-      return overMax(facts, `stuck at its memory.max ${formatBytes(limits.memoryMaxBytes)}`);
+      return overMax(
+        facts,
+        `killed for memory: stuck at its memory.max ${formatBytes(limits.memoryMaxBytes)}`,
+      );
     case 'host-memory':
       return {
         text:
@@ -161,26 +134,33 @@ function oomKilled(facts: CallFacts): Clause {
   const { limits, peakBytes } = facts;
   const maxBytes = limits.memoryMaxBytes;
   const used = formatBytes(peakBytes);
+  // Not how many: the kernel counts the first one twice where it then kills all of a cgroup.
+  const killed = `killed for memory${facts.shellLived ? ', but not the shell' : ''}`;
+  if (facts.oomEvents === 0 && facts.oomEventsBelow > 0) {
+    return {
+      text: `${killed}: reached a limit that the command itself has set (used ${used}, its memory.max is ${formatBytes(maxBytes)})`,
+    };
+  }
   if (facts.oomEvents === 0) {
     return {
       text:
-        `killed for memory by a limit that is not its own (used ${used}, its memory.max is ` +
+        `${killed} by a limit that is not its own (used ${used}, its memory.max is ` +
         `${formatBytes(maxBytes)}); run it again when less else runs, or make it smaller`,
     };
   }
   if (peakBytes < maxBytes * AT_MAX) {
     return {
       text:
-        `killed for memory: it took ${used} at once and the host could not lend more (its memory.max is ` +
+        `${killed}: it took ${used} at once and the host could not lend more (its memory.max is ` +
         `${formatBytes(maxBytes)})`,
       advice: `memory.high=${sizeWord(advisedBytes(peakBytes * ADVISED_FACTOR, maxBytes))}`,
     };
   }
-  return overMax(facts, `reached its memory.max ${formatBytes(maxBytes)}`);
+  return overMax(facts, `${killed}: reached its memory.max ${formatBytes(maxBytes)}`);
 }
 
 function overMax({ limits, ceilingBytes, peakBytes }: CallFacts, how: string): Clause {
-  const text = `killed for memory: ${how} (peak ${formatBytes(peakBytes)})`;
+  const text = `${how} (peak ${formatBytes(peakBytes)})`;
   const most = advisedBytes(limits.memoryMaxBytes * ADVISED_FACTOR, ceilingBytes);
   if (most > limits.memoryMaxBytes) return { text, advice: `memory.max=${sizeWord(most)}` };
   return { text: `${text}, the most that is allowed here; make it smaller or split it` };
@@ -199,8 +179,10 @@ function slowed(facts: CallFacts, { slowMs }: ReportSettings): Clause | null {
   // Many tasks sleep at the same time; the call as a whole cannot have lost more than its duration.
   const lostMs = frozenMs + Math.min(throttledMs, Math.max(0, durationMs - frozenMs));
   if (lostMs < slowMs) return null;
+  // Below its own memory.high it can only have been stopped for others.
+  const short = facts.poolShort || peakBytes < limits.memoryHighBytes;
   const parts = [
-    frozenMs >= 1 ? `frozen ${formatMs(frozenMs)}` : null,
+    frozenMs >= 1 ? `frozen ${formatMs(frozenMs)}${short ? ' while the host was short of it' : ''}` : null,
     throttledMs >= 1 ? `throttled ${formatMs(throttledMs)}` : null,
   ].filter((part) => part !== null);
   const lent = lentBytes > 0 ? ` (${formatBytes(lentBytes)} lent)` : '';
@@ -217,10 +199,15 @@ function waited({ admissionWaitMs }: CallFacts, { slowMs }: ReportSettings): Cla
   return { text: `waited ${formatMs(admissionWaitMs)} for memory before it started` };
 }
 
-function refusedForks({ pidsMaxHits, limits }: CallFacts): Clause | null {
+function refusedForks({ pidsMaxHits, pidsMaxOwn, limits }: CallFacts): Clause | null {
   if (pidsMaxHits === 0) return null;
+  const refused = `${pidsMaxHits} ${plural(pidsMaxHits, 'fork')} refused`;
+  if (!pidsMaxOwn) {
+    const own = Number.isFinite(limits.pidsMax) ? limits.pidsMax : 'max';
+    return { text: `${refused} by a limit that is not its own (its pids.max is ${own})` };
+  }
   return {
-    text: `reached its pids.max ${limits.pidsMax}: ${pidsMaxHits} ${plural(pidsMaxHits, 'fork')} refused`,
+    text: `reached its pids.max ${limits.pidsMax}: ${refused}`,
     advice: `pids.max=${Math.min(limits.pidsMax * ADVISED_FACTOR, MOST_TASKS)}`,
   };
 }
@@ -237,17 +224,4 @@ function leftBehind({ leftovers, leftoversKept }: CallFacts): Clause | null {
 
 function plural(count: number, one: string, many = `${one}s`): string {
   return count === 1 ? one : many;
-}
-
-/**
- * Rounded up to an eighth of the power of two below, so that what is advised is easy to read (387.5 MiB is
- * 416M), and to no more than may be asked for.
- */
-function advisedBytes(bytes: number, mostBytes: number): number {
-  const step = Math.max(16 * MIB, 2 ** Math.floor(Math.log2(bytes)) / 8);
-  return Math.min(Math.ceil(bytes / step) * step, Math.floor(mostBytes / MIB) * MIB);
-}
-
-function finiteOrNull(bytes: number): number | null {
-  return Number.isFinite(bytes) ? bytes : null;
 }

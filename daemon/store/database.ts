@@ -3,6 +3,8 @@ import { closeSync, mkdirSync, openSync, renameSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { messageOf } from '../errors.ts';
+import type { Learned, Observation } from '../policy/learned.ts';
+import { LearnedTable } from './learned-table.ts';
 import { migrations } from './migrations.ts';
 
 /** One finished call as it is stored; `json` is the whole record, the rest is what is searched by. */
@@ -11,6 +13,26 @@ export interface Row {
   readonly session: string;
   readonly uid: number;
   readonly json: string;
+  /** What the call has shown about its command; absent: nothing is to be learned from it. */
+  readonly run?: CommandRun;
+}
+
+/** One run of a command in a repository. */
+export interface CommandRun extends Observation {
+  /** Empty: in none. */
+  readonly repository: string;
+  readonly shape: string;
+  readonly endedAt: string;
+}
+
+export interface LearnedRow extends Learned {
+  readonly id: number;
+}
+
+export interface LearnedFilter {
+  readonly uid?: number | undefined;
+  readonly repository?: string | undefined;
+  readonly shape?: string | undefined;
 }
 
 export interface StoredRow {
@@ -28,6 +50,9 @@ export interface DatabaseOptions {
   readonly path: string;
   /** Finished calls that are kept; the oldest go first. */
   readonly keepCalls: number;
+  /** Commands of which runs are kept, and runs that are kept of each. */
+  readonly keepShapes: number;
+  readonly keepRuns: number;
   /** Called with one sentence when a file was moved aside. */
   readonly onNotice: (notice: string) => void;
 }
@@ -72,6 +97,11 @@ export class Database {
   /** At most `limit` rows with `seq` or above, oldest first. */
   page(filter: Filter, seq: number, limit: number): StoredRow[] {
     return this.#use((db) => db.page(filter, seq, limit));
+  }
+
+  /** At most `limit` of what was learned, with an `id` above this, in its order. */
+  learned(filter: LearnedFilter, id: number, limit: number): LearnedRow[] {
+    return this.#use((db) => db.learned(filter, id, limit));
   }
 
   close(): void {
@@ -125,8 +155,10 @@ class OpenDatabase {
   readonly #start: StatementSync;
   readonly #page: StatementSync;
   readonly #keepCalls: number;
+  readonly #learning: LearnedTable;
 
-  constructor({ path, keepCalls }: DatabaseOptions) {
+  constructor(options: DatabaseOptions) {
+    const { path, keepCalls } = options;
     // SQLite gives its side files the mode of the database: commands of all users stand in it.
     closeSync(openSync(path, 'a', 0o600));
     this.#keepCalls = keepCalls;
@@ -144,6 +176,7 @@ class OpenDatabase {
       this.#page = this.#db.prepare(
         `SELECT seq, id, record FROM calls WHERE seq >= $seq AND ${matches} ORDER BY seq LIMIT $limit`,
       );
+      this.#learning = new LearnedTable(this.#db, options);
     } catch (error) {
       this.#db.close();
       throw error;
@@ -152,7 +185,12 @@ class OpenDatabase {
 
   write(rows: readonly Row[]): void {
     this.#transaction(() => {
-      for (const { id, session, uid, json } of rows) this.#insert.run(id, session, uid, json);
+      for (const { id, session, uid, json, run } of rows) {
+        const { changes, lastInsertRowid } = this.#insert.run(id, session, uid, json);
+        // Not twice, if it was written before and only its answer was lost.
+        if (run !== undefined && changes > 0) this.#learning.add(uid, run, Number(lastInsertRowid));
+      }
+      this.#learning.prune();
       this.#prune.run(this.#keepCalls);
     });
   }
@@ -169,6 +207,10 @@ class OpenDatabase {
       id: String(row.id),
       json: String(row.record),
     }));
+  }
+
+  learned(filter: LearnedFilter, id: number, limit: number): LearnedRow[] {
+    return this.#learning.page(filter, id, limit);
   }
 
   close(): void {

@@ -16,4 +16,15 @@ export const migrations: readonly string[] = [
      uid INTEGER NOT NULL,
      record TEXT NOT NULL
    ) STRICT`,
+  // `peaks`: [bytes, 1 if the run was cut short] of the newest runs, oldest first; `last`: seq of the last of them.
+  `CREATE TABLE learned (
+     id INTEGER PRIMARY KEY AUTOINCREMENT,
+     uid INTEGER NOT NULL,
+     repository TEXT NOT NULL,
+     shape TEXT NOT NULL,
+     last INTEGER NOT NULL,
+     lastRunAt TEXT NOT NULL,
+     peaks TEXT NOT NULL,
+     UNIQUE (uid, repository, shape)
+   ) STRICT`,
 ];

@@ -3,7 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { CallRecord } from '../control/types.ts';
 import { messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
-import type { Filter, Row } from './database.ts';
+import type { Learned } from '../policy/learned.ts';
+import type { CommandRun, Filter, LearnedFilter, Row } from './database.ts';
 import { StoreThread } from './thread.ts';
 
 export interface StoreOptions {
@@ -11,6 +12,9 @@ export interface StoreOptions {
   readonly path: string;
   /** Finished calls that are kept; default {@link KEEP_CALLS}. */
   readonly keepCalls?: number;
+  /** Commands of which runs are kept, default none, and runs that are kept of each. */
+  readonly keepShapes?: number;
+  readonly keepRuns?: number;
   readonly log: Log;
 }
 
@@ -51,6 +55,9 @@ const RETRY_MS = { first: 1_000, last: 30_000 };
 /** A query that waits longer is answered from memory; a person is waiting for it. */
 const QUERY_MS = 2_000;
 
+/** What was learned has no answer from memory; with the wait for what is pending, less than the 5 s of a client. */
+const LEARNED_MS = 2_500;
+
 /** Closing must not outlast the stop timeout of the service. */
 const CLOSE_MS = 2_000;
 
@@ -80,19 +87,19 @@ export class Store {
   #dropped = 0;
   #errors = 0;
 
-  constructor({ path, keepCalls = KEEP_CALLS, log }: StoreOptions) {
+  constructor({ path, keepCalls = KEEP_CALLS, keepShapes = 0, keepRuns = 1, log }: StoreOptions) {
     this.#path = path;
     this.#keepCalls = keepCalls;
     this.#log = log;
     this.#thread = new StoreThread({
-      settings: { path, keepCalls },
+      settings: { path, keepCalls, keepShapes, keepRuns },
       onNotice: (notice) => log.warn({ path, notice }, 'database moved aside'),
     });
   }
 
-  /** Takes a finished call. */
-  add(record: CallRecord): void {
-    const row = toRow(record);
+  /** Takes a finished call, and what it has shown about its command. */
+  add(record: CallRecord, run?: CommandRun): void {
+    const row = toRow(record, run);
     if (row === undefined || this.#closed !== undefined) {
       this.#dropped += 1;
       return;
@@ -124,6 +131,29 @@ export class Store {
       }
     }
     for (const { id, json } of waiting) if (unseen.has(id)) yield json;
+  }
+
+  /**
+   * What was learned, oldest first, also from calls that were added before.
+   * @throws Error if the file does not answer.
+   */
+  async *learned(filter: LearnedFilter): AsyncGenerator<Learned, void, void> {
+    const late = sleep(QUERY_MS, undefined, { ref: false });
+    await Promise.race([this.#drain(), late]);
+    let id = 0;
+    for (;;) {
+      const rows = await this.#answer(
+        this.#thread.request({ do: 'learned', filter, id, limit: BATCH }),
+        LEARNED_MS,
+      ).catch((error: unknown) => {
+        this.#failed(error);
+        throw error;
+      });
+      yield* rows;
+      const last = rows.at(-1);
+      if (last === undefined || rows.length < BATCH) return;
+      id = last.id;
+    }
   }
 
   counters(): StoreCounters {
@@ -168,8 +198,8 @@ export class Store {
     }
   }
 
-  async #answer<T>(request: Promise<T>): Promise<T> {
-    const late = sleep(QUERY_MS, undefined, { ref: false }).then(() => {
+  async #answer<T>(request: Promise<T>, waitMs = QUERY_MS): Promise<T> {
+    const late = sleep(waitMs, undefined, { ref: false }).then(() => {
       throw new Error('the database does not answer');
     });
     return Promise.race([request, late]);
@@ -232,12 +262,12 @@ function matches(row: Row, { session, uid }: Filter): boolean {
 }
 
 /** Undefined for a record that has no JSON form. */
-function toRow(record: CallRecord): Row | undefined {
+function toRow(record: CallRecord, run: CommandRun | undefined): Row | undefined {
   try {
     const { command, decisions, id, session, uid } = record;
     const short = command.length > MAX_COMMAND_CHARS ? `${command.slice(0, MAX_COMMAND_CHARS)}…` : command;
     const json = JSON.stringify({ ...record, command: short, decisions: decisions.slice(-MAX_DECISIONS) });
-    return { id, session, uid, json };
+    return { id, session, uid, json, ...(run === undefined ? {} : { run }) };
   } catch {
     return undefined;
   }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Worker } from 'node:worker_threads';
 import { messageOf } from '../errors.ts';
-import type { StoredRow } from './database.ts';
+import type { LearnedRow, StoredRow } from './database.ts';
 import type { Reply, Request, Work, WorkerSettings } from './worker.ts';
 
 /** What each kind of work gives back. */
@@ -9,6 +9,7 @@ interface Results {
   write: undefined;
   start: number | undefined;
   page: readonly StoredRow[];
+  learned: readonly LearnedRow[];
   close: undefined;
 }
 

@@ -1,21 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 import { parentPort, workerData } from 'node:worker_threads';
 import { messageOf } from '../errors.ts';
-import { Database, type Filter, type Row, type StoredRow } from './database.ts';
+import {
+  Database,
+  type DatabaseOptions,
+  type Filter,
+  type LearnedFilter,
+  type LearnedRow,
+  type Row,
+  type StoredRow,
+} from './database.ts';
 
 /** What the thread is started with. */
-export interface WorkerSettings {
-  readonly path: string;
-  readonly keepCalls: number;
-}
+export type WorkerSettings = Omit<DatabaseOptions, 'onNotice'>;
 
 export type Work =
   | { readonly do: 'write'; readonly rows: readonly Row[] }
   | { readonly do: 'start'; readonly filter: Filter; readonly limit: number }
   | { readonly do: 'page'; readonly filter: Filter; readonly seq: number; readonly limit: number }
+  | { readonly do: 'learned'; readonly filter: LearnedFilter; readonly id: number; readonly limit: number }
   | { readonly do: 'close' };
 
-export type WorkResult = number | undefined | readonly StoredRow[];
+export type WorkResult = number | undefined | readonly StoredRow[] | readonly LearnedRow[];
 
 /** A request has one reply; a notice comes by itself. */
 export interface Request {
@@ -44,6 +50,8 @@ if (port !== null) {
         return database.start(work.filter, work.limit);
       case 'page':
         return database.page(work.filter, work.seq, work.limit);
+      case 'learned':
+        return database.learned(work.filter, work.id, work.limit);
       case 'close':
         database.close();
         return undefined;

@@ -97,6 +97,7 @@ function rebuild(
   const call = new Call({ ...saved, session, sessionCgroup, cgroup, procPath });
   call.ancestors = saved.ancestors;
   call.agentProcess = saved.agentProcess;
+  call.origin = saved.origin ?? null;
   call.cycle = saved.cycle + 1;
   call.restoreFrozenMs(saved.frozenMs);
   call.lastPressedMs = nowMs();

@@ -7,6 +7,7 @@ import type { KillCode } from '../policy/decide.ts';
 import type { Limits } from '../policy/limits.ts';
 import type { Lines } from '../policy/lines.ts';
 import type { Session } from '../session/registry.ts';
+import type { Origin } from './learning.ts';
 import type { SessionCgroup } from './session-cgroup.ts';
 
 /**
@@ -53,6 +54,10 @@ export class Call {
   ancestors: readonly ProcessId[] = [];
   /** The process that runs it, as far as that can be told; see agent.ts. */
   agentProcess: ProcessId | null = null;
+  /** By what runs of its command are known again; see learning.ts. */
+  origin: Origin | null = null;
+  /** By which a hook of its agent finds what there is to tell of it; see feedback.ts. */
+  feedbackKey: string | undefined;
   /** What the kernel enforces now; moves when memory is lent and given back. */
   lines: Lines;
   /** Counted up at each thaw, so that the next stop is news again. */

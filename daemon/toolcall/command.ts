@@ -46,3 +46,16 @@ function withoutSetUp(line: string): string {
   const command = start < 0 ? undefined : quoted.exec(line)?.[1];
   return command === undefined ? line : command.replaceAll(QUOTE, "'");
 }
+
+/** `AGENTRM_INTENT=…` as the first word, its value quoted or not, without anything that a shell would expand. */
+const INTENT = /^\s*(?:export\s+)?AGENTRM_INTENT=(?:'([^']*)'|"([^"$`\\]*)"|([\w.=%/+-]+))(?=[\s;&]|$)/;
+
+/**
+ * The intent that a command begins with. An agent cannot set a variable of the wrapper, which is where an
+ * intent comes from otherwise; it can only write what its line told it, `AGENTRM_INTENT="memory.max=2G" npm
+ * test`, and the shell reads that when the limits are long set. Undefined: the command says nothing.
+ */
+export function intentOf(command: string): string | undefined {
+  const match = INTENT.exec(command);
+  return match === null ? undefined : (match[1] ?? match[2] ?? match[3]);
+}

@@ -18,15 +18,17 @@ import { decideAdmission } from '../policy/admission.ts';
 import type { HostSettings } from '../policy/host.ts';
 import { minCeiling, type Resolved, resolveIntent } from '../policy/limits.ts';
 import { linesFor } from '../policy/lines.ts';
-import { intentLine, reportLine } from '../policy/report.ts';
+import { intentLine } from '../policy/report.ts';
 import { matchRule } from '../policy/rules.ts';
 import type { Session, SessionRegistry } from '../session/registry.ts';
 import { agentProcessOf } from './agent.ts';
 import { Call } from './call.ts';
-import { commandOf } from './command.ts';
+import { commandOf, intentOf } from './command.ts';
 import type { Controller } from './controller.ts';
 import { Guarantees } from './guarantees.ts';
+import { Feedback, feedbackKey } from './feedback.ts';
 import { type Intent, parseIntent } from './intent.ts';
+import { type Origin, originOf } from './learning.ts';
 import { type Ending, finish } from './record.ts';
 import { saveCall, saveSession } from './saved-state.ts';
 import { type CallLimits, SessionCgroup } from './session-cgroup.ts';
@@ -44,6 +46,9 @@ export type Answer =
 /** What the wrapper asks for; everything about who it is comes from the kernel. */
 export interface RunRequest {
   readonly argv: readonly string[];
+  readonly cwd?: string | undefined;
+  /** How many directories above cwd its repository begins. */
+  readonly top?: number | undefined;
   readonly intent?: string | undefined;
   readonly session?: string | undefined;
   readonly agent?: string | undefined;
@@ -68,7 +73,10 @@ export interface ManagerDeps {
   ) => void;
   readonly onUnmanaged: (reason: UnmanagedReason) => void;
   readonly onAdmitted: (waitMs: number) => void;
-  readonly onFinished: (record: CallRecord) => void;
+  /** @param origin by what runs of its command are known again, if anything may be kept of it. */
+  readonly onFinished: (record: CallRecord, origin: Origin | null) => void;
+  /** memory.high of a command by its earlier runs, for one of which nobody says anything. */
+  readonly learnedHighBytes: (uid: number, origin: () => Origin | null) => number | undefined;
 }
 
 /** The exit status of a wrapper that may not run its command (env(1) and timeout(1) use it alike). */
@@ -111,6 +119,7 @@ export class CallManager implements EnforcerEvents {
   readonly #lookouts = new Map<Call, () => void>();
   /** Of live calls whose agent is known: what unties them from it. */
   readonly #ties = new Map<Call, () => void>();
+  readonly #feedback = new Feedback();
   readonly #waiting: Waiting[] = [];
   #waitTimer: NodeJS.Timeout | undefined;
   readonly #guarantees: Guarantees | undefined;
@@ -172,8 +181,10 @@ export class CallManager implements EnforcerEvents {
     const config = this.#deps.config();
     const notes: string[] = [];
     let perCall: Intent | undefined;
-    if (request.intent) {
-      const parsed = parseIntent(request.intent);
+    // The environment is the nearer to who started the agent: what stands in the command cannot undo it.
+    const intent = request.intent || intentOf(commandOf(request.argv));
+    if (intent) {
+      const parsed = parseIntent(intent);
       if (parsed.ok) perCall = parsed.intent;
       else {
         const refused = config.wrapper.badIntent === 'refuse';
@@ -285,6 +296,11 @@ export class CallManager implements EnforcerEvents {
     const timer = setTimeout(settle, DYING_MS);
     this.#ending.set(call, settle);
     if (!this.#populated(call)) settle();
+  }
+
+  /** What there is to tell of the last call of this command, if it has just ended. */
+  feedback(uid: number, session: string, command: string): string | undefined {
+    return this.#feedback.of(feedbackKey(uid, session, command));
   }
 
   /** The connection of a live call has closed: the wrapper was killed, or it will come back. */
@@ -409,6 +425,7 @@ export class CallManager implements EnforcerEvents {
       ...(agent === undefined ? {} : { agent }),
       classes: config.classes,
       defaults: host.defaults,
+      learnedHighBytes: this.#deps.learnedHighBytes(peer.uid, () => originOf(request, config.log.commands)),
       ceiling: container === undefined ? ceiling : minCeiling(ceiling, { memoryMaxBytes: container }),
     });
   }
@@ -436,7 +453,7 @@ export class CallManager implements EnforcerEvents {
     const taken = answer(
       token === undefined ? { kind: 'clone', call, notes } : { kind: 'move', call, token, notes },
     );
-    if (taken) setImmediate(() => this.#afterStart(call, Boolean(request.session)));
+    if (taken) setImmediate(() => this.#afterStart(call, request));
     else this.#lose(call);
   }
 
@@ -511,12 +528,15 @@ export class CallManager implements EnforcerEvents {
   }
 
   /** What can wait until the command runs. */
-  #afterStart(call: Call, named: boolean): void {
+  #afterStart(call: Call, request: RunRequest): void {
     if (this.#closed || call.phase === 'gone') return;
     try {
+      call.origin = originOf(request, this.#deps.config().log.commands);
+      call.feedbackKey = feedbackKey(call.session.uid, call.session.id, commandOf(request.argv));
+      this.#feedback.started(call.feedbackKey);
       const chain = ancestors(call.wrapper.pid);
       call.ancestors = chain.map(({ pid, startTicks }) => ({ pid, startTicks }));
-      call.agentProcess = agentProcessOf(chain, named);
+      call.agentProcess = agentProcessOf(chain, Boolean(request.session));
     } catch (error) {
       this.#deps.log.error({ err: error, call: call.id }, 'owner of call not known');
     }
@@ -623,10 +643,16 @@ export class CallManager implements EnforcerEvents {
     try {
       if (enforcer === undefined) throw new Error('nothing enforces');
       const { leftovers, report } = this.#deps.config();
-      const { record, facts } = finish(call, ending, enforcer, nowMs());
-      const line = reportLine({ ...facts, leftoversKept: leftovers === 'keep' }, report);
-      lines = line === null ? [] : [line];
-      this.#deps.onFinished(record);
+      const settings = { ...report, leftoversKept: leftovers === 'keep' };
+      const record = finish(call, ending, enforcer, nowMs(), settings);
+      if (record.report !== null) {
+        lines = [record.report.line];
+        // Whoever has killed the wrapper, as an agent does at its own timeout, need not be told.
+        if (call.feedbackKey !== undefined && record.outcome !== 'lost') {
+          this.#feedback.ended(call.feedbackKey, record.report.line);
+        }
+      }
+      this.#deps.onFinished(record, call.origin);
       this.#deps.emit('call-end', about(call), { record });
       log.debug({ call: call.id, outcome: record.outcome, durationMs: record.durationMs }, 'call ended');
     } catch (error) {

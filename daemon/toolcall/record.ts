@@ -5,7 +5,7 @@ import type { Enforcer } from '../kernel/enforcer.ts';
 import { files } from '../kernel/files.ts';
 import { parseFlatKeyed } from '../kernel/host.ts';
 import { outcomeOf } from '../policy/decide.ts';
-import type { CallFacts } from '../policy/report.ts';
+import { type CallFacts, type ReportSettings, reportOf } from '../policy/report.ts';
 import type { Call } from './call.ts';
 
 /** How the command ended, as its parent, the wrapper, saw it. */
@@ -14,9 +14,9 @@ export interface Ending {
   readonly signal?: number | undefined;
 }
 
-export interface FinishedCall {
-  readonly record: CallRecord;
-  readonly facts: CallFacts;
+export interface FinishSettings extends ReportSettings {
+  /** Whether processes that the command leaves behind may stay. */
+  readonly leftoversKept: boolean;
 }
 
 const signalNames = new Map(
@@ -27,21 +27,53 @@ const signalNames = new Map(
  * What the kernel knows of a call at its end. Read while its cgroup is still there: the evidence goes
  * with it.
  */
-export function finish(call: Call, ending: Ending, enforcer: Enforcer, nowMs: number): FinishedCall {
+export function finish(
+  call: Call,
+  ending: Ending,
+  enforcer: Enforcer,
+  nowMs: number,
+  settings: FinishSettings,
+): CallRecord {
   const { cgroup, limits } = call;
-  const events = cgroup.memoryEvents();
+  const local = cgroup.memoryEvents();
+  const all = cgroup.memoryEvents({ below: true });
   const cpu = cgroup.cpuUsage();
+  const shellLived = endedByItself(ending);
+  // A kill that came when the shell had ended was of what it left: not how the command ended.
+  const killCode = shellLived ? null : (call.killCode ?? null);
   // What was killed as a whole leaves nothing behind, however long its last process takes to free its memory.
-  const killed = call.killCode !== undefined || events.oomGroupKill > 0;
-  const leftovers = !killed && cgroup.populated() ? cgroup.readNumber(files.pidsCurrent) : 0;
-  const memory: CallMemory = { ...memoryOf(call, enforcer, nowMs), oomKills: events.oomKill };
+  const killed = call.killCode !== undefined || local.oomGroupKill > 0;
+  const memory: CallMemory = { ...memoryOf(call, enforcer, nowMs), oomKills: all.oomKill };
   const highestBytes = Math.max(
     limits.memoryHighBytes,
     ...call.decisions.map((entry) => entry.highBytes ?? 0),
   );
-  const outcome = outcomeOf({ killCode: call.killCode ?? null, oomKills: events.oomKill });
+  const outcome = outcomeOf({ killCode, oomKills: all.oomKill });
   const durationMs = Math.max(0, Math.round(nowMs - call.startedAtMs));
-  const record: CallRecord = {
+  const pidsMaxHits = pidsMaxHitsOf(call);
+  const facts: CallFacts = {
+    limits,
+    ceilingBytes: call.ceilingBytes,
+    outcome,
+    killCode,
+    peakBytes: memory.peakBytes,
+    throttledMs: memory.throttledMs,
+    frozenMs: memory.frozenMs,
+    // Here, so that the line and the figures beside it are rounded alike.
+    admissionWaitMs: Math.round(call.admissionWaitMs),
+    durationMs,
+    oomEvents: local.oom,
+    oomEventsBelow: all.oom - local.oom,
+    oomKills: all.oomKill,
+    shellLived,
+    pidsMaxHits,
+    pidsMaxOwn: pidsMaxHits > 0 && pidsPeakOf(call) >= limits.pidsMax,
+    poolShort: call.decisions.some(({ action }) => action === 'wait'),
+    lentBytes: Number.isFinite(highestBytes) ? highestBytes - limits.memoryHighBytes : 0,
+    leftovers: killed ? 0 : leftoversOf(call),
+    leftoversKept: settings.leftoversKept,
+  };
+  return {
     ...identity(call),
     exitCode: ending.code ?? null,
     signal: ending.signal === undefined ? null : (signalNames.get(ending.signal) ?? `SIG${ending.signal}`),
@@ -50,25 +82,20 @@ export function finish(call: Call, ending: Ending, enforcer: Enforcer, nowMs: nu
     memory,
     cpu,
     decisions: call.decisions,
+    report: reportOf(facts, settings),
   };
-  const facts: CallFacts = {
-    limits,
-    ceilingBytes: call.ceilingBytes,
-    outcome,
-    killCode: call.killCode ?? null,
-    peakBytes: memory.peakBytes,
-    throttledMs: memory.throttledMs,
-    frozenMs: memory.frozenMs,
-    admissionWaitMs: call.admissionWaitMs,
-    durationMs,
-    oomEvents: events.oom,
-    oomKills: events.oomKill,
-    pidsMaxHits: pidsMaxHits(call),
-    lentBytes: Number.isFinite(highestBytes) ? highestBytes - limits.memoryHighBytes : 0,
-    leftovers,
-    leftoversKept: leftovers > 0,
-  };
-  return { record, facts };
+}
+
+/** Whether the shell's end was its own, or at least not SIGKILL, by which the kernel and AgentRM kill. */
+function endedByItself({ code, signal }: Ending): boolean {
+  return code !== undefined || (signal !== undefined && signal !== constants.signals.SIGKILL);
+}
+
+/** Processes, not tasks: a server with a dozen threads is one. */
+function leftoversOf({ cgroup }: Call): number {
+  if (!cgroup.populated()) return 0;
+  // None of its own: they are in cgroups that the command has made.
+  return Math.max(1, cgroup.procs().length);
 }
 
 /** The state of a call that has not been removed yet. */
@@ -111,11 +138,20 @@ function memoryOf(call: Call, enforcer: Enforcer, nowMs: number): Omit<CallMemor
   };
 }
 
-function pidsMaxHits(call: Call): number {
+function pidsMaxHitsOf(call: Call): number {
   try {
     return parseFlatKeyed(call.cgroup.read(files.pidsEvents)).get('max') ?? 0;
   } catch {
     return 0; // the tree has no pids controller, which is reported as degraded at start-up
+  }
+}
+
+/** The most tasks that it had; Infinity where the kernel does not say (before 6.1). */
+function pidsPeakOf(call: Call): number {
+  try {
+    return call.cgroup.readNumber(files.pidsPeak);
+  } catch {
+    return Number.POSITIVE_INFINITY;
   }
 }
 

@@ -6,6 +6,7 @@ import type { ProcessId } from '../kernel/proc.ts';
 import type { Limits } from '../policy/limits.ts';
 import type { Lines } from '../policy/lines.ts';
 import type { Call } from './call.ts';
+import type { Origin } from './learning.ts';
 
 /*
  * What a next daemon must know of a call stands on the call's own cgroup, as an extended attribute:
@@ -27,6 +28,8 @@ export interface SavedCall {
   readonly wrapper: ProcessId;
   readonly ancestors: readonly ProcessId[];
   readonly agentProcess: ProcessId | null;
+  /** Absent in what earlier versions have saved. */
+  readonly origin?: Origin | null;
   readonly admissionWaitMs: number;
   readonly startedAtMs: number;
   readonly cycle: number;
@@ -56,6 +59,7 @@ export function saveCall(call: Call, nowMs: number): void {
     wrapper: call.wrapper,
     ancestors: call.ancestors,
     agentProcess: call.agentProcess,
+    origin: call.origin,
     admissionWaitMs: call.admissionWaitMs,
     startedAtMs: call.startedAtMs,
     cycle: call.cycle,

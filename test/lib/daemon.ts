@@ -24,6 +24,7 @@ export interface Ran {
 export interface RunOptions {
   readonly env?: Record<string, string>;
   readonly input?: string;
+  readonly cwd?: string;
   readonly uid?: number;
   /** Kills the command's process group when it is over; the result then has that signal. */
   readonly timeoutMs?: number;
@@ -209,6 +210,7 @@ export async function runCommand(file: string, args: string[], options: RunOptio
     env: options.env ?? process.env,
     encoding: 'utf8',
     maxBuffer: 64 * 1024 * 1024,
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
     ...(options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs, killSignal: 'SIGKILL' }),
   });

@@ -25,6 +25,7 @@ export function callRecord(number: number, changes: Partial<CallRecord> = {}): C
     },
     cpu: { userMs: 1200, systemMs: 80 },
     decisions: [],
+    report: null,
     ...changes,
   };
 }

@@ -19,7 +19,7 @@ import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import type { Event, LiveCall, SessionRecord } from '../../daemon/control/types.ts';
+import type { Advice, Event, LiveCall, SessionRecord } from '../../daemon/control/types.ts';
 import { type Answer, lines, serve } from '../lib/control-server.ts';
 import { callRecord } from '../lib/records.ts';
 import { status } from '../lib/status.ts';
@@ -131,6 +131,49 @@ const happened: Event[] = [
   },
 ];
 
+const quantile = (mib: number, atLeast = false) => ({ bytes: mib * 2 ** 20, atLeast });
+const advised: Advice[] = [
+  {
+    uid: 1000,
+    repository: '/home/a/app',
+    command: 'npm test',
+    runs: 12,
+    cutShort: 0,
+    lastRunAt: hoursAgo(1),
+    p50: quantile(80),
+    p95: quantile(100),
+    max: quantile(110),
+    intent: 'memory.high=128M',
+    rule: { command: 'npm test', intent: 'memory.high=128M' },
+  },
+  {
+    uid: 1000,
+    repository: null,
+    command: 'npm test',
+    runs: 20,
+    cutShort: 3,
+    lastRunAt: hoursAgo(1),
+    p50: quantile(300),
+    p95: quantile(1500, true),
+    max: quantile(1500, true),
+    intent: 'memory.high=3G',
+    rule: { command: 'npm test', intent: 'memory.high=3G' },
+  },
+  {
+    uid: 1000,
+    repository: '/home/a/\u001b[2Jb',
+    command: '*/gradlew build',
+    runs: 10,
+    cutShort: 0,
+    lastRunAt: hoursAgo(1),
+    p50: quantile(700),
+    p95: quantile(800),
+    max: quantile(800),
+    intent: 'memory.high=1G',
+    rule: { command: '*/gradlew build', intent: 'memory.high=1G' },
+  },
+];
+
 const answers: Record<string, Answer> = {
   '/v1/status': [200, JSON.stringify(status())],
   '/v1/sessions': [200, JSON.stringify({ sessions: [session] })],
@@ -138,6 +181,7 @@ const answers: Record<string, Answer> = {
   '/v1/calls?limit=20&live=1': [200, lines([...ended, live])],
   '/v1/calls?limit=1&session=a+b%26c&live=1': [200, lines([live])],
   '/v1/events': [200, lines(happened)],
+  '/v1/advice': [200, lines(advised)],
   '/v1/doctor': [200, JSON.stringify({ checks: [{ name: 'kernel', status: 'ok', detail: '6.12.48' }] })],
 };
 
@@ -166,6 +210,19 @@ const table: {
   { args: 'calls --limit 1e3', code: 2, err: /whole number from 0 to 100000/ },
   { args: 'calls --limit 100001', code: 2, err: /whole number from 0 to 100000/ },
   { args: '--socket= status', code: 2, err: /It must be a path/ },
+  { args: 'advise', code: 0, out: readFixture('advise') },
+  {
+    args: 'advise --json',
+    code: 0,
+    out: lines(advised).replaceAll('\u001b', '\\u001b'),
+  },
+  { args: 'advise', code: 0, out: /^Nothing to advise yet/, changes: { '/v1/advice': [200, ''] } },
+  {
+    args: 'advise --json',
+    code: 1,
+    err: /^agentrm: the database does not answer\n$/,
+    changes: { '/v1/advice': [500, '{"error":"the database does not answer"}'] },
+  },
   { args: 'status', code: 0, out: readFixture('status') },
   { args: 'status --json', code: 0, out: `${JSON.stringify(status())}\n` },
   { args: '--json status', code: 0, out: `${JSON.stringify(status())}\n` },

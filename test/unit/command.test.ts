@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
-import { commandOf } from '../../daemon/toolcall/command.ts';
+import { commandOf, intentOf } from '../../daemon/toolcall/command.ts';
 
 suite('commandOf', () => {
   for (const [argv, command] of [
@@ -59,4 +59,29 @@ suite('commandOf with a line of Claude Code', () => {
       assert.equal(commandIn(line), line);
     }
   });
+});
+
+suite('intentOf', () => {
+  const said: readonly (readonly [command: string, intent: string | undefined])[] = [
+    ['AGENTRM_INTENT="memory.max=2G timeout=5m" npm test', 'memory.max=2G timeout=5m'],
+    ["  AGENTRM_INTENT='memory.max=2G' npm test", 'memory.max=2G'],
+    ['AGENTRM_INTENT=cpu.max=150% npm test', 'cpu.max=150%'],
+    ['export AGENTRM_INTENT=class=background; npm test', 'class=background'],
+    ['AGENTRM_INTENT="-1g" npm test', '-1g'],
+    ['npm test', undefined],
+    ['echo x; AGENTRM_INTENT=memory.max=2G npm test', undefined],
+    ['echo AGENTRM_INTENT=memory.max=2G', undefined],
+    ['XAGENTRM_INTENT=memory.max=2G npm test', undefined],
+    // Only a shell knows what these are.
+    ['AGENTRM_INTENT="$X" npm test', undefined],
+    ['AGENTRM_INTENT="`id`" npm test', undefined],
+    ['AGENTRM_INTENT=$(id) npm test', undefined],
+    ['AGENTRM_INTENT=memory.max=2G"x" npm test', undefined],
+    ['AGENTRM_INTENT="memory.max=2G', undefined],
+  ];
+  for (const [command, intent] of said) {
+    test(`${JSON.stringify(command)} asks for ${JSON.stringify(intent)}`, () => {
+      assert.equal(intentOf(command), intent);
+    });
+  }
 });

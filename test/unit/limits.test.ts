@@ -43,6 +43,32 @@ describe('resolveIntent', () => {
     });
   });
 
+  test('takes what earlier runs needed for the memory.high of the defaults, and changes no maximum', () => {
+    const learnedHighBytes = 300 * MIB;
+    const high = (layers: Partial<LimitLayers>) => {
+      const { limits, clamped } = resolve({ learnedHighBytes, ...layers });
+      assert.deepEqual(clamped, []);
+      assert.equal(limits.memoryMaxBytes, resolve(layers).limits.memoryMaxBytes);
+      return limits.memoryHighBytes;
+    };
+    assert.equal(high({}), learnedHighBytes);
+    assert.equal(high({ defaults: {} }), learnedHighBytes);
+    assert.equal(high({ defaults: intent('memory.max=2G') }), learnedHighBytes);
+    // No more than fits below the maximum, or than is allowed.
+    assert.ok(high({ defaults: intent('memory.max=200M') }) < 200 * MIB);
+    assert.equal(high({ ceiling: intent('memory.max=8G memory.high=100M') }), 100 * MIB);
+    // Whoever says something about memory knows better.
+    for (const text of ['memory.high=1G', 'memory.max=100M', 'memory.high=max']) {
+      for (const layer of ['perCall', 'rule', 'agent'] as const) {
+        const layers = { [layer]: intent(text) };
+        assert.equal(high(layers), resolve(layers).limits.memoryHighBytes);
+      }
+    }
+    const classes = { ...usual.classes, interactive: intent('memory.high=1G') };
+    assert.equal(high({ classes }), GIB);
+    assert.equal(high({ perCall: intent('timeout=1m') }), learnedHighBytes);
+  });
+
   test('takes each field from the first that names it', () => {
     const { limits } = resolve({
       perCall: intent('timeout=1m'),

@@ -65,6 +65,7 @@ function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBy
     onUnmanaged: (reason) => unmanaged.push(reason),
     onAdmitted: () => {},
     onFinished: (record) => records.push(record),
+    learnedHighBytes: () => undefined,
   });
   const children: ChildProcess[] = [];
   const wrapper = (): PeerCred & { end(): Promise<void> } => {
@@ -132,13 +133,69 @@ for (const { events, said } of [
     const path = join(bench.root.path, call.session.name, call.id);
     writeFileSync(join(path, 'cgroup.events'), 'populated 1\nfrozen 0\n');
     writeFileSync(join(path, 'pids.current'), '1\n');
-    writeFileSync(join(path, 'memory.events.local'), events);
+    for (const file of ['memory.events', 'memory.events.local']) writeFileSync(join(path, file), events);
     const lines = await new Promise<readonly string[]>((resolve) => {
       bench.manager.end(call, { code: 0 }, resolve);
     });
     assert.match(lines.join('\n'), said);
   });
 }
+
+test('a hook is told of the last call of its command in its session, while that is news', async (t) => {
+  const bench = setUp(t);
+  const command = "npm 'test'";
+  // As Claude Code hands it over, in a line of its own.
+  const line = `source x && eval '${command.replaceAll("'", `'"'"'`)}' < /dev/null && pwd -P >| y`;
+  const runs = async (oom: boolean) => {
+    const { call } = start(bench, bench.wrapper(), { clone: true, argv: ['bash', '-c', line] });
+    const path = join(bench.root.path, call.session.name, call.id);
+    await turn();
+    assert.equal(bench.manager.feedback(0, 'a', command), undefined, 'not before its end');
+    for (const file of ['memory.events', 'memory.events.local'])
+      writeFileSync(join(path, file), oom ? 'oom 1\noom_kill 1\n' : 'oom 0\noom_kill 0\n');
+    bench.manager.end(call, { signal: 9 });
+    await turn();
+  };
+  await runs(true);
+  assert.match(bench.manager.feedback(0, 'a', command) ?? '', /^agentrm: killed for memory/);
+  for (const [uid, session, other] of [
+    [1, 'a', command],
+    [0, 'b', command],
+    [0, 'a', 'npm test'],
+  ] as const) {
+    assert.equal(bench.manager.feedback(uid, session, other), undefined);
+  }
+  await runs(false);
+  assert.equal(bench.manager.feedback(0, 'a', command), undefined);
+});
+
+test('a call that ended by itself was not killed, whatever became of what it left', async (t) => {
+  const bench = setUp(t);
+  const { call } = start(bench, bench.wrapper(), { clone: true });
+  bench.controller.kill(call, 'timeout', 'too long');
+  bench.manager.end(call, { code: 3 });
+  await turn();
+  assert.deepEqual([bench.records[0]?.outcome, bench.records[0]?.report], ['ok', null]);
+});
+
+test('threads further up the tree: whose pids.max refused a fork is told by how many tasks there were', async (t) => {
+  for (const [peak, said] of [
+    ['7', /^agentrm: reached its pids\.max 7: 2 forks refused/],
+    ['6', /^agentrm: 2 forks refused by a limit that is not its own \(its pids\.max is 7\)$/],
+    // Before 6.1 the kernel does not say.
+    [null, /^agentrm: reached its pids\.max 7/],
+  ] as const) {
+    const bench = setUp(t);
+    const { call } = start(bench, bench.wrapper(), { clone: true, intent: 'pids.max=7' });
+    const path = join(bench.root.path, call.session.name, call.id);
+    writeFileSync(join(path, 'pids.events'), 'max 2\n');
+    if (peak !== null) writeFileSync(join(path, 'pids.peak'), `${peak}\n`);
+    bench.manager.end(call, { code: 0 });
+    assert.match(bench.records[0]?.report?.line ?? '', said);
+    rmSync(join(path, 'pids.peak'), { force: true });
+    await turn();
+  }
+});
 
 test('a session cgroup that was removed under us is made again', async (t) => {
   const bench = setUp(t);

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { KILL_CODES, outcomeOf } from '../../daemon/policy/decide.ts';
-import { type CallFacts, intentLine, reportJson, reportLine } from '../../daemon/policy/report.ts';
+import { type CallFacts, intentLine, reportLine, reportOf } from '../../daemon/policy/report.ts';
 import { parseIntent } from '../../daemon/toolcall/intent.ts';
 
 const MIB = 2 ** 20;
@@ -31,8 +31,12 @@ const quiet: CallFacts = {
   admissionWaitMs: 0,
   durationMs: 10_000,
   oomEvents: 0,
+  oomEventsBelow: 0,
   oomKills: 0,
+  shellLived: false,
   pidsMaxHits: 0,
+  pidsMaxOwn: true,
+  poolShort: false,
   lentBytes: 0,
   leftovers: 0,
   leftoversKept: true,
@@ -75,6 +79,21 @@ describe('reportLine', () => {
       'killed for memory: it took 70 MiB at once and the host could not lend more (its memory.max is 128 MiB); ask for more with AGENTRM_INTENT="memory.high=128M"',
     ],
     [
+      'one stage of a pipeline that the shell outlived',
+      { ...oom, oomKills: 1, shellLived: true },
+      'killed for memory, but not the shell: reached its memory.max 128 MiB (peak 128 MiB); ask for more with AGENTRM_INTENT="memory.max=256M"',
+    ],
+    [
+      'a limit that the command has set itself',
+      { oomEventsBelow: 1, oomKills: 2, shellLived: true, peakBytes: 60 * MIB },
+      'killed for memory, but not the shell: reached a limit that the command itself has set (used 60 MiB, its memory.max is 128 MiB)',
+    ],
+    [
+      'its timeout, for which it was throttled',
+      { killCode: 'timeout', throttledMs: 8_000, peakBytes: 115 * MIB },
+      'killed: ran longer than its timeout of 10 min (time frozen or waiting not counted); ask for more with AGENTRM_INTENT="timeout=20m"; slowed for memory: throttled 8 s; used 115 MiB of memory.high 115 MiB; ask for more with AGENTRM_INTENT="memory.high=144M"',
+    ],
+    [
       'stuck at its memory.max',
       { killCode: 'memory-max', peakBytes: 128 * MIB },
       'killed for memory: stuck at its memory.max 128 MiB (peak 128 MiB); ask for more with AGENTRM_INTENT="memory.max=256M"',
@@ -110,13 +129,23 @@ describe('reportLine', () => {
     [
       'frozen for the sake of others',
       { frozenMs: 3_000, peakBytes: 50 * MIB },
-      'slowed for memory: frozen 3 s; used 50 MiB of memory.high 115 MiB',
+      'slowed for memory: frozen 3 s while the host was short of it; used 50 MiB of memory.high 115 MiB',
+    ],
+    [
+      'frozen while the pool had nothing to lend',
+      { frozenMs: 8_000, peakBytes: 310 * MIB, lentBytes: 250 * MIB, poolShort: true },
+      'slowed for memory: frozen 8 s while the host was short of it; used 310 MiB of memory.high 115 MiB (250 MiB lent); ask for more with AGENTRM_INTENT="memory.high=416M"',
     ],
     ['a wait', { admissionWaitMs: 3_200 }, 'waited 3.2 s for memory before it started'],
     [
       'one refused fork',
       { pidsMaxHits: 1 },
       'reached its pids.max 512: 1 fork refused; ask for more with AGENTRM_INTENT="pids.max=1024"',
+    ],
+    [
+      "forks that somebody else's limit refused",
+      { pidsMaxHits: 3, pidsMaxOwn: false },
+      '3 forks refused by a limit that is not its own (its pids.max is 512)',
     ],
     [
       'one process left',
@@ -136,7 +165,7 @@ describe('reportLine', () => {
     [
       'several things at once',
       { admissionWaitMs: 1_000, frozenMs: 1_000, leftovers: 1 },
-      'slowed for memory: frozen 1 s; used 20 MiB of memory.high 115 MiB; waited 1 s for memory before it started; 1 process left running in the background, within the same limits',
+      'slowed for memory: frozen 1 s while the host was short of it; used 20 MiB of memory.high 115 MiB; waited 1 s for memory before it started; 1 process left running in the background, within the same limits',
     ],
   ];
   for (const [what, given, line] of lines) {
@@ -164,6 +193,10 @@ describe('reportLine', () => {
       oomEvents: natural(3),
       oomKills: natural(5),
       pidsMaxHits: natural(1e6),
+      pidsMaxOwn: fc.boolean(),
+      poolShort: fc.boolean(),
+      shellLived: fc.boolean(),
+      oomEventsBelow: natural(3),
       pidsMax: fc.integer({ min: 1, max: 4_194_304 }),
       timeoutMs: fc.option(fc.integer({ min: 1, max: 2 ** 31 - 1 })),
       lentBytes: natural(2 ** 42),
@@ -191,7 +224,7 @@ describe('reportLine', () => {
   test('advises only intents that are read back and stay under the ceiling', () => {
     fc.assert(
       fc.property(endings, (ending) => {
-        const { advice, line } = reportJson(ending, settings);
+        const { advice, line } = reportOf(ending, settings) ?? { advice: null, line: null };
         if (advice === null) return;
         const parsed = parseIntent(advice);
         assert.ok(parsed.ok, parsed.ok ? '' : `${advice}: ${parsed.reason}`);
@@ -212,23 +245,19 @@ describe('reportLine', () => {
   });
 });
 
-describe('reportJson', () => {
-  test('has what the line has, in numbers', () => {
-    assert.deepEqual(reportJson(facts({ ...oom, pidsMaxHits: 2 }), settings), {
-      outcome: 'oom',
-      killCode: null,
-      line: reportLine(facts({ ...oom, pidsMaxHits: 2 }), settings),
+describe('reportOf', () => {
+  test('is null if there is nothing to tell', () => {
+    assert.equal(reportOf(quiet, settings), null);
+  });
+
+  test('has what the line has, in figures', () => {
+    const ending = facts({ ...oom, pidsMaxHits: 2 });
+    assert.deepEqual(reportOf(ending, settings), {
+      line: reportLine(ending, settings),
       advice: 'memory.max=256M pids.max=1024',
-      memory: {
-        highBytes: 115 * MIB,
-        maxBytes: 128 * MIB,
-        peakBytes: 128 * MIB,
-        lentBytes: 0,
-        throttledMs: 0,
-        frozenMs: 0,
-        oomKills: 3,
-      },
+      killCode: null,
       admissionWaitMs: 0,
+      lentBytes: 0,
       pidsMaxHits: 2,
       leftovers: 0,
       leftoversKept: true,
@@ -237,7 +266,8 @@ describe('reportJson', () => {
 
   test('survives JSON', () => {
     const unlimited = { ...quiet.limits, memoryHighBytes: Infinity, memoryMaxBytes: Infinity };
-    const report = reportJson(facts({ limits: unlimited, ceilingBytes: Infinity }), settings);
+    const report = reportOf(facts({ ...oom, limits: unlimited, ceilingBytes: Infinity }), settings);
+    assert.ok(report !== null);
     assert.deepEqual(JSON.parse(JSON.stringify(report)), report);
   });
 });

@@ -23,11 +23,16 @@ import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
 import type { CallRecord } from '../../daemon/control/types.ts';
 import { createLogger, flushLog } from '../../daemon/log.ts';
+import type { CommandRun, LearnedFilter } from '../../daemon/store/database.ts';
+import { migrations } from '../../daemon/store/migrations.ts';
 import { type Query, Store } from '../../daemon/store/store.ts';
 import { StoreThread } from '../../daemon/store/thread.ts';
 import { callRecord } from '../lib/records.ts';
 
-function setUp(t: TestContext, options: { keepCalls?: number; path?: string } = {}) {
+function setUp(
+  t: TestContext,
+  options: { keepCalls?: number; keepShapes?: number; keepRuns?: number; path?: string } = {},
+) {
   const directory = mkdtempSync(join(tmpdir(), 'agentrm-store-'));
   const fd = openSync(join(directory, 'log'), 'a');
   const log = createLogger({ level: 'info', fd });
@@ -277,7 +282,7 @@ test('a disk that hangs holds nobody up', async (t) => {
 test('a thread that dies fails what waits, and the next request has a new one', async () => {
   const start = (code: string) => {
     const file = new URL(`data:text/javascript,${code}`);
-    const settings = { path: '/nonexistent', keepCalls: 1 };
+    const settings = { path: '/nonexistent', keepCalls: 1, keepShapes: 0, keepRuns: 1 };
     const thread = new StoreThread({ settings, onNotice: () => {}, file });
     return () => thread.request({ do: 'start', filter: {}, limit: 1 });
   };
@@ -289,7 +294,11 @@ test('a thread that dies fails what waits, and the next request has a new one', 
 
 test('a thread with nothing to do ends and closes the file; the next request has a new one', async (t) => {
   const { path } = setUp(t);
-  const thread = new StoreThread({ settings: { path, keepCalls: 9 }, onNotice: () => {}, idleMs: 1 });
+  const thread = new StoreThread({
+    settings: { path, keepCalls: 9, keepShapes: 0, keepRuns: 1 },
+    onNotice: () => {},
+    idleMs: 1,
+  });
   const rows = ['a', 'b'].map((id) => ({ id, session: 's', uid: 0, json: '{}' }));
   for (const [count, row] of rows.entries()) {
     await thread.request({ do: 'write', rows: [row] });
@@ -416,4 +425,98 @@ test('property: nothing is lost unseen, and no bound is passed', async (t) => {
     ),
     { numRuns: 10 },
   );
+});
+
+function commandRun(shape: string, mib: number, changes: Partial<CommandRun> = {}): CommandRun {
+  const endedAt = new Date(Date.UTC(2026, 0, 1)).toISOString();
+  return { repository: '/r', shape, peakBytes: mib * 2 ** 20, cutShort: false, endedAt, ...changes };
+}
+
+async function learnedOf(store: Store, filter: LearnedFilter = {}) {
+  const found: Record<string, string[]> = {};
+  for await (const { uid, repository, shape, observations } of store.learned(filter)) {
+    found[`${uid} ${repository} ${shape}`] = observations.map(
+      ({ peakBytes, cutShort }) => `${peakBytes / 2 ** 20}${cutShort ? '+' : ''}`,
+    );
+  }
+  return found;
+}
+
+test('runs are kept by user, repository and command, the newest of each, over a restart', async (t) => {
+  const bench = setUp(t, { keepShapes: 10, keepRuns: 3 });
+  const first = bench.open();
+  for (const [number, mib] of [10, 20, 30, 40].entries()) {
+    first.add(callRecord(number), commandRun('npm test', mib, { cutShort: mib === 30 }));
+  }
+  first.add(callRecord(10), commandRun('make', 5));
+  first.add(callRecord(11, { uid: 7 }), commandRun('npm test', 6, { repository: '' }));
+  first.add(callRecord(12));
+  const all = { '1000 /r npm test': ['20', '30+', '40'], '1000 /r make': ['5'], '7  npm test': ['6'] };
+  assert.deepEqual(await learnedOf(first), all);
+  await first.close();
+  const second = bench.open();
+  second.add(callRecord(20), commandRun('make', 7));
+  assert.deepEqual(await learnedOf(second), { ...all, '1000 /r make': ['5', '7'] });
+  assert.deepEqual(await learnedOf(second, { uid: 7 }), { '7  npm test': ['6'] });
+  assert.deepEqual(await learnedOf(second, { uid: 1000, repository: '/r', shape: 'make' }), {
+    '1000 /r make': ['5', '7'],
+  });
+});
+
+test('commands that have not run for longest are forgotten, and only as many as have to be', async (t) => {
+  const store = setUp(t, { keepShapes: 3, keepRuns: 2 }).open();
+  const add = async (number: number, shape: string) => {
+    store.add(callRecord(number), commandRun(shape, number));
+    await learnedOf(store);
+  };
+  for (const [number, shape] of ['a', 'b', 'c', 'a', 'd'].entries()) await add(number, shape);
+  assert.deepEqual(await learnedOf(store), {
+    '1000 /r a': ['0', '3'],
+    '1000 /r c': ['2'],
+    '1000 /r d': ['4'],
+  });
+});
+
+test('with no commands to be kept nothing is learned, and what was is forgotten', async (t) => {
+  const bench = setUp(t);
+  const before = setUp(t, { path: bench.path, keepShapes: 5, keepRuns: 5 }).open();
+  before.add(callRecord(1), commandRun('make', 1));
+  assert.deepEqual(await learnedOf(before), { '1000 /r make': ['1'] });
+  await before.close();
+  const store = bench.open();
+  store.add(callRecord(2), commandRun('make', 2));
+  assert.deepEqual(await learnedOf(store), {});
+});
+
+test('a call that is written twice is learned from once', async (t) => {
+  const bench = setUp(t, { keepShapes: 5, keepRuns: 5 });
+  // As a daemon does whose write had reached the file when its answer was lost.
+  for (let start = 0; start < 2; start += 1) {
+    const store = bench.open();
+    store.add(callRecord(1), commandRun('make', 1));
+    assert.deepEqual(await learnedOf(store), { '1000 /r make': ['1'] });
+    await store.close();
+  }
+});
+
+test('a file of the first version is taken over', async (t) => {
+  const bench = setUp(t, { keepShapes: 5, keepRuns: 5 });
+  mkdirSync(join(bench.path, '..'), { recursive: true });
+  const old = new DatabaseSync(bench.path);
+  old.exec(`${migrations[0]}; PRAGMA user_version = 1`);
+  old.prepare('INSERT INTO calls (id, session, uid, record) VALUES (?, ?, ?, ?)').run('c1', 's', 0, '{}');
+  old.close();
+  const store = bench.open();
+  store.add(callRecord(2), commandRun('make', 2));
+  assert.deepEqual(await learnedOf(store), { '1000 /r make': ['2'] });
+  const ids: string[] = [];
+  for await (const line of store.lines({ limit: 10 })) ids.push(line);
+  assert.equal(ids[0], '{}');
+  assert.equal(ids.length, 2);
+});
+
+test('what was learned cannot be had from a file that cannot be opened: an error, and not nothing', async (t) => {
+  // Below what is a file.
+  const bench = setUp(t, { path: '/dev/null/calls.db', keepShapes: 5 });
+  await assert.rejects(learnedOf(bench.open()));
 });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type { Socket } from 'node:net';
 import { dirname, join } from 'node:path';
@@ -74,6 +74,34 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
       await call({ AGENTRM_INTENT: `memory.high=1G ${'x'.repeat(10_000)}` });
       const { intent } = await peer.message('run');
       assert.match(String(intent), /^memory.high=1G x{4081} \(cut\)$/);
+    });
+
+    for (const [what, set, up] of [
+      ['at its top', 'mkdir .git', 0],
+      ['below its top', 'mkdir .git a a/b && cd a/b', 2],
+      ['in a linked work tree, whose .git is a file', 'mkdir .git a && touch a/.git && cd a', 0],
+      [
+        'in a directory that is a link from elsewhere',
+        'mkdir .git a other && ln -s ../a other/b && cd other/b',
+        1,
+      ],
+    ] as const) {
+      it(`says how far above its repository begins: ${what}`, async () => {
+        await using peer = await Peer.listen(path);
+        const script = `rm -rf ${path}.w && mkdir ${path}.w && cd ${path}.w && ${set} && exec ${helper} /bin/bash -c true`;
+        await run('/bin/bash', ['-c', script], { env: { AGENTRM_SOCKET: path } });
+        assert.equal((await peer.message('run')).top, up);
+        rmSync(`${path}.w`, { recursive: true });
+      });
+    }
+
+    it('says nothing of a repository where there is none', async () => {
+      await using peer = await Peer.listen(path);
+      await run('/bin/bash', ['-c', `cd / && exec ${helper} /bin/bash -c true`], {
+        env: { AGENTRM_SOCKET: path },
+      });
+      const request = await peer.message('run');
+      assert.deepEqual([request.cwd, 'top' in request], ['/', false]);
     });
 
     it('leaves out a directory that is gone', async () => {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "request.h"
 
+#include <asm/stat.h>
+#include <linux/fcntl.h>
 #include <linux/limits.h>
 #include <stdlib.h>
+#include <string.h>
 
 /*
  * What may be sent of each. Rules match the first words of a command, so its
@@ -17,6 +20,8 @@
 #define INTENT_BYTES 4096
 #define INTENT_WRITTEN 8192
 #define CWD_WRITTEN 8192
+/* Deeper than people nest directories, and some 30 us in the kernel at worst. */
+#define REPOSITORY_UP 32
 #define NAME_BYTES 256
 #define NAME_WRITTEN 1024
 
@@ -66,19 +71,50 @@ static void put_intent(struct text *t, const char *intent)
 	text_put(t, "\"");
 }
 
+/*
+ * How many directories above cwd the work tree of a repository begins: where
+ * `.git` is, a directory or, in a linked work tree, a file. -1 if there is none.
+ * Looked for here and not by the daemon: what root does in somebody's tree can
+ * be made to hang, and here only who would hang anyway does.
+ */
+static int repository_above(const char *cwd)
+{
+	char path[PATH_MAX + sizeof("/.git")];
+	struct stat st;
+	size_t end = len(cwd);
+
+	memcpy(path, cwd, end);
+	for (int up = 0; up <= REPOSITORY_UP && end > 1; up++) {
+		memcpy(path + end, "/.git", sizeof("/.git"));
+		/* Above it may be a directory in which to look for a name is to mount it. */
+		if (SYS4(newfstatat, AT_FDCWD, path, &st, AT_NO_AUTOMOUNT) == 0)
+			return up;
+		while (path[--end] != '/')
+			;
+	}
+	return -1;
+}
+
 /* Left out if it is gone, unreachable or too long: half a path would name another directory. */
 static void put_cwd(struct text *t)
 {
 	struct text before = *t;
 	char cwd[PATH_MAX];
+	int up;
 
 	if (SYS2(getcwd, cwd, sizeof(cwd)) <= 0 || cwd[0] != '/')
 		return;
 	text_put(t, ",\"cwd\":\"");
-	if (!text_json(t, cwd, len(cwd), CWD_WRITTEN))
+	if (!text_json(t, cwd, len(cwd), CWD_WRITTEN)) {
 		*t = before;
-	else
-		text_put(t, "\"");
+		return;
+	}
+	text_put(t, "\"");
+	up = repository_above(cwd);
+	if (up >= 0) {
+		text_put(t, ",\"top\":");
+		text_number(t, up);
+	}
 }
 
 void request_run(struct text *t, char **argv, const struct env *env, bool clone)
