@@ -124,7 +124,6 @@ export class PoolKeeper {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     try {
-      this.#setTripwire();
       if (now - this.#locksAtMs >= LOCKS_MS) this.#findBlockers(now);
       if (this.#look(now)) this.#lookSoon(NEAR_MS);
     } catch (error) {
@@ -159,6 +158,8 @@ export class PoolKeeper {
     const budgetBytes = Math.min(this.budgetBytes(), currentBytes + hostRoomBytes);
     if (!nearShortage({ usedBytes: currentBytes, budgetBytes }, shortage) && !this.short) {
       this.#exhaustedSinceMs = undefined;
+      this.#overBytes = 0;
+      this.#setTripwire();
       return false;
     }
     const usedBytes = currentBytes - reclaimable(this.#deps.root);
@@ -166,11 +167,12 @@ export class PoolKeeper {
     const use: PoolUse = { usedBytes, budgetBytes, hostRoomBytes, exhaustedSinceMs: this.#exhaustedSinceMs };
     const exhausted = isExhausted(members, use, now);
     this.#exhaustedSinceMs = exhausted ? (this.#exhaustedSinceMs ?? now) : undefined;
+    const overBytes = currentBytes + hostRoomBytes / 2 - tripwireBytes(this.budgetBytes());
     // The first in order may go over the budget if the host can bear it: then nobody has to die for it.
     if (exhausted && hostRoomBytes >= LEAST_OVER_BYTES) {
       this.#exhaustedSinceMs = undefined;
-      this.#overBytes = currentBytes + hostRoomBytes / 2 - tripwireBytes(budgetBytes);
-    } else if (currentBytes < tripwireBytes(budgetBytes)) {
+      this.#overBytes = overBytes;
+    } else if (currentBytes < tripwireBytes(this.budgetBytes())) {
       this.#overBytes = 0;
     }
     for (const action of decideShortage(members, use, now, shortage)) {
@@ -178,13 +180,18 @@ export class PoolKeeper {
       if (action.action === 'freeze') this.#deps.freeze(call, action.reason);
       else if (action.action === 'kill') this.#deps.kill(call, action.reason);
       else {
-        if (action.action === 'pass') call.passUntilMs = action.untilMs;
+        if (action.action === 'pass') {
+          call.passUntilMs = action.untilMs;
+          // At the tripwire it would only sleep.
+          if (hostRoomBytes >= LEAST_OVER_BYTES) this.#overBytes = Math.max(this.#overBytes, overBytes);
+        }
         this.#baselines.delete(call);
         this.#yieldAll(now);
         this.#deps.thaw(call, action.reason);
       }
     }
     this.#yieldAll(now);
+    this.#setTripwire();
     return true;
   }
 
