@@ -63,6 +63,8 @@ export interface PoolUse {
   readonly hostRoomBytes: number;
   /** Since when the first in order has wanted to grow and the pool was used up, if it has. */
   readonly exhaustedSinceMs: number | undefined;
+  /** A limit on all calls is so near that the kernel may kill at any moment, and not the last in order. */
+  readonly cornered: boolean;
 }
 
 export type ShortageAction<M extends PoolMember> =
@@ -193,7 +195,7 @@ function lastResort<M extends PoolMember>(
 ): ShortageAction<M>[] {
   if (order.some((member) => member.killed)) return [];
   const exhaustedMs = use.exhaustedSinceMs === undefined ? 0 : nowMs - use.exhaustedSinceMs;
-  if (exhaustedMs >= settings.lastResortMs) {
+  if (exhaustedMs >= settings.lastResortMs || (use.cornered && use.exhaustedSinceMs !== undefined)) {
     const victim = victimOf(order.slice(1));
     if (victim !== undefined) {
       const freed = formatBytes(victim.freeableBytes);

@@ -164,7 +164,13 @@ export class PoolKeeper {
     }
     const usedBytes = currentBytes - reclaimable(this.#deps.root);
     const members = this.#members(now);
-    const use: PoolUse = { usedBytes, budgetBytes, hostRoomBytes, exhaustedSinceMs: this.#exhaustedSinceMs };
+    const use: PoolUse = {
+      usedBytes,
+      budgetBytes,
+      hostRoomBytes,
+      exhaustedSinceMs: this.#exhaustedSinceMs,
+      cornered: this.#fenceBytes() - currentBytes < LEAST_OVER_BYTES,
+    };
     const exhausted = isExhausted(members, use, now);
     this.#exhaustedSinceMs = exhausted ? (this.#exhaustedSinceMs ?? now) : undefined;
     const overBytes = currentBytes + hostRoomBytes / 2 - tripwireBytes(this.budgetBytes());

@@ -48,6 +48,7 @@ function decide(members: readonly Named[], usedMiB: number, use: Partial<PoolUse
     budgetBytes: BUDGET,
     hostRoomBytes: 0,
     exhaustedSinceMs: undefined,
+    cornered: false,
     ...use,
   };
   return decideShortage(members, full, NOW, settings).map(
@@ -173,7 +174,13 @@ describe('the last resort', () => {
   const exhausted = { exhaustedSinceMs: NOW - 3000 };
 
   test('the pool is exhausted if the first wants more and there is none', () => {
-    const use = { usedBytes: 998 * MIB, budgetBytes: BUDGET, hostRoomBytes: 0, exhaustedSinceMs: undefined };
+    const use = {
+      usedBytes: 998 * MIB,
+      budgetBytes: BUDGET,
+      hostRoomBytes: 0,
+      exhaustedSinceMs: undefined,
+      cornered: false,
+    };
     const is = (members: readonly Named[], changes = {}) => isExhausted(members, { ...use, ...changes }, NOW);
     assert.equal(is([user, frozen(old, 1)]), true);
     assert.equal(
@@ -196,6 +203,12 @@ describe('the last resort', () => {
     assert.deepEqual(decide([user, other, small, { ...large, killed: true }], 995, exhausted), []);
   });
 
+  test('at once where a limit on all calls is near', () => {
+    const near = { exhaustedSinceMs: NOW, cornered: true };
+    assert.deepEqual(decide([user, frozen(old, 50)], 995, near), ['kill old']);
+    assert.deepEqual(decide([user, frozen(old, 50)], 995, { cornered: true }), []);
+  });
+
   test('not before its time, never the first, nor who frees nothing', () => {
     assert.deepEqual(decide([user, frozen(old, 50)], 995, { exhaustedSinceMs: NOW - 2999 }), []);
     assert.deepEqual(decide([user], 995, exhausted), []);
@@ -205,7 +218,13 @@ describe('the last resort', () => {
   test('who was frozen to the deadline is killed if nothing else helps', () => {
     const [action] = decideShortage(
       [{ ...user, grownBytes: 0 }, frozen(old, 60_000)],
-      { usedBytes: 990 * MIB, budgetBytes: BUDGET, hostRoomBytes: 0, exhaustedSinceMs: undefined },
+      {
+        usedBytes: 990 * MIB,
+        budgetBytes: BUDGET,
+        hostRoomBytes: 0,
+        exhaustedSinceMs: undefined,
+        cornered: false,
+      },
       NOW,
       settings,
     );
@@ -237,7 +256,13 @@ test('whatever the calls are like: the first is never frozen or killed, nobody t
           // One cannot be frozen for two reasons.
           member(String(index), { ...one, held: one.held && one.frozenSinceMs === undefined }),
         );
-        const use = { usedBytes: usedMiB * MIB, budgetBytes: BUDGET, hostRoomBytes: 0, exhaustedSinceMs };
+        const use = {
+          usedBytes: usedMiB * MIB,
+          budgetBytes: BUDGET,
+          hostRoomBytes: 0,
+          exhaustedSinceMs,
+          cornered: false,
+        };
         const actions = decideShortage(members, use, NOW, settings);
         const [first] = [...members].sort(byPrecedence);
         for (const { action, member: subject } of actions) {
