@@ -14,6 +14,7 @@ import { hostCore } from './core/host.ts';
 import { messageOf } from './errors.ts';
 import { openBackend } from './kernel/backend.ts';
 import { pinDirOf } from './kernel/bpf-enforcer.ts';
+import { memoryBelow } from './kernel/delegation.ts';
 import { hostChecks } from './kernel/doctor.ts';
 import type { EnforcerEvents } from './kernel/enforcer.ts';
 import { Freezer } from './kernel/freezer.ts';
@@ -66,8 +67,6 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     logs.push(child);
     return child;
   };
-  const settings = (config: Config) => hostSettings(config, { memTotalBytes: hostMemory().totalBytes });
-  let host = settings(config);
   const paths = pathsOf(config, process.env, process.getuid?.() ?? 0);
   const runtimeDir = dirname(paths.socket);
   mkdirSync(runtimeDir, { recursive: true, mode: 0o755 });
@@ -101,12 +100,15 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   };
   const backend = openBackend({
     native,
-    cgroupPath: config.cgroup,
+    cgroupPath: paths.cgroup,
     pinDir: config.pinDir,
     mode: config.enforcement.mode,
     events: forward,
   });
   const { root, enforcer } = backend;
+  const memory = () => (root === undefined ? hostMemory() : memoryBelow(hostMemory(), root.mount, root.path));
+  const settings = (config: Config) => hostSettings(config, { memTotalBytes: memory().totalBytes });
+  let host = settings(config);
   const degraded = [...backend.degraded];
   const degrade = (reason: string): void => {
     degraded.push(reason);
@@ -120,13 +122,15 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
       freezer: new Freezer(native, enforcer),
       config: () => config,
       poolSettings: () => host.pool,
-      hostMemory,
+      hostMemory: memory,
       log: childLog('controller'),
       emit: emitCall,
     });
+  const cooperative = process.geteuid?.() !== 0;
   const manager = new CallManager({
     native,
     root,
+    cooperative,
     enforcer,
     controller,
     sessions,
@@ -165,7 +169,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     liveCalls: (uid, session) => view.liveCalls(uid, session),
     finishedCalls: (query) => store.lines(query),
     events,
-    doctor: async () => ({ checks: await hostChecks({ cgroupRoot: config.cgroup }) }),
+    doctor: async () => ({ checks: await hostChecks(root === undefined ? {} : { cgroupRoot: root.path }) }),
     metrics: async () => (await metrics.text()) + ((await core?.process.metrics()) ?? ''),
     notReady: () => (backend.mode === 'none' ? (backend.reason ?? 'no enforcement') : undefined),
     isOperator,

@@ -363,11 +363,12 @@ export function configSchema(uidOf: (name: string) => number | undefined) {
         'The control socket. auto: /run/agentrm/agentrm.sock as root, else agentrm/agentrm.sock in ' +
           'XDG_RUNTIME_DIR.',
       ),
-    cgroup: path()
-      .prefault('/sys/fs/cgroup/agentrm')
+    cgroup: autoPath()
+      .prefault('auto')
       .describe(
-        'The cgroup below which sessions and calls get theirs. At the top, where no other limit is in ' +
-          'the way.',
+        'The cgroup below which sessions and calls get theirs. auto: /sys/fs/cgroup/agentrm as root, at the ' +
+          'top, where no other limit is in the way; else calls, below the cgroup that the daemon was ' +
+          'started in and that was delegated to its user.',
       ),
     stateDir: autoPath()
       .prefault('auto')

@@ -32,13 +32,13 @@ export class StatusView {
   }
 
   status(): Omit<Status, 'counters'> {
-    const { backend, controller, sessions } = this.#sources;
-    const config = this.#sources.config();
+    const { backend, controller, sessions, paths } = this.#sources;
     const { budgetBytes } = this.#sources.host().pool;
     const pool = controller?.pool();
     return {
       version: version(),
       pid: process.pid,
+      uid: process.geteuid?.() ?? 0,
       uptimeMs: Math.round(nowMs() - this.#startedMs),
       backend: {
         mode: backend.mode,
@@ -47,7 +47,7 @@ export class StatusView {
         degraded: backend.degraded,
       },
       kernel: release(),
-      cgroup: config.cgroup,
+      cgroup: backend.root?.path ?? paths.cgroup ?? 'none',
       socket: this.#sources.paths.socket,
       pool: {
         budgetBytes,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { messageOf } from '../errors.ts';
 import { BpfEnforcer } from './bpf-enforcer.ts';
+import { takeOwnCgroup } from './delegation.ts';
 import type { Enforcer, EnforcerEvents } from './enforcer.ts';
 import type { Native } from './native.ts';
 import { type CgroupRoot, openRoot } from './tree.ts';
@@ -20,7 +21,8 @@ export interface Backend {
 
 export interface BackendOptions {
   readonly native: Native;
-  readonly cgroupPath: string;
+  /** Null: below the cgroup that this process was started in. */
+  readonly cgroupPath: string | null;
   readonly pinDir: string;
   readonly mode: EnforcementMode;
   readonly events: EnforcerEvents;
@@ -42,7 +44,7 @@ export function openBackend(options: BackendOptions): Backend {
   if (mode === 'off') return none('enforcement is switched off');
   let root: CgroupRoot;
   try {
-    root = openRoot(native, options.cgroupPath);
+    root = openRoot(native, options.cgroupPath ?? takeOwnCgroup(native));
   } catch (error) {
     return none(messageOf(error));
   }

@@ -5,7 +5,9 @@ import { commandText } from '../command-text.ts';
 import type { Config } from '../config/schema.ts';
 import type { CallRecord } from '../control/types.ts';
 import { errnoOf, messageOf } from '../errors.ts';
+import { attach, canAttach } from '../kernel/attach.ts';
 import { containerCeiling } from '../kernel/container.ts';
+import { mayMove } from '../kernel/delegation.ts';
 import type { Enforcer, EnforcerEvents, OomEvent, StopEvent } from '../kernel/enforcer.ts';
 import { files } from '../kernel/files.ts';
 import { hostPressure } from '../kernel/host.ts';
@@ -25,13 +27,14 @@ import { agentProcessOf } from './agent.ts';
 import { Call } from './call.ts';
 import { commandOf } from './command.ts';
 import type { Controller } from './controller.ts';
+import { type Escaped, EscapeWatch } from './escape.ts';
 import { type Intent, parseIntent } from './intent.ts';
 import { type Ending, finish } from './record.ts';
 import { saveCall, saveSession } from './saved-state.ts';
 import { type CallLimits, SessionCgroup } from './session-cgroup.ts';
 
 /** Why a command ran without a cgroup of its own; each has a counter. */
-export type UnmanagedReason = 'nested' | 'degraded' | 'error' | 'gone';
+export type UnmanagedReason = 'nested' | 'outside' | 'degraded' | 'error' | 'gone';
 
 /** What the wrapper is told to do. Every note is one line for the agent. */
 export type Answer =
@@ -54,6 +57,8 @@ export interface ManagerDeps {
   readonly native: Native;
   /** Undefined on a host without a usable cgroup v2: then every command runs unmanaged. */
   readonly root: CgroupRoot | undefined;
+  /** The daemon has no more rights than its callers: it works in what was delegated to their user. */
+  readonly cooperative: boolean;
   readonly enforcer: Enforcer | undefined;
   readonly controller: Controller | undefined;
   readonly sessions: SessionRegistry;
@@ -111,12 +116,15 @@ export class CallManager implements EnforcerEvents {
   /** Of live calls whose agent is known: what unties them from it. */
   readonly #ties = new Map<Call, () => void>();
   readonly #waiting: Waiting[] = [];
+  /** Only where a process may leave. */
+  readonly #escapes: EscapeWatch | undefined;
   #waitTimer: NodeJS.Timeout | undefined;
   #closed = false;
 
   constructor(deps: ManagerDeps) {
     this.#deps = deps;
     this.#ends = new ProcessEnds(deps.native);
+    if (deps.cooperative) this.#escapes = new EscapeWatch((call, escaped) => this.#escaped(call, escaped));
   }
 
   /** Calls that have not ended, and those whose processes live on. */
@@ -153,11 +161,17 @@ export class CallManager implements EnforcerEvents {
     const path = peer.pidfd < 0 ? undefined : cgroupPathOf(peer.pid);
     if (path === undefined) return none('gone');
     if (path.startsWith(`${root.procPath}/`)) {
-      const inside = this.#callOfPath(root, path);
-      this.#deps.emit('nested', inside === undefined ? { uid: peer.uid } : about(inside), {
+      const around = this.#callOfPath(root, path);
+      this.#deps.emit('nested', around === undefined ? { uid: peer.uid } : about(around), {
         ...(request.intent ? { intentIgnored: true } : {}),
       });
       return none('nested');
+    }
+    const { cooperative } = this.#deps;
+    const inside = !cooperative || mayMove(root.mount, root.procPath, path, peer.uid);
+    if (!inside && !canAttach(root.procPath)) {
+      this.#unplaced(peer, outside(root, path), [], answer, 'outside');
+      return;
     }
 
     const config = this.#deps.config();
@@ -177,10 +191,12 @@ export class CallManager implements EnforcerEvents {
       }
     }
     const resolved = this.#resolve(peer, request, path, perCall);
+    // Who may move there may fork into it too, which does not wait for the kernel.
+    const clone = inside && (cooperative || request.clone === true);
     const since = nowMs();
     const admit = (now: number): void => {
       this.#deps.onAdmitted(now - since);
-      this.#place(peer, request, resolved, now - since, notes, answer);
+      this.#place(peer, { ...request, clone }, resolved, now - since, notes, answer);
     };
     // With so many before it, memory is not what the host lacks most: its limits have to do.
     if (this.#waiting.length >= MAX_WAITING) return void admit(since);
@@ -225,7 +241,8 @@ export class CallManager implements EnforcerEvents {
       // Still the process that connected, and not one that got its pid.
       this.#deps.native.pidfdSendSignal(peer.pidfd, 0);
       // Waits for an RCU grace period when it comes alone: 12 to 19 ms at the median, 7.2 and 6.12.
-      await call.cgroup.writeOffThread(files.procs, String(peer.pid));
+      await this.#bring(peer.pid, call);
+      this.#watchEscapes(call);
     } catch (error) {
       this.#deps.onUnmanaged(errnoOf(error) === 'ESRCH' ? 'gone' : 'error');
       this.#deps.log.error({ err: error, call: call.id }, 'process not placed');
@@ -237,10 +254,14 @@ export class CallManager implements EnforcerEvents {
   /** The wrapper started its command before the answer came: its whole tree is moved. */
   placeLate(call: Call): void {
     this.#forgetToken(call);
-    this.#moveTree(call).catch((error: unknown) => {
-      this.#deps.log.error({ err: error, call: call.id }, 'command not moved');
-      this.#deps.emit('unmanaged', about(call), { error: messageOf(error) });
-    });
+    // Until it is there, what is not has not left.
+    this.#escapes?.remove(call);
+    this.#moveTree(call)
+      .catch((error: unknown) => {
+        this.#deps.log.error({ err: error, call: call.id }, 'command not moved');
+        this.#deps.emit('unmanaged', about(call), { error: messageOf(error) });
+      })
+      .finally(() => this.#watchEscapes(call));
   }
 
   /** A wrapper that had a call before the daemon was restarted. Undefined: not known, or not its own. */
@@ -264,6 +285,7 @@ export class CallManager implements EnforcerEvents {
       answer([]);
       return;
     }
+    this.#lookForEscapes(call);
     call.phase = 'ending';
     const settle = (): void => {
       clearTimeout(timer);
@@ -309,6 +331,7 @@ export class CallManager implements EnforcerEvents {
   emptied(cgroupId: number): void {
     const call = this.#deps.controller?.find(cgroupId);
     if (call === undefined) return;
+    if (call.phase === 'live') this.#lookForEscapes(call);
     if (call.phase === 'lingering') this.#tidy(call);
     else this.#ending.get(call)?.();
   }
@@ -333,6 +356,7 @@ export class CallManager implements EnforcerEvents {
     } else {
       this.#deps.sessions.callStarted(call.session);
       this.#tie(call);
+      this.#watchEscapes(call);
       // Its wrapper reconnects within a second; if it has died meanwhile nobody will report the end.
       this.wrapperGone(call);
     }
@@ -351,6 +375,7 @@ export class CallManager implements EnforcerEvents {
     for (const settle of [...this.#ending.values()]) settle();
     for (const call of [...this.#byId.values()]) this.#tidy(call);
     this.#closed = true;
+    this.#escapes?.close();
     for (const call of [...this.#lookouts.keys()]) this.#stopLookout(call);
     for (const call of [...this.#ties.keys()]) this.#untie(call);
     for (const call of this.#byId.values()) {
@@ -415,6 +440,8 @@ export class CallManager implements EnforcerEvents {
       call.token = token;
       this.#tokens.set(token, call);
     }
+    // What is moved by and by has not left before it has come.
+    else this.#watchEscapes(call);
     const taken = answer(
       token === undefined ? { kind: 'clone', call, notes } : { kind: 'move', call, token, notes },
     );
@@ -428,8 +455,9 @@ export class CallManager implements EnforcerEvents {
     error: unknown,
     notes: readonly string[],
     answer: (answer: Answer) => boolean,
+    reason: UnmanagedReason = errnoOf(error) === 'ESRCH' ? 'gone' : 'error',
   ): void {
-    this.#deps.onUnmanaged(errnoOf(error) === 'ESRCH' ? 'gone' : 'error');
+    this.#deps.onUnmanaged(reason);
     this.#deps.log.error({ err: error, uid: peer.uid }, 'call not placed');
     this.#deps.emit('unmanaged', { uid: peer.uid }, { error: messageOf(error) });
     answer({ kind: 'none', notes: [...notes, `agentrm: running unmanaged: ${messageOf(error)}`] });
@@ -503,6 +531,7 @@ export class CallManager implements EnforcerEvents {
       this.#deps.log.error({ err: error, call: call.id }, 'owner of call not known');
     }
     this.#tie(call);
+    this.#lookForEscapes(call);
     this.#save(call);
     this.#deps.emit('call-start', about(call), {
       command: call.command,
@@ -512,6 +541,32 @@ export class CallManager implements EnforcerEvents {
     });
     call.sessionCgroup.prepare();
     this.#deps.sessions.endIfOver(call.session);
+  }
+
+  #watchEscapes(call: Call): void {
+    if (this.#closed || call.phase === 'gone') return;
+    try {
+      this.#escapes?.add(call);
+    } catch (error) {
+      this.#deps.log.error({ err: error, call: call.id }, 'processes of call not looked up');
+    }
+  }
+
+  #lookForEscapes(call: Call): void {
+    try {
+      this.#escapes?.look(call);
+    } catch (error) {
+      this.#deps.log.error({ err: error, call: call.id }, 'processes of call not looked up');
+    }
+  }
+
+  #escaped(call: Call, { pid, comm, cgroup }: Escaped): void {
+    // One line a call: a loop can do this thousands of times.
+    if (!call.decisions.some(({ action }) => action === 'escaped'))
+      this.#deps.log.warn({ call: call.id, pid, comm, cgroup }, 'a process has left its call');
+    call.record({ action: 'escaped', reason: `process ${pid} (${comm}) moved itself to ${cgroup}` }, nowMs());
+    this.#deps.emit('escaped', about(call), { pid, comm, cgroup });
+    this.#save(call);
   }
 
   #sessionCgroup(root: CgroupRoot, session: Session): SessionCgroup {
@@ -550,13 +605,26 @@ export class CallManager implements EnforcerEvents {
         try {
           // A call of its own, of a wrapper below, stays one.
           if (call.phase !== 'live' || this.#isManaged(pid)) continue;
-          await call.cgroup.writeOffThread(files.procs, String(pid));
+          await this.#bring(pid, call);
         } catch (error) {
           if (errnoOf(error) !== 'ESRCH')
             this.#deps.log.error({ err: error, call: call.id, pid }, 'process not moved');
         }
       }
     }
+  }
+
+  /** Moves a process into the cgroup of a call. */
+  async #bring(pid: number, call: Call): Promise<void> {
+    const { root, cooperative } = this.#deps;
+    const from = cooperative ? cgroupPathOf(pid) : undefined;
+    if (
+      root !== undefined &&
+      from !== undefined &&
+      !mayMove(root.mount, root.procPath, from, call.session.uid)
+    )
+      await attach(pid, call.procPath);
+    else await call.cgroup.writeOffThread(files.procs, String(pid));
   }
 
   #isManaged(pid: number): boolean {
@@ -657,6 +725,7 @@ export class CallManager implements EnforcerEvents {
       }
     }
     call.phase = 'gone';
+    this.#escapes?.remove(call);
     this.#deps.controller?.remove(call);
     this.#byId.delete(call.id);
     call.cgroup.close();
@@ -689,6 +758,14 @@ export class CallManager implements EnforcerEvents {
       this.#deps.log.error({ err: error, session: session.id }, 'state of session not saved');
     }
   }
+}
+
+/** Why a command cannot be placed by a daemon that is not root, with what to do about it. */
+function outside(root: CgroupRoot, path: string): Error {
+  return new Error(
+    `it was started in ${path}, from where nobody but root may move it below ${root.procPath}; ` +
+      'start the agent by systemd-run --user --scope',
+  );
 }
 
 function about(call: Call): { session: string; call: string; uid: number } {

@@ -53,6 +53,7 @@ function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBy
   const manager: CallManager = new CallManager({
     native: addon,
     root,
+    cooperative: false,
     enforcer,
     controller,
     sessions,
