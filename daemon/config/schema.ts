@@ -407,6 +407,15 @@ export function configSchema(uidOf: (name: string) => number | undefined) {
         'Processes that a command leaves in the background: kept within its limits until the session ' +
           'ends, or killed with the shell. Agents start servers that way, to use them in the next command.',
       ),
+    containers: z
+      .enum(['ceiling', 'below'])
+      .prefault('ceiling')
+      .describe(
+        'Where a call from a container with a memory limit gets its cgroup. ceiling: below ours, with at ' +
+          'most what the container has left. below: below that of the container, so that its limits and ' +
+          'its end hold for the call by themselves. Its processes are moved to a leaf there for that, ' +
+          'which is not what every runtime expects (docs/containers.md), so it has to be asked for.',
+      ),
     wrapper,
     connections,
     metrics,

@@ -82,7 +82,7 @@ export class StatusView {
         id: session.id,
         uid: session.uid,
         agent: session.agent,
-        cgroup: `${backend.root?.path ?? ''}/${session.name}`,
+        cgroup: manager.directoriesOf(session)[0] ?? `${backend.root?.path ?? ''}/${session.name}`,
         startedAt: new Date(session.startedAtMs).toISOString(),
         lastActiveAt: new Date(session.lastActiveMs).toISOString(),
         liveCalls: session.liveCalls,

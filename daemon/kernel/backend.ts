@@ -4,6 +4,7 @@ import { BpfEnforcer } from './bpf-enforcer.ts';
 import { takeOwnCgroup } from './delegation.ts';
 import type { Enforcer, EnforcerEvents } from './enforcer.ts';
 import type { Native } from './native.ts';
+import { RoutedEnforcer } from './routed-enforcer.ts';
 import { type CgroupRoot, openRoot } from './tree.ts';
 import { UserEnforcer } from './user-enforcer.ts';
 
@@ -51,7 +52,8 @@ export function openBackend(options: BackendOptions): Backend {
   let reason: string | null = null;
   if (mode !== 'user') {
     try {
-      const enforcer = new BpfEnforcer(native, root, options.pinDir, events);
+      const bpf = new BpfEnforcer(native, root, options.pinDir, events);
+      const enforcer = new RoutedEnforcer(root.path, bpf, new UserEnforcer(native, events));
       return { root, enforcer, mode: 'bpf', reason: null, degraded: root.degraded };
     } catch (error) {
       reason = `no BPF: ${messageOf(error)}`;

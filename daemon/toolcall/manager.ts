@@ -7,6 +7,7 @@ import type { CallRecord } from '../control/types.ts';
 import { errnoOf, messageOf } from '../errors.ts';
 import { attach, canAttach } from '../kernel/attach.ts';
 import { containerCeiling } from '../kernel/container.ts';
+import type { ContainerRoots } from '../kernel/container-roots.ts';
 import { mayMove } from '../kernel/delegation.ts';
 import type { Enforcer, EnforcerEvents, OomEvent, StopEvent } from '../kernel/enforcer.ts';
 import { files } from '../kernel/files.ts';
@@ -57,6 +58,8 @@ export interface ManagerDeps {
   readonly native: Native;
   /** Undefined on a host without a usable cgroup v2: then every command runs unmanaged. */
   readonly root: CgroupRoot | undefined;
+  /** Undefined where calls from containers get their cgroups below that root too. */
+  readonly containers?: ContainerRoots | undefined;
   /** The daemon has no more rights than its callers: it works in what was delegated to their user. */
   readonly cooperative: boolean;
   readonly enforcer: Enforcer | undefined;
@@ -116,15 +119,14 @@ export class CallManager implements EnforcerEvents {
   /** Of live calls whose agent is known: what unties them from it. */
   readonly #ties = new Map<Call, () => void>();
   readonly #waiting: Waiting[] = [];
-  /** Only where a process may leave. */
-  readonly #escapes: EscapeWatch | undefined;
+  readonly #escapes: EscapeWatch;
   #waitTimer: NodeJS.Timeout | undefined;
   #closed = false;
 
   constructor(deps: ManagerDeps) {
     this.#deps = deps;
     this.#ends = new ProcessEnds(deps.native);
-    if (deps.cooperative) this.#escapes = new EscapeWatch((call, escaped) => this.#escaped(call, escaped));
+    this.#escapes = new EscapeWatch((call, escaped) => this.#escaped(call, escaped));
   }
 
   /** Calls that have not ended, and those whose processes live on. */
@@ -160,17 +162,43 @@ export class CallManager implements EnforcerEvents {
     if (root === undefined || controller === undefined) return none('degraded');
     const path = peer.pidfd < 0 ? undefined : cgroupPathOf(peer.pid);
     if (path === undefined) return none('gone');
-    if (path.startsWith(`${root.procPath}/`)) {
-      const around = this.#callOfPath(root, path);
+    const inRoot = this.#rootAround(path);
+    if (inRoot !== undefined) {
+      const around = this.#callOfPath(inRoot, path);
       this.#deps.emit('nested', around === undefined ? { uid: peer.uid } : about(around), {
         ...(request.intent ? { intentIgnored: true } : {}),
       });
       return none('nested');
     }
-    const { cooperative } = this.#deps;
-    const inside = !cooperative || mayMove(root.mount, root.procPath, path, peer.uid);
-    if (!inside && !canAttach(root.procPath)) {
-      this.#unplaced(peer, outside(root, path), [], answer, 'outside');
+    const found = this.#rootFor(peer, path);
+    if (!(found instanceof Promise)) return this.#startBelow(found ?? root, path, peer, request, answer);
+    // The first call from a container, for which that is prepared: a wait like that for admission.
+    let withdraw: (() => void) | undefined;
+    let withdrawn = false;
+    found
+      .then((target) => {
+        if (!withdrawn) withdraw = this.#startBelow(target ?? root, path, peer, request, answer);
+      })
+      .catch((error: unknown) => this.#unplaced(peer, error, [], answer));
+    return () => {
+      withdrawn = true;
+      withdraw?.();
+    };
+  }
+
+  /** @param path of the caller's cgroup. */
+  #startBelow(
+    target: CgroupRoot,
+    path: string,
+    peer: PeerCred,
+    request: RunRequest,
+    answer: (answer: Answer) => boolean,
+  ): (() => void) | undefined {
+    const { cooperative, controller } = this.#deps;
+    if (controller === undefined) return;
+    const inside = !cooperative || mayMove(target.mount, target.procPath, path, peer.uid);
+    if (!inside && !canAttach(target.procPath)) {
+      this.#unplaced(peer, outside(target, path), [], answer, 'outside');
       return;
     }
 
@@ -196,7 +224,7 @@ export class CallManager implements EnforcerEvents {
     const since = nowMs();
     const admit = (now: number): void => {
       this.#deps.onAdmitted(now - since);
-      this.#place(peer, { ...request, clone }, resolved, now - since, notes, answer);
+      this.#place(peer, { ...request, clone }, target, resolved, now - since, notes, answer);
     };
     // With so many before it, memory is not what the host lacks most: its limits have to do.
     if (this.#waiting.length >= MAX_WAITING) return void admit(since);
@@ -255,7 +283,7 @@ export class CallManager implements EnforcerEvents {
   placeLate(call: Call): void {
     this.#forgetToken(call);
     // Until it is there, what is not has not left.
-    this.#escapes?.remove(call);
+    this.#escapes.remove(call);
     this.#moveTree(call)
       .catch((error: unknown) => {
         this.#deps.log.error({ err: error, call: call.id }, 'command not moved');
@@ -364,8 +392,13 @@ export class CallManager implements EnforcerEvents {
   }
 
   /** Puts back the cgroup of a session that an earlier daemon left. */
-  keep(session: Session, cgroup: SessionCgroup): void {
-    this.#cgroups.set(session.name, cgroup);
+  keep(cgroup: SessionCgroup): void {
+    this.#cgroups.set(cgroup.procPath, cgroup);
+  }
+
+  /** The directories of a session: one, and another in each container that it runs calls in. */
+  directoriesOf(session: Session): string[] {
+    return this.#cgroupsOf(session).map(({ path }) => path);
   }
 
   /** Leaves calls as a daemon that stops should: not frozen, not throttled, adoptable. */
@@ -375,7 +408,7 @@ export class CallManager implements EnforcerEvents {
     for (const settle of [...this.#ending.values()]) settle();
     for (const call of [...this.#byId.values()]) this.#tidy(call);
     this.#closed = true;
-    this.#escapes?.close();
+    this.#escapes.close();
     for (const call of [...this.#lookouts.keys()]) this.#stopLookout(call);
     for (const call of [...this.#ties.keys()]) this.#untie(call);
     for (const call of this.#byId.values()) {
@@ -423,6 +456,7 @@ export class CallManager implements EnforcerEvents {
   #place(
     peer: PeerCred,
     request: RunRequest,
+    root: CgroupRoot,
     resolved: Resolved,
     admissionWaitMs: number,
     notes: readonly string[],
@@ -430,7 +464,7 @@ export class CallManager implements EnforcerEvents {
   ): void {
     let call: Call;
     try {
-      call = this.#make(peer, request, resolved, admissionWaitMs);
+      call = this.#make(peer, request, root, resolved, admissionWaitMs);
     } catch (error) {
       this.#unplaced(peer, error, notes, answer);
       return;
@@ -463,10 +497,16 @@ export class CallManager implements EnforcerEvents {
     answer({ kind: 'none', notes: [...notes, `agentrm: running unmanaged: ${messageOf(error)}`] });
   }
 
-  #make(peer: PeerCred, request: RunRequest, resolved: Resolved, admissionWaitMs: number): Call {
-    const { root, controller, sessions } = this.#deps;
+  #make(
+    peer: PeerCred,
+    request: RunRequest,
+    root: CgroupRoot,
+    resolved: Resolved,
+    admissionWaitMs: number,
+  ): Call {
+    const { controller, sessions } = this.#deps;
     const wrapper = processStat(peer.pid);
-    if (root === undefined || controller === undefined || wrapper === undefined) {
+    if (controller === undefined || wrapper === undefined) {
       throw Object.assign(new Error('the wrapper has gone'), { code: 'ESRCH' });
     }
     const config = this.#deps.config();
@@ -513,7 +553,7 @@ export class CallManager implements EnforcerEvents {
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ENODEV') throw error;
       this.#deps.log.warn({ session: session.id, reason: messageOf(error) }, 'cgroup of session made again');
-      this.#cgroups.delete(session.name);
+      this.#cgroups.delete(sessionCgroup.procPath);
       sessionCgroup.close();
       const again = this.#sessionCgroup(root, session);
       return { sessionCgroup: again, cgroup: again.take(limits) };
@@ -544,9 +584,12 @@ export class CallManager implements EnforcerEvents {
   }
 
   #watchEscapes(call: Call): void {
+    // Whoever owns the cgroups above may leave its own.
+    const { cooperative, root } = this.#deps;
+    if (!cooperative && call.sessionCgroup.root === root) return;
     if (this.#closed || call.phase === 'gone') return;
     try {
-      this.#escapes?.add(call);
+      this.#escapes.add(call);
     } catch (error) {
       this.#deps.log.error({ err: error, call: call.id }, 'processes of call not looked up');
     }
@@ -554,7 +597,7 @@ export class CallManager implements EnforcerEvents {
 
   #lookForEscapes(call: Call): void {
     try {
-      this.#escapes?.look(call);
+      this.#escapes.look(call);
     } catch (error) {
       this.#deps.log.error({ err: error, call: call.id }, 'processes of call not looked up');
     }
@@ -570,10 +613,10 @@ export class CallManager implements EnforcerEvents {
   }
 
   #sessionCgroup(root: CgroupRoot, session: Session): SessionCgroup {
-    let cgroup = this.#cgroups.get(session.name);
+    let cgroup = this.#cgroups.get(`${root.procPath}/${session.name}`);
     if (cgroup === undefined) {
       cgroup = new SessionCgroup(root, session.name, this.usual(session.uid));
-      this.#cgroups.set(session.name, cgroup);
+      this.#cgroups.set(cgroup.procPath, cgroup);
       this.#saveSession(session);
       this.#deps.emit('session-start', { session: session.id, uid: session.uid }, { agent: session.agent });
     }
@@ -616,20 +659,33 @@ export class CallManager implements EnforcerEvents {
 
   /** Moves a process into the cgroup of a call. */
   async #bring(pid: number, call: Call): Promise<void> {
-    const { root, cooperative } = this.#deps;
-    const from = cooperative ? cgroupPathOf(pid) : undefined;
-    if (
-      root !== undefined &&
-      from !== undefined &&
-      !mayMove(root.mount, root.procPath, from, call.session.uid)
-    )
+    const { root } = call.sessionCgroup;
+    const from = this.#deps.cooperative ? cgroupPathOf(pid) : undefined;
+    if (from !== undefined && !mayMove(root.mount, root.procPath, from, call.session.uid))
       await attach(pid, call.procPath);
     else await call.cgroup.writeOffThread(files.procs, String(pid));
   }
 
   #isManaged(pid: number): boolean {
-    const { root } = this.#deps;
-    return root !== undefined && (cgroupPathOf(pid)?.startsWith(`${root.procPath}/`) ?? false);
+    const path = cgroupPathOf(pid);
+    return path !== undefined && this.#rootAround(path) !== undefined;
+  }
+
+  /** The root that a process is below: it belongs to a call then. */
+  #rootAround(path: string): CgroupRoot | undefined {
+    const { root, containers } = this.#deps;
+    return root !== undefined && path.startsWith(`${root.procPath}/`) ? root : containers?.around(path);
+  }
+
+  /** The root below the caller's container; undefined if it is in none, or in one that refuses. */
+  #rootFor(peer: PeerCred, path: string): CgroupRoot | undefined | Promise<CgroupRoot | undefined> {
+    const found = this.#deps.containers?.of(peer.pid, path);
+    if (!(found instanceof Promise)) return found;
+    return found.catch((error: unknown) => {
+      this.#deps.log.error({ err: error, uid: peer.uid }, 'calls not placed in their container');
+      this.#deps.emit('degraded', { uid: peer.uid }, { error: messageOf(error) });
+      return undefined;
+    });
   }
 
   #tie(call: Call): void {
@@ -725,7 +781,7 @@ export class CallManager implements EnforcerEvents {
       }
     }
     call.phase = 'gone';
-    this.#escapes?.remove(call);
+    this.#escapes.remove(call);
     this.#deps.controller?.remove(call);
     this.#byId.delete(call.id);
     call.cgroup.close();
@@ -735,8 +791,13 @@ export class CallManager implements EnforcerEvents {
   #removeIfOver(session: Session): void {
     if (this.#deps.sessions.has(session)) return;
     for (const call of this.#byId.values()) if (call.session === session) return;
-    const cgroup = this.#cgroups.get(session.name);
-    if (cgroup?.remove()) this.#cgroups.delete(session.name);
+    for (const cgroup of this.#cgroupsOf(session)) {
+      if (cgroup.remove()) this.#cgroups.delete(cgroup.procPath);
+    }
+  }
+
+  #cgroupsOf(session: Session): SessionCgroup[] {
+    return [...this.#cgroups.values()].filter(({ name }) => name === session.name);
   }
 
   #save(call: Call): void {
@@ -749,11 +810,12 @@ export class CallManager implements EnforcerEvents {
   }
 
   #saveSession(session: Session): void {
-    const cgroup = this.#cgroups.get(session.name)?.cgroup;
-    if (cgroup === undefined || !this.#deps.sessions.has(session)) return;
+    if (!this.#deps.sessions.has(session)) return;
     try {
       const { uid, id, agent, startedAtMs } = session;
-      saveSession(cgroup, { uid, id, agent, startedAtMs, owners: this.#deps.sessions.owners(session) });
+      const owners = this.#deps.sessions.owners(session);
+      for (const { cgroup } of this.#cgroupsOf(session))
+        saveSession(cgroup, { uid, id, agent, startedAtMs, owners });
     } catch (error) {
       this.#deps.log.error({ err: error, session: session.id }, 'state of session not saved');
     }

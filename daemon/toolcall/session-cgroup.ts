@@ -20,7 +20,9 @@ export interface CallLimits {
  */
 export class SessionCgroup {
   readonly cgroup: Cgroup;
-  readonly #root: CgroupRoot;
+  readonly root: CgroupRoot;
+  /** Its name, which is that of the session. */
+  readonly name: string;
   readonly #usual: CallLimits;
   #spare: Cgroup | undefined;
   #cpuWeight = 0;
@@ -30,10 +32,20 @@ export class SessionCgroup {
    * @param usual what most calls get: the spare is made with it.
    */
   constructor(root: CgroupRoot, name: string, usual: CallLimits) {
-    this.#root = root;
+    this.root = root;
+    this.name = name;
     this.#usual = usual;
     this.cgroup = root.cgroup.openOrMakeChild(name);
     enableAll(this.cgroup, root.controllers, `${root.path}/${name}`);
+  }
+
+  /** As in /proc/PID/cgroup. */
+  get procPath(): string {
+    return `${this.root.procPath}/${this.name}`;
+  }
+
+  get path(): string {
+    return `${this.root.path}/${this.name}`;
   }
 
   /**
@@ -78,9 +90,10 @@ export class SessionCgroup {
     if (this.#spare !== undefined) this.discard(this.#spare);
     this.#spare = undefined;
     try {
-      this.#root.cgroup.removeChild(this.cgroup.name);
+      this.root.cgroup.removeChild(this.cgroup.name);
     } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') return false;
+      // ENOENT, ENODEV: somebody removed it. EBADF: with its container, whose root is closed.
+      if (!['ENOENT', 'ENODEV', 'EBADF'].includes(errnoOf(error) ?? '')) return false;
     }
     this.cgroup.close();
     return true;
@@ -99,7 +112,7 @@ export class SessionCgroup {
    */
   #raiseWeights({ cpuWeight, ioWeight }: Limits): void {
     if (cpuWeight <= this.#cpuWeight) return;
-    const { controllers } = this.#root;
+    const { controllers } = this.root;
     const weights: LimitFile[] = [];
     if (controllers.has('cpu'))
       weights.push({ file: files.cpuWeight, value: String(cpuWeight), optional: false });
@@ -110,7 +123,7 @@ export class SessionCgroup {
   }
 
   #files({ limits, lines }: CallLimits): LimitFile[] {
-    return limitFiles(limits, lines, this.#root.controllers);
+    return limitFiles(limits, lines, this.root.controllers);
   }
 
   #make(limits: CallLimits): Cgroup {
