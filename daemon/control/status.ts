@@ -99,6 +99,12 @@ export class StatusView {
     return [...manager.calls()]
       .filter((call) => uid === undefined || call.session.uid === uid)
       .filter((call) => sessionId === undefined || call.session.id === sessionId)
-      .map((call) => liveCall(call, enforcer, controller.usageBytes(call), nowMs()));
+      .flatMap((call) => {
+        try {
+          return [liveCall(call, enforcer, controller.usageBytes(call), nowMs())];
+        } catch {
+          return []; // its cgroup was removed under us: it ends at this moment
+        }
+      });
   }
 }

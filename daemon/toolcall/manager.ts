@@ -30,7 +30,7 @@ import { commandOf } from './command.ts';
 import type { Controller } from './controller.ts';
 import { type Escaped, EscapeWatch } from './escape.ts';
 import { type Intent, parseIntent } from './intent.ts';
-import { type Ending, finish } from './record.ts';
+import { type Ending, finish, finishWithoutFigures } from './record.ts';
 import { saveCall, saveSession } from './saved-state.ts';
 import { type CallLimits, SessionCgroup } from './session-cgroup.ts';
 
@@ -739,6 +739,9 @@ export class CallManager implements EnforcerEvents {
       // The cgroup was removed under us: the command has run, only its figures are lost.
       log.error({ err: error, call: call.id }, 'call ended without figures');
       this.#deps.emit('degraded', about(call), { error: messageOf(error) });
+      const record = finishWithoutFigures(call, ending, nowMs());
+      this.#deps.onFinished(record);
+      this.#deps.emit('call-end', about(call), { record });
     }
     // The wrapper waits for the answer; the rest can be done after it.
     setImmediate(() => {

@@ -43,8 +43,7 @@ export function finish(call: Call, ending: Ending, enforcer: Enforcer, nowMs: nu
   const durationMs = Math.max(0, Math.round(nowMs - call.startedAtMs));
   const record: CallRecord = {
     ...identity(call),
-    exitCode: ending.code ?? null,
-    signal: ending.signal === undefined ? null : (signalNames.get(ending.signal) ?? `SIG${ending.signal}`),
+    ...endOf(ending),
     durationMs,
     outcome,
     memory,
@@ -71,6 +70,27 @@ export function finish(call: Call, ending: Ending, enforcer: Enforcer, nowMs: nu
   return { record, facts };
 }
 
+/** The record of a call whose cgroup was removed before its end, as a container's runtime does: all but the figures. */
+export function finishWithoutFigures(call: Call, ending: Ending, nowMs: number): CallRecord {
+  return {
+    ...identity(call),
+    ...endOf(ending),
+    durationMs: Math.max(0, Math.round(nowMs - call.startedAtMs)),
+    outcome: outcomeOf({ killCode: call.killCode ?? null, oomKills: 0 }),
+    memory: {
+      highBytes: finiteOrNull(call.limits.memoryHighBytes),
+      maxBytes: finiteOrNull(call.limits.memoryMaxBytes),
+      peakBytes: 0,
+      throttledMs: 0,
+      frozenMs: Math.round(call.frozenMs(nowMs)),
+      highEvents: 0,
+      oomKills: 0,
+    },
+    cpu: { userMs: 0, systemMs: 0 },
+    decisions: call.decisions,
+  };
+}
+
 /** The state of a call that has not been removed yet. */
 export function callStateOf(call: Call): Exclude<CallState, 'waiting'> {
   if (call.phase === 'lingering') return 'lingering';
@@ -86,6 +106,11 @@ export function liveCall(call: Call, enforcer: Enforcer, usedBytes: number, nowM
     memory: { ...memoryOf(call, enforcer, nowMs), usedBytes },
     decisions: call.decisions,
   };
+}
+
+function endOf({ code, signal }: Ending): Pick<CallRecord, 'exitCode' | 'signal'> {
+  const name = signal === undefined ? null : (signalNames.get(signal) ?? `SIG${signal}`);
+  return { exitCode: code ?? null, signal: name };
 }
 
 function identity(call: Call) {

@@ -122,8 +122,9 @@ describe("a user's own daemon", () => {
     const running = daemon.run(
       `cat /proc/self/cgroup >${daemon.dir}/where; until [ -e ${go} ]; do sleep 0.1; done`,
     );
-    await until(() => existsSync(join(daemon.dir, 'where')), 'it runs');
-    const path = `/sys/fs/cgroup${readFileSync(join(daemon.dir, 'where'), 'utf8').trim().slice(3)}`;
+    const where = join(daemon.dir, 'where');
+    await until(() => existsSync(where) && readFileSync(where, 'utf8').endsWith('\n'), 'it runs');
+    const path = `/sys/fs/cgroup${readFileSync(where, 'utf8').trim().slice(3)}`;
     writeFileSync(join(path, 'cgroup.freeze'), '1');
     await until(() => readFileSync(join(path, 'cgroup.events'), 'utf8').includes('frozen 1'), 'it is frozen');
     await daemon.crash();
@@ -164,10 +165,10 @@ describe("a user's own daemon", () => {
     }
   });
 
-  test('a clean stop leaves no cgroup behind', async () => {
+  test('a clean stop leaves no cgroup of a call behind', async () => {
     await daemon.stop();
     const found = existsSync(delegated.calls)
-      ? (await runCommand('find', [delegated.calls, '-mindepth', '1', '-type', 'd'])).stdout
+      ? (await runCommand('find', [delegated.calls, '-mindepth', '2', '-type', 'd'])).stdout
       : '';
     assert.equal(found, '');
   });
