@@ -132,11 +132,12 @@ check lint: build load ## formatter, linter, types, shellcheck, a second compile
 # The tree below lib/agentrm has the checkout's own layout, so everything finds everything there as it does here.
 # Node comes along unless it is the machine's own: distributions are behind.
 LIBDIR := $(PREFIX)/lib/agentrm
-UNITDIR := $(PREFIX)/lib/systemd/system
+# Each of these there is twice: for the system, and for a user where root runs none.
+UNITDIR := $(PREFIX)/lib/systemd
 UNITS := agentrmd.service agentrmd.socket agentrm-calls.service agentrm-guard.service
 
 install: build ## to PREFIX=/usr/local, below DESTDIR if set
-	$(Q)install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(PREFIX)/sbin $(LIBDIR)/wrapper $(UNITDIR) /etc/agentrm)
+	$(Q)install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(PREFIX)/sbin $(LIBDIR)/wrapper $(UNITDIR)/system $(UNITDIR)/user /etc/agentrm)
 	$(Q)rm -rf $(DESTDIR)$(LIBDIR)/dist $(DESTDIR)$(LIBDIR)/node_modules $(DESTDIR)$(LIBDIR)/.tools
 	$(Q)cp -R dist package.json LICENSE $(DESTDIR)$(LIBDIR)/
 	$(Q)npm ls --loglevel=error --all --omit=dev --omit=optional --parseable | sed -n 's|^$(CURDIR)/||p' | \
@@ -147,7 +148,8 @@ install: build ## to PREFIX=/usr/local, below DESTDIR if set
 	$(Q)ln -sfn ../lib/agentrm/wrapper/agentrm-bash $(DESTDIR)$(PREFIX)/bin/agentrm-bash
 	$(Q)ln -sfn ../lib/agentrm/dist/agentrmd $(DESTDIR)$(PREFIX)/sbin/agentrmd
 	$(Q)for unit in $(UNITS); do \
-		sed 's|@libdir@|$(LIBDIR)|g; s|@sbindir@|$(PREFIX)/sbin|g' deploy/$$unit >$(DESTDIR)$(UNITDIR)/$$unit; \
+		sed 's|@libdir@|$(LIBDIR)|g; s|@sbindir@|$(PREFIX)/sbin|g' deploy/$$unit >$(DESTDIR)$(UNITDIR)/system/$$unit; \
+		sed 's|@libdir@|$(LIBDIR)|g; s|@sbindir@|$(PREFIX)/sbin|g' deploy/user/$$unit >$(DESTDIR)$(UNITDIR)/user/$$unit; \
 	done
 	$(Q)[[ -e $(DESTDIR)/etc/agentrm/agentrmd.yaml ]] || \
 		install -m 0644 deploy/agentrmd.yaml $(DESTDIR)/etc/agentrm/

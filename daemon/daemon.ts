@@ -14,10 +14,12 @@ import { hostCore } from './core/host.ts';
 import { messageOf } from './errors.ts';
 import { openBackend } from './kernel/backend.ts';
 import { pinDirOf } from './kernel/bpf-enforcer.ts';
+import { ContainerRoots } from './kernel/container-roots.ts';
+import { memoryBelow } from './kernel/delegation.ts';
 import { hostChecks } from './kernel/doctor.ts';
 import type { EnforcerEvents } from './kernel/enforcer.ts';
 import { Freezer } from './kernel/freezer.ts';
-import { Guard } from './kernel/guard.ts';
+import { Guards } from './kernel/guards.ts';
 import { hostMemory, hostPressure } from './kernel/host.ts';
 import { native as loadNative } from './kernel/native.ts';
 import type { Log } from './log.ts';
@@ -42,9 +44,6 @@ const BEAT_MS = 250;
  * and goes: 600 calls left 4 to 11 MB behind. It takes 0.3 ms of the main loop.
  */
 const TRIM_MS = 10_000;
-
-/** A guard that ends is started again, but not in a loop that eats a CPU. */
-const GUARD_RESTART_MS = 1000;
 
 export interface Daemon {
   /**
@@ -74,8 +73,6 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     logs.push(child);
     return child;
   };
-  const settings = (config: Config) => hostSettings(config, { memTotalBytes: hostMemory().totalBytes });
-  let host = settings(config);
   const paths = pathsOf(config, process.env, process.getuid?.() ?? 0);
   const runtimeDir = dirname(paths.socket);
   mkdirSync(runtimeDir, { recursive: true, mode: 0o755 });
@@ -115,12 +112,15 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   };
   const backend = openBackend({
     native,
-    cgroupPath: config.cgroup,
+    cgroupPath: paths.cgroup,
     pinDir: config.pinDir,
     mode: config.enforcement.mode,
     events: forward,
   });
   const { root, enforcer } = backend;
+  const memory = () => (root === undefined ? hostMemory() : memoryBelow(hostMemory(), root.mount, root.path));
+  const settings = (config: Config) => hostSettings(config, { memTotalBytes: memory().totalBytes });
+  let host = settings(config);
   const degraded = [...backend.degraded];
   const degrade = (reason: string): void => {
     degraded.push(reason);
@@ -137,13 +137,39 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
       freezer: new Freezer(native, enforcer),
       config: () => config,
       poolSettings: () => host.pool,
-      hostMemory,
+      hostMemory: memory,
       log: childLog('controller'),
       emit: emitCall,
     });
+  const heartbeatPath = `${runtimeDir}/heartbeat`;
+  const guards = new Guards({
+    heartbeatPath,
+    onEnded: (reason) => {
+      log.error({ reason }, 'guard ended');
+      emit('degraded', {}, { error: `the guard ended: ${reason}` });
+    },
+    onMissing: () => log.warn('no agentrm-guard: what is frozen stays frozen if the daemon dies'),
+  });
+  const containers =
+    root === undefined
+      ? undefined
+      : new ContainerRoots({
+          native,
+          root,
+          enabled: () => config.containers === 'below',
+          log: childLog('containers'),
+          // No program is pinned for it: its calls are polled.
+          onOpened: ({ path }) => guards.start(path, `${config.pinDir}/none`),
+          onClosed: ({ path }) => {
+            guards.stop(path).catch((error: unknown) => log.error({ err: error }, 'guard not stopped'));
+          },
+        });
+  const cooperative = process.geteuid?.() !== 0;
   const manager = new CallManager({
     native,
     root,
+    containers,
+    cooperative,
     enforcer,
     controller,
     sessions,
@@ -196,7 +222,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
         if (advice !== null) yield advice;
       }
     },
-    doctor: async () => ({ checks: await hostChecks({ cgroupRoot: config.cgroup }) }),
+    doctor: async () => ({ checks: await hostChecks(root === undefined ? {} : { cgroupRoot: root.path }) }),
     metrics: async () => (await metrics.text()) + ((await core?.process.metrics()) ?? ''),
     notReady: () => (backend.mode === 'none' ? (backend.reason ?? 'no enforcement') : undefined),
     isOperator,
@@ -217,7 +243,6 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   });
   await server.listen();
 
-  const heartbeatPath = `${runtimeDir}/heartbeat`;
   const heartbeat = native.openHeartbeat(heartbeatPath);
   const beat = () => {
     heartbeat.beat();
@@ -235,33 +260,10 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   };
   setFailClosed();
 
-  let guard: Guard | undefined;
-  let guardTimer: NodeJS.Timeout | undefined;
-  const guardEnded = (reason: string) => {
-    log.error({ reason }, 'guard ended');
-    emit('degraded', {}, { error: `the guard ended: ${reason}` });
-    guardTimer = setTimeout(startGuard, GUARD_RESTART_MS);
-  };
-  const startGuard = () => {
-    if (root === undefined) return;
-    try {
-      guard = Guard.start({
-        rootPath: root.path,
-        heartbeatPath,
-        pinDir: pinDirOf(config.pinDir, native, root),
-        onExit: guardEnded,
-      });
-    } catch (error) {
-      // No memory or no process to be had: that may change.
-      guardEnded(messageOf(error));
-      return;
-    }
-    if (guard === undefined) log.warn('no agentrm-guard: what is frozen stays frozen if the daemon dies');
-  };
-  startGuard();
-
   if (root !== undefined) {
-    const adopted = adopt({ root, sessions, manager, log });
+    guards.start(root.path, pinDirOf(config.pinDir, native, root));
+    const roots = [root, ...(containers?.restore() ?? [])];
+    const adopted = adopt({ roots, sessions, manager, log });
     if (adopted.calls > 0 || adopted.removed > 0)
       log.info({ ...adopted }, 'adopted what an earlier daemon left');
   }
@@ -315,14 +317,14 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
       scrapes.close();
       clearInterval(beatTimer);
       clearInterval(trimTimer);
-      clearTimeout(guardTimer);
       const idle = controller === undefined || controller.size === 0;
       manager.close();
       controller?.close();
       sessions.close();
-      await guard?.stop();
+      await guards.close();
       // With calls alive the kernel side stays for the next daemon; without a heartbeat it only counts.
       enforcer?.close(idle);
+      containers?.close();
       root?.cgroup.close();
       heartbeat.close();
       learned.close();

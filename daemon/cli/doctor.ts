@@ -5,7 +5,11 @@ import type { Command } from 'commander';
 import { type ControlClient, ControlError } from '../control/client.ts';
 import type { Check, CheckStatus, DoctorReport, Status } from '../control/types.ts';
 import { messageOf } from '../errors.ts';
+import { canAttach } from '../kernel/attach.ts';
+import { mayMove } from '../kernel/delegation.ts';
 import { hostChecks } from '../kernel/doctor.ts';
+import { cgroupPathOf } from '../kernel/proc.ts';
+import { cgroupMountOf } from '../kernel/tree.ts';
 import { clientOf, type GlobalOptions } from './command.ts';
 import { exit } from './exit.ts';
 import { jsonLine, plain, print, type Style, table } from './output.ts';
@@ -31,7 +35,9 @@ async function examine(client: ControlClient): Promise<DoctorReport> {
   try {
     const status = await client.get<Status>('/v1/status');
     const { checks } = await client.get<DoctorReport>('/v1/doctor');
-    return { checks: [daemonCheck(status), ...backendChecks(status), ...checks, claude] };
+    return {
+      checks: [daemonCheck(status), ...backendChecks(status), ...placementChecks(status), ...checks, claude],
+    };
   } catch (error) {
     if (!(error instanceof ControlError)) throw error;
     return { checks: [noDaemon(error), ...(await hostChecks()), claude] };
@@ -68,6 +74,42 @@ function backendChecks({ backend }: Status): Check[] {
   const mode: Check = { name, status: statuses[backend.mode], detail: details[backend.mode] + because };
   const others = backend.degraded.filter((reason) => reason !== backend.reason);
   return [mode, ...others.map((detail): Check => ({ name, status: 'warn', detail }))];
+}
+
+/** What to do about commands that a daemon which is not root cannot place. */
+const START_INSIDE =
+  'Start the agent by systemd-run --user --scope, or in a terminal that systemd --user has started.';
+
+/** Whether commands from here can be placed. Root's daemon places them from anywhere. */
+function placementChecks({ uid, cgroup, backend, counters }: Status): Check[] {
+  if (uid === 0 || backend.mode === 'none') return [];
+  const name = 'placement';
+  const mount = cgroupMountOf(cgroup);
+  const here = cgroupPathOf(process.pid);
+  if (mount === undefined || here === undefined) return [];
+  if (
+    !canAttach(cgroup.slice(mount.length)) &&
+    !mayMove(mount, cgroup.slice(mount.length), here, process.geteuid?.() ?? 0)
+  ) {
+    return [
+      {
+        name,
+        status: 'warn',
+        detail: `commands from here run unmanaged: from ${here} only root may move them below ${cgroup}`,
+        fix: START_INSIDE,
+      },
+    ];
+  }
+  const missed = counters.unmanagedOutside ?? 0;
+  if (missed === 0) return [{ name, status: 'ok', detail: `commands from ${here} can be placed` }];
+  return [
+    {
+      name,
+      status: 'warn',
+      detail: `commands from here can be placed, but ${missed} command${missed === 1 ? '' : 's'} from elsewhere ran unmanaged`,
+      fix: START_INSIDE,
+    },
+  ];
 }
 
 /** Values with which Claude Code takes its own memory cap as switched off. */

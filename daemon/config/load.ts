@@ -32,6 +32,8 @@ export interface LoadOptions {
   readonly env?: Readonly<Record<string, string | undefined>>;
   /** Where /usr/lib, /etc and /etc/passwd are. */
   readonly root?: string;
+  /** Whose daemon it is; that of an ordinary user has a file of its own. */
+  readonly uid?: number;
 }
 
 export type Loaded =
@@ -40,13 +42,20 @@ export type Loaded =
 
 /**
  * The configuration: /usr/lib/agentrm/agentrmd.yaml, over it /etc/agentrm/agentrmd.yaml, over it
- * /etc/agentrm/conf.d/*.yaml by name, or one file instead of them all; over it the environment
+ * /etc/agentrm/conf.d/*.yaml by name, over it for an ordinary user agentrm/agentrmd.yaml in XDG_CONFIG_HOME, or
+ * one file instead of them all; over it the environment
  * (AGENTRM_SOCKET, AGENTRM_CGROUP, AGENTRM_STATE_DIR, AGENTRM_LOG_LEVEL, AGENTRM_PROXY_LISTEN,
  * AGENTRM_UPSTREAM_ANTHROPIC, AGENTRM_UPSTREAM_OPENAI), over it the command line. Maps
  * are merged; the lists `rules` and `ceilings` are put together, the later file first. No file is needed.
  * @returns every problem of every source at once, if there is any.
  */
-export function loadConfig({ file, flags = {}, env = process.env, root = '/' }: LoadOptions = {}): Loaded {
+export function loadConfig({
+  file,
+  flags = {},
+  env = process.env,
+  root = '/',
+  uid = process.geteuid?.() ?? 0,
+}: LoadOptions = {}): Loaded {
   const schema = configSchema((name) => uidOfUser(name, join(root, 'etc/passwd')));
   const problems: Problem[] = [];
   const sources: Source[] = [];
@@ -55,7 +64,7 @@ export function loadConfig({ file, flags = {}, env = process.env, root = '/' }: 
     else if (read !== null) sources.push(read);
   };
   const only = file ?? (env.AGENTRM_CONFIG || undefined);
-  for (const name of only === undefined ? systemFiles(root, problems) : [only]) {
+  for (const name of only === undefined ? [...systemFiles(root, problems), ...userFiles(env, uid)] : [only]) {
     const read = readSource(name);
     add(read === null && only !== undefined ? [{ source: name, path: '', message: 'no such file' }] : read);
   }
@@ -92,6 +101,11 @@ function systemFiles(root: string, problems: Problem[]): string[] {
       problems.push({ source: directory, path: '', message: messageOf(error) });
     return files;
   }
+}
+
+function userFiles(env: NonNullable<LoadOptions['env']>, uid: number): string[] {
+  const directory = env.XDG_CONFIG_HOME || (env.HOME && join(env.HOME, '.config'));
+  return uid === 0 || !directory ? [] : [join(directory, 'agentrm/agentrmd.yaml')];
 }
 
 /** A source of one setting. */

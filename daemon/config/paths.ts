@@ -12,21 +12,27 @@ function defaultStateDir(env: NodeJS.ProcessEnv, uid: number): string {
   return `${env.XDG_STATE_HOME ?? `${env.HOME ?? '/tmp'}/.local/state`}/agentrm`;
 }
 
+/** Where calls of a daemon that runs as root get their cgroups unless told otherwise. */
+const ROOTS_CGROUP = '/sys/fs/cgroup/agentrm';
+
 export interface Paths {
   readonly socket: string;
+  /** Null: below the cgroup that the daemon was started in. */
+  readonly cgroup: string | null;
   readonly stateDir: string;
   readonly database: string;
 }
 
 /** The paths of a configuration with every `auto` filled in. */
 export function pathsOf(
-  config: Pick<Config, 'socket' | 'stateDir' | 'store'>,
+  config: Pick<Config, 'socket' | 'cgroup' | 'stateDir' | 'store'>,
   env: NodeJS.ProcessEnv,
   uid: number,
 ): Paths {
   const stateDir = config.stateDir ?? defaultStateDir(env, uid);
   return {
     socket: config.socket ?? defaultSocket(env, uid),
+    cgroup: config.cgroup ?? (uid === 0 ? ROOTS_CGROUP : null),
     stateDir,
     database: config.store.path ?? `${stateDir}/agentrm.db`,
   };

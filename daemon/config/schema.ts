@@ -473,11 +473,12 @@ export function configSchema(uidOf: (name: string) => number | undefined) {
         'The control socket. auto: /run/agentrm/agentrm.sock as root, else agentrm/agentrm.sock in ' +
           'XDG_RUNTIME_DIR.',
       ),
-    cgroup: path()
-      .prefault('/sys/fs/cgroup/agentrm')
+    cgroup: autoPath()
+      .prefault('auto')
       .describe(
-        'The cgroup below which sessions and calls get theirs. At the top, where no other limit is in ' +
-          'the way.',
+        'The cgroup below which sessions and calls get theirs. auto: /sys/fs/cgroup/agentrm as root, at the ' +
+          'top, where no other limit is in the way; else calls, below the cgroup that the daemon was ' +
+          'started in and that was delegated to its user.',
       ),
     stateDir: autoPath()
       .prefault('auto')
@@ -515,6 +516,15 @@ export function configSchema(uidOf: (name: string) => number | undefined) {
       .describe(
         'Processes that a command leaves in the background: kept within its limits until the session ' +
           'ends, or killed with the shell. Agents start servers that way, to use them in the next command.',
+      ),
+    containers: z
+      .enum(['ceiling', 'below'])
+      .prefault('ceiling')
+      .describe(
+        'Where a call from a container with a memory limit gets its cgroup. ceiling: below ours, with at ' +
+          'most what the container has left. below: below that of the container, so that its limits and ' +
+          'its end hold for the call by themselves. Its processes are moved to a leaf there for that, ' +
+          'which is not what every runtime expects (docs/containers.md), so it has to be asked for.',
       ),
     wrapper,
     connections,

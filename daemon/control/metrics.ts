@@ -34,6 +34,7 @@ const stopReasons = [
 ] as const satisfies readonly StopEvent['reason'][];
 const unmanagedReasons = [
   'nested',
+  'outside',
   'degraded',
   'error',
   'gone',
@@ -101,6 +102,7 @@ export class Metrics {
       ['lend', tally('agentrm_lends_total', 'Loans of memory to a call.')],
       ['give-back', tally('agentrm_give_backs_total', 'Loans that a call gave back, whole or in part.')],
       ['wait', tally('agentrm_waits_total', 'Decisions to leave a call frozen for now.')],
+      ['escaped', tally('agentrm_escapes_total', "Processes that left their call's cgroup by themselves.")],
       ['bad-intent', tally('agentrm_bad_intents_total', 'Intents that were void because of a bad word.')],
     ]);
     this.#oomKills = tally('agentrm_oom_kills_total', 'Processes of calls killed by the OOM killer.');
@@ -180,6 +182,8 @@ export class Metrics {
       kills: this.#kills.total(),
       oomKills: this.#oomKills.total(),
       unmanaged: this.#unmanaged.total(),
+      unmanagedOutside: this.#unmanaged.total('outside'),
+      escapes: events('escaped'),
       badIntents: events('bad-intent'),
       refused: this.#refused.total(),
     };

@@ -32,13 +32,13 @@ export class StatusView {
   }
 
   status(): Omit<Status, 'counters'> {
-    const { backend, controller, sessions } = this.#sources;
-    const config = this.#sources.config();
+    const { backend, controller, sessions, paths } = this.#sources;
     const { budgetBytes } = this.#sources.host().pool;
     const pool = controller?.pool();
     return {
       version: version(),
       pid: process.pid,
+      uid: process.geteuid?.() ?? 0,
       uptimeMs: Math.round(nowMs() - this.#startedMs),
       backend: {
         mode: backend.mode,
@@ -47,7 +47,7 @@ export class StatusView {
         degraded: backend.degraded,
       },
       kernel: release(),
-      cgroup: config.cgroup,
+      cgroup: backend.root?.path ?? paths.cgroup ?? 'none',
       socket: this.#sources.paths.socket,
       pool: {
         budgetBytes,
@@ -82,7 +82,7 @@ export class StatusView {
         id: session.id,
         uid: session.uid,
         agent: session.agent,
-        cgroup: `${backend.root?.path ?? ''}/${session.name}`,
+        cgroup: manager.directoriesOf(session)[0] ?? `${backend.root?.path ?? ''}/${session.name}`,
         startedAt: new Date(session.startedAtMs).toISOString(),
         lastActiveAt: new Date(session.lastActiveMs).toISOString(),
         liveCalls: session.liveCalls,
@@ -99,6 +99,12 @@ export class StatusView {
     return [...manager.calls()]
       .filter((call) => uid === undefined || call.session.uid === uid)
       .filter((call) => sessionId === undefined || call.session.id === sessionId)
-      .map((call) => liveCall(call, enforcer, controller.usageBytes(call), nowMs()));
+      .flatMap((call) => {
+        try {
+          return [liveCall(call, enforcer, controller.usageBytes(call), nowMs())];
+        } catch {
+          return []; // its cgroup was removed under us: it ends at this moment
+        }
+      });
   }
 }

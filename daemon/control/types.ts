@@ -32,7 +32,7 @@ export type CallState = (typeof callStates)[number];
 export interface Decision {
   /** Milliseconds since the call started. */
   readonly atMs: number;
-  readonly action: 'freeze' | 'lend' | 'wait' | 'thaw' | 'give-back' | 'kill';
+  readonly action: 'freeze' | 'lend' | 'wait' | 'thaw' | 'give-back' | 'kill' | 'escaped';
   /** One lower-case clause that an agent or a person can read. */
   readonly reason: string;
   /** Usage of the call at that moment. */
@@ -159,8 +159,8 @@ export interface Event {
   readonly time: string;
   /**
    * `call-start`, `call-end` (with the `record`), `stop`, `freeze`, `thaw`, `lend`, `wait`,
-   * `give-back`, `kill`, `oom`, `session-start`, `session-end`, `nested`, `bad-intent`, `unmanaged`,
-   * `reload`, `degraded`; and `lost` (with `count`), which stands for events that a slow reader missed.
+   * `give-back`, `kill`, `oom`, `escaped`, `session-start`, `session-end`, `nested`, `bad-intent`,
+   * `unmanaged`, `reload`, `degraded`; and `lost` (with `count`), which stands for events that a slow reader missed.
    */
   readonly kind: string;
   readonly session?: string;
@@ -178,6 +178,8 @@ export interface CallEndEvent extends Event {
 export interface Status {
   readonly version: string;
   readonly pid: number;
+  /** As whom the daemon runs; not 0: in what was delegated to that user, with its rights alone. */
+  readonly uid: number;
   readonly uptimeMs: number;
   readonly backend: {
     /** Who stops a call at its line: BPF in the kernel, a poller in the daemon, or nobody. */

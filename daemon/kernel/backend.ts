@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { messageOf } from '../errors.ts';
 import { BpfEnforcer } from './bpf-enforcer.ts';
+import { takeOwnCgroup } from './delegation.ts';
 import type { Enforcer, EnforcerEvents } from './enforcer.ts';
 import type { Native } from './native.ts';
+import { RoutedEnforcer } from './routed-enforcer.ts';
 import { type CgroupRoot, openRoot } from './tree.ts';
 import { UserEnforcer } from './user-enforcer.ts';
 
@@ -20,7 +22,8 @@ export interface Backend {
 
 export interface BackendOptions {
   readonly native: Native;
-  readonly cgroupPath: string;
+  /** Null: below the cgroup that this process was started in. */
+  readonly cgroupPath: string | null;
   readonly pinDir: string;
   readonly mode: EnforcementMode;
   readonly events: EnforcerEvents;
@@ -42,14 +45,15 @@ export function openBackend(options: BackendOptions): Backend {
   if (mode === 'off') return none('enforcement is switched off');
   let root: CgroupRoot;
   try {
-    root = openRoot(native, options.cgroupPath);
+    root = openRoot(native, options.cgroupPath ?? takeOwnCgroup(native));
   } catch (error) {
     return none(messageOf(error));
   }
   let reason: string | null = null;
   if (mode !== 'user') {
     try {
-      const enforcer = new BpfEnforcer(native, root, options.pinDir, events);
+      const bpf = new BpfEnforcer(native, root, options.pinDir, events);
+      const enforcer = new RoutedEnforcer(root.path, bpf, new UserEnforcer(native, events));
       return { root, enforcer, mode: 'bpf', reason: null, degraded: root.degraded };
     } catch (error) {
       reason = `no BPF: ${messageOf(error)}`;

@@ -8,7 +8,8 @@ import { files } from './files.ts';
  * @param rootPath the daemon's root, as a path in the file system.
  * @param rootProcPath the same, as in /proc/PID/cgroup.
  * @param callerProcPath the caller's cgroup, as in /proc/PID/cgroup.
- * @returns bytes, or undefined if no ancestor of the caller is limited. At least one page.
+ * @returns bytes, or undefined if no ancestor of the caller that is not the root's too is limited. At least
+ *   one page.
  */
 export function containerCeiling(
   rootPath: string,
@@ -18,6 +19,8 @@ export function containerCeiling(
   const mount = rootPath.slice(0, rootPath.length - rootProcPath.length);
   let ceiling: number | undefined;
   for (let path = callerProcPath; path.length > 1; path = path.slice(0, path.lastIndexOf('/'))) {
+    // From here on it holds for what is below the root as well.
+    if (rootProcPath.startsWith(`${path}/`)) break;
     const maxBytes = number(`${mount}${path}/${files.memoryMax}`);
     if (maxBytes === undefined) continue;
     const usedBytes = number(`${mount}${path}/${files.memoryCurrent}`) ?? 0;
@@ -25,6 +28,22 @@ export function containerCeiling(
     ceiling = Math.min(ceiling ?? leftBytes, leftBytes);
   }
   return ceiling;
+}
+
+/**
+ * The nearest cgroup that a process is in and that has a memory.max of its own: that of its container.
+ * @returns as in /proc/PID/cgroup; undefined if there is none but what the root is in too.
+ */
+export function limitedAncestor(
+  mount: string,
+  rootProcPath: string,
+  callerProcPath: string,
+): string | undefined {
+  for (let path = callerProcPath; path.length > 1; path = path.slice(0, path.lastIndexOf('/'))) {
+    if (rootProcPath.startsWith(`${path}/`)) return undefined;
+    if (number(`${mount}${path}/${files.memoryMax}`) !== undefined) return path;
+  }
+  return undefined;
 }
 
 /** Undefined for `max`, and where the memory controller is off or the cgroup has gone. */

@@ -29,5 +29,8 @@ export const files = {
   pidsEvents: 'pids.events',
 } as const;
 
-/** The extended attribute on a call's or a session's directory that carries its state over a restart. */
-export const STATE_XATTR = 'trusted.agentrm';
+/**
+ * The extended attribute on a call's or a session's directory that carries its state over a restart.
+ * trusted.* is for root alone; a user's daemon owns its directories, and so do its calls.
+ */
+export const STATE_XATTR = process.geteuid?.() === 0 ? 'trusted.agentrm' : 'user.agentrm';

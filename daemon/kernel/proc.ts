@@ -67,6 +67,12 @@ export function cgroupPathOf(pid: number, procRoot = '/proc'): string | undefine
   return undefined;
 }
 
+/** The children that a process has forked from its first thread, as shells do; none if it is gone. */
+export function childrenOf(pid: number, procRoot = '/proc'): number[] {
+  const text = readOfProcess(`${procRoot}/${pid}/task/${pid}/children`) ?? '';
+  return text.split(' ').filter(Boolean).map(Number);
+}
+
 /** All descendants of a process, parents before children. One pass over /proc. */
 export function descendants(pid: number, procRoot = '/proc'): number[] {
   const children = new Map<number, number[]>();

@@ -7,10 +7,12 @@ import { files } from './files.ts';
 import type { Native } from './native.ts';
 
 /** The controllers that calls are limited with. Only memory is indispensable. */
-const WANTED = ['memory', 'pids', 'cpu', 'io'] as const;
+export const WANTED = ['memory', 'pids', 'cpu', 'io'] as const;
 
 export interface CgroupRoot {
   readonly path: string;
+  /** Where the hierarchy is mounted. */
+  readonly mount: string;
   readonly cgroup: Cgroup;
   /** As it stands in the `0::` line of /proc/PID/cgroup, without a slash at the end. */
   readonly procPath: string;
@@ -23,17 +25,22 @@ export interface CgroupRoot {
 
 /** Where cgroup v2 is mounted, found by the longest mount point that is a prefix of the path. */
 export function cgroupMountOf(path: string, procRoot = '/proc'): string | undefined {
-  let best: string | undefined;
-  for (const line of readFileSync(`${procRoot}/self/mountinfo`, 'utf8').split('\n')) {
+  return cgroupMounts(procRoot)
+    .filter((mount) => path === mount || path.startsWith(`${mount}/`))
+    .reduce<string | undefined>(
+      (best, mount) => ((best?.length ?? 0) > mount.length ? best : mount),
+      undefined,
+    );
+}
+
+/** Every mount point of cgroup v2, outer ones first. */
+export function cgroupMounts(procRoot = '/proc'): string[] {
+  const lines = readFileSync(`${procRoot}/self/mountinfo`, 'utf8').split('\n');
+  return lines.flatMap((line) => {
     const [before, after] = line.split(' - ');
-    if (after === undefined || !after.startsWith('cgroup2 ')) continue;
     const mount = before?.split(' ')[4]?.replace(/\\([0-7]{3})/g, unescapeOctal);
-    if (mount === undefined) continue;
-    if (path === mount || path.startsWith(`${mount}/`)) {
-      if (best === undefined || mount.length > best.length) best = mount;
-    }
-  }
-  return best;
+    return mount !== undefined && after?.startsWith('cgroup2 ') ? [mount] : [];
+  });
 }
 
 /** Blanks and backslashes stand as `\040` in mountinfo, proc(5). */
@@ -74,6 +81,7 @@ export function openRoot(native: Native, configured: string, procRoot = '/proc')
     }
     return {
       path,
+      mount,
       cgroup: root,
       procPath: path.slice(mount.length),
       level: path.slice(mount.length).split('/').length - 1,

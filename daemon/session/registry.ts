@@ -77,9 +77,13 @@ export class SessionRegistry {
     agent: string | null;
     startedAtMs?: number;
   }): Session {
+    const key = `${known.uid}:${known.id}`;
+    const there = this.#sessions.get(key);
+    // It had calls below several roots.
+    if (there?.name === known.name) return there;
     const now = nowMs();
     const session: Session = {
-      key: `${known.uid}:${known.id}`,
+      key,
       uid: known.uid,
       id: known.id,
       name: known.name,

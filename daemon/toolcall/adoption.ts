@@ -12,7 +12,8 @@ import { loadCall, loadSession, type SavedCall } from './saved-state.ts';
 import type { SessionCgroup } from './session-cgroup.ts';
 
 export interface AdoptionDeps {
-  readonly root: CgroupRoot;
+  /** The daemon's own, and those below containers. */
+  readonly roots: readonly CgroupRoot[];
   readonly sessions: SessionRegistry;
   readonly manager: CallManager;
   readonly log: Log;
@@ -30,20 +31,22 @@ export interface Adopted {
 export function adopt(deps: AdoptionDeps): Adopted {
   let calls = 0;
   let removed = 0;
-  for (const sessionName of childNames(deps.root.path)) {
-    try {
-      const counts = adoptSession(deps, sessionName);
-      calls += counts.calls;
-      removed += counts.removed;
-    } catch (error) {
-      deps.log.error({ err: error, cgroup: sessionName }, 'session not adopted');
+  for (const root of deps.roots) {
+    for (const sessionName of childNames(root.path)) {
+      try {
+        const counts = adoptSession(deps, root, sessionName);
+        calls += counts.calls;
+        removed += counts.removed;
+      } catch (error) {
+        deps.log.error({ err: error, cgroup: sessionName }, 'session not adopted');
+      }
     }
   }
   return { calls, removed };
 }
 
-function adoptSession(deps: AdoptionDeps, sessionName: string): Adopted {
-  const { root, sessions, manager } = deps;
+function adoptSession(deps: AdoptionDeps, root: CgroupRoot, sessionName: string): Adopted {
+  const { sessions, manager } = deps;
   const cgroup = root.cgroup.child(sessionName);
   const saved = loadSession(cgroup);
   cgroup.close();
@@ -74,7 +77,7 @@ function adoptSession(deps: AdoptionDeps, sessionName: string): Adopted {
     if (parent !== sessionCgroup?.cgroup) parent.close();
   }
   if (session !== undefined && sessionCgroup !== undefined) {
-    manager.keep(session, sessionCgroup);
+    manager.keep(sessionCgroup);
     sessions.endIfOver(session);
   } else {
     try {

@@ -66,6 +66,8 @@ export class Call {
   frozenSinceMs: number | undefined;
   /** Whether one of its own lines froze it, or it makes room for others; while it is frozen. */
   frozenFor: 'line' | 'pool' | undefined;
+  /** It has been frozen for others. */
+  madeRoom = false;
   /** Whether the kernel may stop it to make room for others. */
   yields = false;
   /** Until when it may go on, whatever the pool has. */

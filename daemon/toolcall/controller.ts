@@ -70,7 +70,9 @@ export class Controller {
     this.#deps = deps;
     this.#keeper = new PoolKeeper({
       ...deps,
-      calls: () => this.#calls.values(),
+      // A container's calls share out what the container has.
+      calls: () =>
+        [...this.#calls.values()].filter(({ sessionCgroup }) => sessionCgroup.root.cgroup === deps.root),
       usageBytes: (call) => this.usageBytes(call),
       freeze: (call, reason) =>
         this.#guarded(call, () => this.#freeze(call, 'pool', reason, this.usageBytes(call))),
@@ -265,6 +267,7 @@ export class Controller {
     const now = nowMs();
     call.frozenSinceMs = now;
     call.frozenFor = why;
+    if (why === 'pool') call.madeRoom = true;
     call.lastPressedMs = now;
     call.record({ action: 'freeze', reason, usageBytes }, now);
     this.#deps.emit('freeze', call, { reason, usageBytes });

@@ -5,7 +5,10 @@ import { commandText } from '../command-text.ts';
 import type { Config } from '../config/schema.ts';
 import type { CallRecord } from '../control/types.ts';
 import { errnoOf, messageOf } from '../errors.ts';
+import { attach, canAttach } from '../kernel/attach.ts';
 import { containerCeiling } from '../kernel/container.ts';
+import type { ContainerRoots } from '../kernel/container-roots.ts';
+import { mayMove } from '../kernel/delegation.ts';
 import type { Enforcer, EnforcerEvents, OomEvent, StopEvent } from '../kernel/enforcer.ts';
 import { files } from '../kernel/files.ts';
 import { hostPressure } from '../kernel/host.ts';
@@ -25,16 +28,17 @@ import { agentProcessOf } from './agent.ts';
 import { Call } from './call.ts';
 import { commandOf, intentOf } from './command.ts';
 import type { Controller } from './controller.ts';
+import { type Escaped, EscapeWatch } from './escape.ts';
 import { Feedback, feedbackKey } from './feedback.ts';
 import { Guarantees } from './guarantees.ts';
 import { type Intent, parseIntent } from './intent.ts';
 import { type Origin, originOf } from './learning.ts';
-import { type Ending, finish } from './record.ts';
+import { type Ending, finish, finishWithoutFigures } from './record.ts';
 import { saveCall, saveSession } from './saved-state.ts';
 import { type CallLimits, SessionCgroup } from './session-cgroup.ts';
 
 /** Why a command ran without a cgroup of its own; each has a counter. */
-export type UnmanagedReason = 'nested' | 'degraded' | 'error' | 'gone';
+export type UnmanagedReason = 'nested' | 'outside' | 'degraded' | 'error' | 'gone';
 
 /** What the wrapper is told to do. Every note is one line for the agent. */
 export type Answer =
@@ -60,6 +64,10 @@ export interface ManagerDeps {
   readonly native: Native;
   /** Undefined on a host without a usable cgroup v2: then every command runs unmanaged. */
   readonly root: CgroupRoot | undefined;
+  /** Undefined where calls from containers get their cgroups below that root too. */
+  readonly containers?: ContainerRoots | undefined;
+  /** The daemon has no more rights than its callers: it works in what was delegated to their user. */
+  readonly cooperative: boolean;
   readonly enforcer: Enforcer | undefined;
   readonly controller: Controller | undefined;
   readonly sessions: SessionRegistry;
@@ -121,6 +129,7 @@ export class CallManager implements EnforcerEvents {
   readonly #ties = new Map<Call, () => void>();
   readonly #feedback = new Feedback();
   readonly #waiting: Waiting[] = [];
+  readonly #escapes: EscapeWatch;
   #waitTimer: NodeJS.Timeout | undefined;
   readonly #guarantees: Guarantees | undefined;
   #closed = false;
@@ -135,6 +144,7 @@ export class CallManager implements EnforcerEvents {
         () => deps.config().pool.guarantee,
         (error) => deps.log.warn({ err: error }, 'guarantee not in force'),
       );
+    this.#escapes = new EscapeWatch((call, escaped) => this.#escaped(call, escaped));
   }
 
   /** Calls that have not ended, and those whose processes live on. */
@@ -170,12 +180,44 @@ export class CallManager implements EnforcerEvents {
     if (root === undefined || controller === undefined) return none('degraded');
     const path = peer.pidfd < 0 ? undefined : cgroupPathOf(peer.pid);
     if (path === undefined) return none('gone');
-    if (path.startsWith(`${root.procPath}/`)) {
-      const inside = this.#callOfPath(root, path);
-      this.#deps.emit('nested', inside === undefined ? { uid: peer.uid } : about(inside), {
+    const inRoot = this.#rootAround(path);
+    if (inRoot !== undefined) {
+      const around = this.#callOfPath(inRoot, path);
+      this.#deps.emit('nested', around === undefined ? { uid: peer.uid } : about(around), {
         ...(request.intent ? { intentIgnored: true } : {}),
       });
       return none('nested');
+    }
+    const found = this.#rootFor(peer, path);
+    if (!(found instanceof Promise)) return this.#startBelow(found ?? root, path, peer, request, answer);
+    // The first call from a container, for which that is prepared: a wait like that for admission.
+    let withdraw: (() => void) | undefined;
+    let withdrawn = false;
+    found
+      .then((target) => {
+        if (!withdrawn) withdraw = this.#startBelow(target ?? root, path, peer, request, answer);
+      })
+      .catch((error: unknown) => this.#unplaced(peer, error, [], answer));
+    return () => {
+      withdrawn = true;
+      withdraw?.();
+    };
+  }
+
+  /** @param path of the caller's cgroup. */
+  #startBelow(
+    target: CgroupRoot,
+    path: string,
+    peer: PeerCred,
+    request: RunRequest,
+    answer: (answer: Answer) => boolean,
+  ): (() => void) | undefined {
+    const { cooperative, controller } = this.#deps;
+    if (controller === undefined) return;
+    const inside = !cooperative || mayMove(target.mount, target.procPath, path, peer.uid);
+    if (!inside && !canAttach(target.procPath)) {
+      this.#unplaced(peer, outside(target, path), [], answer, 'outside');
+      return;
     }
 
     const config = this.#deps.config();
@@ -197,10 +239,12 @@ export class CallManager implements EnforcerEvents {
       }
     }
     const resolved = this.#resolve(peer, request, path, perCall);
+    // Who may move there may fork into it too, which does not wait for the kernel.
+    const clone = inside && (cooperative || request.clone === true);
     const since = nowMs();
     const admit = (now: number): void => {
       this.#deps.onAdmitted(now - since);
-      this.#place(peer, request, resolved, now - since, notes, answer);
+      this.#place(peer, { ...request, clone }, target, resolved, now - since, notes, answer);
     };
     // With so many before it, memory is not what the host lacks most: its limits have to do.
     if (this.#waiting.length >= MAX_WAITING) return void admit(since);
@@ -248,7 +292,8 @@ export class CallManager implements EnforcerEvents {
       // Still the process that connected, and not one that got its pid.
       this.#deps.native.pidfdSendSignal(peer.pidfd, 0);
       // Waits for an RCU grace period when it comes alone: 12 to 19 ms at the median, 7.2 and 6.12.
-      await call.cgroup.writeOffThread(files.procs, String(peer.pid));
+      await this.#bring(peer.pid, call);
+      this.#watchEscapes(call);
     } catch (error) {
       this.#deps.onUnmanaged(errnoOf(error) === 'ESRCH' ? 'gone' : 'error');
       this.#deps.log.error({ err: error, call: call.id }, 'process not placed');
@@ -260,10 +305,14 @@ export class CallManager implements EnforcerEvents {
   /** The wrapper started its command before the answer came: its whole tree is moved. */
   placeLate(call: Call): void {
     this.#forgetToken(call);
-    this.#moveTree(call).catch((error: unknown) => {
-      this.#deps.log.error({ err: error, call: call.id }, 'command not moved');
-      this.#deps.emit('unmanaged', about(call), { error: messageOf(error) });
-    });
+    // Until it is there, what is not has not left.
+    this.#escapes.remove(call);
+    this.#moveTree(call)
+      .catch((error: unknown) => {
+        this.#deps.log.error({ err: error, call: call.id }, 'command not moved');
+        this.#deps.emit('unmanaged', about(call), { error: messageOf(error) });
+      })
+      .finally(() => this.#watchEscapes(call));
   }
 
   /** A wrapper that had a call before the daemon was restarted. Undefined: not known, or not its own. */
@@ -287,6 +336,7 @@ export class CallManager implements EnforcerEvents {
       answer([]);
       return;
     }
+    this.#lookForEscapes(call);
     call.phase = 'ending';
     const settle = (): void => {
       clearTimeout(timer);
@@ -337,6 +387,7 @@ export class CallManager implements EnforcerEvents {
   emptied(cgroupId: number): void {
     const call = this.#deps.controller?.find(cgroupId);
     if (call === undefined) return;
+    if (call.phase === 'live') this.#lookForEscapes(call);
     if (call.phase === 'lingering') this.#tidy(call);
     else this.#ending.get(call)?.();
   }
@@ -361,6 +412,7 @@ export class CallManager implements EnforcerEvents {
     if (!lingering) {
       this.#deps.sessions.callStarted(call.session);
       this.#tie(call);
+      this.#watchEscapes(call);
       // Its wrapper reconnects within a second; if it has died meanwhile nobody will report the end.
       this.wrapperGone(call);
     }
@@ -369,13 +421,18 @@ export class CallManager implements EnforcerEvents {
 
   /** The cgroup of a session, made if it is not there. */
   openSession(root: CgroupRoot, name: string, uid: number): SessionCgroup {
-    if (this.#guarantees === undefined) throw new Error('nothing enforces');
-    return new SessionCgroup(root, name, this.usual(uid), this.#guarantees);
+    const guarantees = root === this.#deps.root ? this.#guarantees : undefined;
+    return new SessionCgroup(root, name, this.usual(uid), guarantees);
   }
 
   /** Puts back the cgroup of a session that an earlier daemon left. */
-  keep(session: Session, cgroup: SessionCgroup): void {
-    this.#cgroups.set(session.name, cgroup);
+  keep(cgroup: SessionCgroup): void {
+    this.#cgroups.set(cgroup.procPath, cgroup);
+  }
+
+  /** The directories of a session: one, and another in each container that it runs calls in. */
+  directoriesOf(session: Session): string[] {
+    return this.#cgroupsOf(session).map(({ path }) => path);
   }
 
   /** Leaves calls as a daemon that stops should: not frozen, not throttled, adoptable. */
@@ -385,6 +442,7 @@ export class CallManager implements EnforcerEvents {
     for (const settle of [...this.#ending.values()]) settle();
     for (const call of [...this.#byId.values()]) this.#tidy(call);
     this.#closed = true;
+    this.#escapes.close();
     for (const call of [...this.#lookouts.keys()]) this.#stopLookout(call);
     for (const call of [...this.#ties.keys()]) this.#untie(call);
     for (const call of this.#byId.values()) {
@@ -433,6 +491,7 @@ export class CallManager implements EnforcerEvents {
   #place(
     peer: PeerCred,
     request: RunRequest,
+    root: CgroupRoot,
     resolved: Resolved,
     admissionWaitMs: number,
     notes: readonly string[],
@@ -440,7 +499,7 @@ export class CallManager implements EnforcerEvents {
   ): void {
     let call: Call;
     try {
-      call = this.#make(peer, request, resolved, admissionWaitMs);
+      call = this.#make(peer, request, root, resolved, admissionWaitMs);
     } catch (error) {
       this.#unplaced(peer, error, notes, answer);
       return;
@@ -450,6 +509,8 @@ export class CallManager implements EnforcerEvents {
       call.token = token;
       this.#tokens.set(token, call);
     }
+    // What is moved by and by has not left before it has come.
+    else this.#watchEscapes(call);
     const taken = answer(
       token === undefined ? { kind: 'clone', call, notes } : { kind: 'move', call, token, notes },
     );
@@ -463,17 +524,24 @@ export class CallManager implements EnforcerEvents {
     error: unknown,
     notes: readonly string[],
     answer: (answer: Answer) => boolean,
+    reason: UnmanagedReason = errnoOf(error) === 'ESRCH' ? 'gone' : 'error',
   ): void {
-    this.#deps.onUnmanaged(errnoOf(error) === 'ESRCH' ? 'gone' : 'error');
+    this.#deps.onUnmanaged(reason);
     this.#deps.log.error({ err: error, uid: peer.uid }, 'call not placed');
     this.#deps.emit('unmanaged', { uid: peer.uid }, { error: messageOf(error) });
     answer({ kind: 'none', notes: [...notes, `agentrm: running unmanaged: ${messageOf(error)}`] });
   }
 
-  #make(peer: PeerCred, request: RunRequest, resolved: Resolved, admissionWaitMs: number): Call {
-    const { root, controller, sessions } = this.#deps;
+  #make(
+    peer: PeerCred,
+    request: RunRequest,
+    root: CgroupRoot,
+    resolved: Resolved,
+    admissionWaitMs: number,
+  ): Call {
+    const { controller, sessions } = this.#deps;
     const wrapper = processStat(peer.pid);
-    if (root === undefined || controller === undefined || wrapper === undefined) {
+    if (controller === undefined || wrapper === undefined) {
       throw Object.assign(new Error('the wrapper has gone'), { code: 'ESRCH' });
     }
     const config = this.#deps.config();
@@ -520,7 +588,7 @@ export class CallManager implements EnforcerEvents {
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ENODEV') throw error;
       this.#deps.log.warn({ session: session.id, reason: messageOf(error) }, 'cgroup of session made again');
-      this.#cgroups.delete(session.name);
+      this.#cgroups.delete(sessionCgroup.procPath);
       sessionCgroup.close();
       const again = this.#sessionCgroup(root, session);
       return { sessionCgroup: again, cgroup: again.take(limits) };
@@ -541,6 +609,7 @@ export class CallManager implements EnforcerEvents {
       this.#deps.log.error({ err: error, call: call.id }, 'owner of call not known');
     }
     this.#tie(call);
+    this.#lookForEscapes(call);
     this.#save(call);
     this.#deps.emit('call-start', about(call), {
       command: call.command,
@@ -552,11 +621,40 @@ export class CallManager implements EnforcerEvents {
     this.#deps.sessions.endIfOver(call.session);
   }
 
+  #watchEscapes(call: Call): void {
+    // Whoever owns the cgroups above may leave its own.
+    const { cooperative, root } = this.#deps;
+    if (!cooperative && call.sessionCgroup.root === root) return;
+    if (this.#closed || call.phase === 'gone') return;
+    try {
+      this.#escapes.add(call);
+    } catch (error) {
+      this.#deps.log.error({ err: error, call: call.id }, 'processes of call not looked up');
+    }
+  }
+
+  #lookForEscapes(call: Call): void {
+    try {
+      this.#escapes.look(call);
+    } catch (error) {
+      this.#deps.log.error({ err: error, call: call.id }, 'processes of call not looked up');
+    }
+  }
+
+  #escaped(call: Call, { pid, comm, cgroup }: Escaped): void {
+    // One line a call: a loop can do this thousands of times.
+    if (!call.decisions.some(({ action }) => action === 'escaped'))
+      this.#deps.log.warn({ call: call.id, pid, comm, cgroup }, 'a process has left its call');
+    call.record({ action: 'escaped', reason: `process ${pid} (${comm}) moved itself to ${cgroup}` }, nowMs());
+    this.#deps.emit('escaped', about(call), { pid, comm, cgroup });
+    this.#save(call);
+  }
+
   #sessionCgroup(root: CgroupRoot, session: Session): SessionCgroup {
-    let cgroup = this.#cgroups.get(session.name);
+    let cgroup = this.#cgroups.get(`${root.procPath}/${session.name}`);
     if (cgroup === undefined) {
       cgroup = this.openSession(root, session.name, session.uid);
-      this.#cgroups.set(session.name, cgroup);
+      this.#cgroups.set(cgroup.procPath, cgroup);
       this.#saveSession(session);
       this.#deps.emit('session-start', { session: session.id, uid: session.uid }, { agent: session.agent });
     }
@@ -588,7 +686,7 @@ export class CallManager implements EnforcerEvents {
         try {
           // A call of its own, of a wrapper below, stays one.
           if (call.phase !== 'live' || this.#isManaged(pid)) continue;
-          await call.cgroup.writeOffThread(files.procs, String(pid));
+          await this.#bring(pid, call);
         } catch (error) {
           if (errnoOf(error) !== 'ESRCH')
             this.#deps.log.error({ err: error, call: call.id, pid }, 'process not moved');
@@ -597,9 +695,35 @@ export class CallManager implements EnforcerEvents {
     }
   }
 
+  /** Moves a process into the cgroup of a call. */
+  async #bring(pid: number, call: Call): Promise<void> {
+    const { root } = call.sessionCgroup;
+    const from = this.#deps.cooperative ? cgroupPathOf(pid) : undefined;
+    if (from !== undefined && !mayMove(root.mount, root.procPath, from, call.session.uid))
+      await attach(pid, call.procPath);
+    else await call.cgroup.writeOffThread(files.procs, String(pid));
+  }
+
   #isManaged(pid: number): boolean {
-    const { root } = this.#deps;
-    return root !== undefined && (cgroupPathOf(pid)?.startsWith(`${root.procPath}/`) ?? false);
+    const path = cgroupPathOf(pid);
+    return path !== undefined && this.#rootAround(path) !== undefined;
+  }
+
+  /** The root that a process is below: it belongs to a call then. */
+  #rootAround(path: string): CgroupRoot | undefined {
+    const { root, containers } = this.#deps;
+    return root !== undefined && path.startsWith(`${root.procPath}/`) ? root : containers?.around(path);
+  }
+
+  /** The root below the caller's container; undefined if it is in none, or in one that refuses. */
+  #rootFor(peer: PeerCred, path: string): CgroupRoot | undefined | Promise<CgroupRoot | undefined> {
+    const found = this.#deps.containers?.of(peer.pid, path);
+    if (!(found instanceof Promise)) return found;
+    return found.catch((error: unknown) => {
+      this.#deps.log.error({ err: error, uid: peer.uid }, 'calls not placed in their container');
+      this.#deps.emit('degraded', { uid: peer.uid }, { error: messageOf(error) });
+      return undefined;
+    });
   }
 
   #tie(call: Call): void {
@@ -659,6 +783,10 @@ export class CallManager implements EnforcerEvents {
       // The cgroup was removed under us: the command has run, only its figures are lost.
       log.error({ err: error, call: call.id }, 'call ended without figures');
       this.#deps.emit('degraded', about(call), { error: messageOf(error) });
+      const record = finishWithoutFigures(call, ending, nowMs());
+      // Nothing can be learned of a run without figures.
+      this.#deps.onFinished(record, null);
+      this.#deps.emit('call-end', about(call), { record });
     }
     // The wrapper waits for the answer; the rest can be done after it.
     setImmediate(() => {
@@ -702,6 +830,7 @@ export class CallManager implements EnforcerEvents {
       }
     }
     call.phase = 'gone';
+    this.#escapes.remove(call);
     this.#deps.controller?.remove(call);
     this.#byId.delete(call.id);
     call.cgroup.close();
@@ -711,8 +840,13 @@ export class CallManager implements EnforcerEvents {
   #removeIfOver(session: Session): void {
     if (this.#deps.sessions.has(session)) return;
     for (const call of this.#byId.values()) if (call.session === session) return;
-    const cgroup = this.#cgroups.get(session.name);
-    if (cgroup?.remove()) this.#cgroups.delete(session.name);
+    for (const cgroup of this.#cgroupsOf(session)) {
+      if (cgroup.remove()) this.#cgroups.delete(cgroup.procPath);
+    }
+  }
+
+  #cgroupsOf(session: Session): SessionCgroup[] {
+    return [...this.#cgroups.values()].filter(({ name }) => name === session.name);
   }
 
   #save(call: Call): void {
@@ -725,15 +859,24 @@ export class CallManager implements EnforcerEvents {
   }
 
   #saveSession(session: Session): void {
-    const cgroup = this.#cgroups.get(session.name)?.cgroup;
-    if (cgroup === undefined || !this.#deps.sessions.has(session)) return;
+    if (!this.#deps.sessions.has(session)) return;
     try {
       const { uid, id, agent, startedAtMs } = session;
-      saveSession(cgroup, { uid, id, agent, startedAtMs, owners: this.#deps.sessions.owners(session) });
+      const owners = this.#deps.sessions.owners(session);
+      for (const { cgroup } of this.#cgroupsOf(session))
+        saveSession(cgroup, { uid, id, agent, startedAtMs, owners });
     } catch (error) {
       this.#deps.log.error({ err: error, session: session.id }, 'state of session not saved');
     }
   }
+}
+
+/** Why a command cannot be placed by a daemon that is not root, with what to do about it. */
+function outside(root: CgroupRoot, path: string): Error {
+  return new Error(
+    `it was started in ${path}, from where nobody but root may move it below ${root.procPath}; ` +
+      'start the agent by systemd-run --user --scope',
+  );
 }
 
 function about(call: Call): { session: string; call: string; uid: number } {

@@ -68,15 +68,14 @@ export function finish(
     shellLived,
     pidsMaxHits,
     pidsMaxOwn: pidsMaxHits > 0 && pidsPeakOf(call) >= limits.pidsMax,
-    poolShort: call.decisions.some(({ action }) => action === 'wait'),
+    poolShort: call.madeRoom || call.decisions.some(({ action }) => action === 'wait'),
     lentBytes: Number.isFinite(highestBytes) ? highestBytes - limits.memoryHighBytes : 0,
     leftovers: killed ? 0 : leftoversOf(call),
     leftoversKept: settings.leftoversKept,
   };
   return {
     ...identity(call),
-    exitCode: ending.code ?? null,
-    signal: ending.signal === undefined ? null : (signalNames.get(ending.signal) ?? `SIG${ending.signal}`),
+    ...endOf(ending),
     durationMs,
     outcome,
     memory,
@@ -98,6 +97,28 @@ function leftoversOf({ cgroup }: Call): number {
   return Math.max(1, cgroup.procs().length);
 }
 
+/** The record of a call whose cgroup was removed before its end, as a container's runtime does: all but the figures. */
+export function finishWithoutFigures(call: Call, ending: Ending, nowMs: number): CallRecord {
+  return {
+    ...identity(call),
+    ...endOf(ending),
+    durationMs: Math.max(0, Math.round(nowMs - call.startedAtMs)),
+    outcome: outcomeOf({ killCode: call.killCode ?? null, oomKills: 0 }),
+    memory: {
+      highBytes: finiteOrNull(call.limits.memoryHighBytes),
+      maxBytes: finiteOrNull(call.limits.memoryMaxBytes),
+      peakBytes: 0,
+      throttledMs: 0,
+      frozenMs: Math.round(call.frozenMs(nowMs)),
+      highEvents: 0,
+      oomKills: 0,
+    },
+    cpu: { userMs: 0, systemMs: 0 },
+    decisions: call.decisions,
+    report: null,
+  };
+}
+
 /** The state of a call that has not been removed yet. */
 export function callStateOf(call: Call): Exclude<CallState, 'waiting'> {
   if (call.phase === 'lingering') return 'lingering';
@@ -113,6 +134,11 @@ export function liveCall(call: Call, enforcer: Enforcer, usedBytes: number, nowM
     memory: { ...memoryOf(call, enforcer, nowMs), usedBytes },
     decisions: call.decisions,
   };
+}
+
+function endOf({ code, signal }: Ending): Pick<CallRecord, 'exitCode' | 'signal'> {
+  const name = signal === undefined ? null : (signalNames.get(signal) ?? `SIG${signal}`);
+  return { exitCode: code ?? null, signal: name };
 }
 
 function identity(call: Call) {

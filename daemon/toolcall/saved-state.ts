@@ -87,7 +87,8 @@ function load<T extends { v: number }>(cgroup: Cgroup): T | undefined {
   const text = cgroup.getState(STATE_XATTR);
   if (text === null) return undefined;
   try {
-    // Only root can write this attribute, and only this file does.
+    // Only the daemon's own user can write this attribute, and only this file does. Below root that user
+    // is the calls' too: what makes no sense then is an error of that session's adoption alone.
     const value = JSON.parse(text, (_, entry) =>
       entry === 'Infinity' ? Number.POSITIVE_INFINITY : entry,
     ) as T;

@@ -21,22 +21,35 @@ export interface CallLimits {
  */
 export class SessionCgroup {
   readonly cgroup: Cgroup;
-  readonly #root: CgroupRoot;
+  readonly root: CgroupRoot;
+  /** Its name, which is that of the session. */
+  readonly name: string;
   readonly #usual: CallLimits;
   #spare: Cgroup | undefined;
-  readonly #guarantees: Guarantees;
+  /** Undefined in a container, which shares its own memory out. */
+  readonly #guarantees: Guarantees | undefined;
   #cpuWeight = 0;
 
   /**
    * Makes the session's cgroup, or opens the one that is there.
    * @param usual what most calls get: the spare is made with it.
    */
-  constructor(root: CgroupRoot, name: string, usual: CallLimits, guarantees: Guarantees) {
-    this.#root = root;
+  constructor(root: CgroupRoot, name: string, usual: CallLimits, guarantees: Guarantees | undefined) {
+    this.root = root;
+    this.name = name;
     this.#usual = usual;
     this.#guarantees = guarantees;
     this.cgroup = root.cgroup.openOrMakeChild(name);
     enableAll(this.cgroup, root.controllers, `${root.path}/${name}`);
+  }
+
+  /** As in /proc/PID/cgroup. */
+  get procPath(): string {
+    return `${this.root.procPath}/${this.name}`;
+  }
+
+  get path(): string {
+    return `${this.root.path}/${this.name}`;
   }
 
   /**
@@ -45,7 +58,7 @@ export class SessionCgroup {
    */
   take(limits: CallLimits): Cgroup {
     this.#raiseWeights(limits.limits);
-    this.#guarantees.raise(this.cgroup, limits.limits.class);
+    this.#guarantees?.raise(this.cgroup, limits.limits.class);
     const spare = this.#spare;
     this.#spare = undefined;
     if (spare !== undefined) {
@@ -69,12 +82,12 @@ export class SessionCgroup {
 
   /** A call that an earlier daemon left: its class counts again. */
   restore(limits: Limits): void {
-    this.#guarantees.raise(this.cgroup, limits.class);
+    this.#guarantees?.raise(this.cgroup, limits.class);
   }
 
   /** What the session keeps when memory is short. */
   get guaranteedBytes(): number {
-    return this.#guarantees.of(this.cgroup);
+    return this.#guarantees?.of(this.cgroup) ?? 0;
   }
 
   /** Makes the spare if there is none. Errors are the next call's to report. */
@@ -92,11 +105,12 @@ export class SessionCgroup {
     if (this.#spare !== undefined) this.discard(this.#spare);
     this.#spare = undefined;
     try {
-      this.#root.cgroup.removeChild(this.cgroup.name);
+      this.root.cgroup.removeChild(this.cgroup.name);
     } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') return false;
+      // ENOENT, ENODEV: somebody removed it. EBADF: with its container, whose root is closed.
+      if (!['ENOENT', 'ENODEV', 'EBADF'].includes(errnoOf(error) ?? '')) return false;
     }
-    this.#guarantees.drop(this.cgroup);
+    this.#guarantees?.drop(this.cgroup);
     this.cgroup.close();
     return true;
   }
@@ -114,7 +128,7 @@ export class SessionCgroup {
    */
   #raiseWeights({ cpuWeight, ioWeight }: Limits): void {
     if (cpuWeight <= this.#cpuWeight) return;
-    const { controllers } = this.#root;
+    const { controllers } = this.root;
     const weights: LimitFile[] = [];
     if (controllers.has('cpu'))
       weights.push({ file: files.cpuWeight, value: String(cpuWeight), optional: false });
@@ -125,7 +139,7 @@ export class SessionCgroup {
   }
 
   #files({ limits, lines }: CallLimits): LimitFile[] {
-    return limitFiles(limits, lines, this.#root.controllers);
+    return limitFiles(limits, lines, this.root.controllers);
   }
 
   #make(limits: CallLimits): Cgroup {

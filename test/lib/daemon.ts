@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { CallRecord, Event, LiveCall, Status } from '../../daemon/control/types.ts';
+import type { Delegated } from './delegated.ts';
 
 /** The checkout. */
 export const top = fileURLToPath(new URL('../../', import.meta.url));
@@ -37,23 +38,41 @@ export class TestDaemon {
   readonly cgroup: string;
   readonly configPath: string;
   readonly #proxy: Record<string, string>;
+  readonly #delegated: Delegated | undefined;
   #child: ChildProcess | undefined;
   #log = '';
 
   /**
    * @param options.socket of a daemon that somebody else starts
    * @param options.proxy leave the proxy on, on its port
+   * @param options.delegated run as the user that this belongs to, and calls likewise
    */
-  constructor(options: { config?: string; cgroup?: string; socket?: string; proxy?: boolean } = {}) {
+  constructor(
+    options: {
+      config?: string;
+      cgroup?: string;
+      socket?: string;
+      proxy?: boolean;
+      delegated?: Delegated;
+    } = {},
+  ) {
+    this.#delegated = options.delegated;
     // Of many daemons at once only one could have the proxy's port.
     this.#proxy = options.proxy ? {} : { AGENTRM_PROXY_LISTEN: 'off' };
     this.dir = mkdtempSync(join(tmpdir(), 'agentrm-'));
     // Other users must reach the socket.
     chmodSync(this.dir, 0o755);
     this.socket = options.socket ?? `${this.dir}/run/agentrm.sock`;
-    this.cgroup = options.cgroup ?? `/sys/fs/cgroup/test-${process.pid}-${counter++}`;
+    this.cgroup =
+      options.delegated?.calls ?? options.cgroup ?? `/sys/fs/cgroup/test-${process.pid}-${counter++}`;
     this.configPath = `${this.dir}/agentrmd.yaml`;
     writeFileSync(this.configPath, `stateDir: ${this.dir}/state\n${options.config ?? ''}`);
+    if (this.#delegated !== undefined) chownSync(this.dir, this.#delegated.uid, this.#delegated.uid);
+  }
+
+  /** What to put before a command so that it runs where agents do. */
+  get agent(): readonly string[] {
+    return this.#delegated?.in('agent') ?? [];
   }
 
   /** Everything it has logged so far. */
@@ -69,9 +88,13 @@ export class TestDaemon {
 
   /** Starts it; resolves when it is ready. */
   async start(): Promise<this> {
-    const args = ['--config', this.configPath, '--socket', this.socket, '--cgroup', this.cgroup];
+    const args = ['--config', this.configPath, '--socket', this.socket];
+    // A user's daemon finds its cgroup by itself.
+    const [file = '', ...before] = this.#delegated?.in('service') ?? [];
+    if (this.#delegated === undefined) args.push('--cgroup', this.cgroup);
     const from = this.#log.length;
-    const child = spawn(`${top}dist/agentrmd`, args, {
+    const agentrmd = `${top}dist/agentrmd`;
+    const child = spawn(file || agentrmd, file ? [...before, agentrmd, ...args] : args, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...this.#proxy },
     });
@@ -146,7 +169,8 @@ export class TestDaemon {
 
   /** Runs `agentrm-bash -c COMMAND`. */
   run(command: string, options: RunOptions = {}): Promise<Ran> {
-    return runCommand(agentrmBash, ['-c', command], { ...options, env: this.env(options.env) });
+    const [file = agentrmBash, ...args] = [...this.agent, agentrmBash, '-c', command];
+    return runCommand(file, args, { ...options, env: this.env(options.env) });
   }
 
   signal(signal: NodeJS.Signals): void {

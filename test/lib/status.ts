@@ -5,6 +5,7 @@ import type { Status } from '../../daemon/control/types.ts';
 export function status(changes: Partial<Status> = {}): Status {
   return {
     version: '1.2.3',
+    uid: 0,
     pid: 4321,
     uptimeMs: 3 * 3_600_000 + 5 * 60_000,
     backend: {

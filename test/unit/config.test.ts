@@ -75,6 +75,20 @@ describe('layers', () => {
     );
   });
 
+  test('end for an ordinary user with a file of its own', () => {
+    const at = tree({
+      [ETC]: 'leftovers: kill\nlend: {quiet: 9s}\n',
+      '.config/agentrm/agentrmd.yaml': 'leftovers: keep\n',
+      'xdg/agentrm/agentrmd.yaml': 'leftovers: keep\nlend: {quiet: 8s}\n',
+    });
+    const config = (env: Record<string, string>, uid = 1000) =>
+      load({ root: at, env: { HOME: at, ...env }, uid });
+    assert.deepEqual([config({}).leftovers, config({}).lend.quietMs], ['keep', 9_000]);
+    assert.equal(config({ XDG_CONFIG_HOME: join(at, 'xdg') }).lend.quietMs, 8_000);
+    assert.equal(config({}, 0).leftovers, 'kill');
+    assert.equal(load({ root: at, env: {}, uid: 1000 }).leftovers, 'kill');
+  });
+
   test('are one file alone if it is named, by option or variable', () => {
     const at = tree({ [ETC]: 'leftovers: kill\n', 'a.yaml': 'socket: /a\n', 'b.yaml': 'socket: /b\n' });
     const option = load({ root: at, file: join(at, 'a.yaml'), env: { AGENTRM_CONFIG: join(at, 'b.yaml') } });
@@ -188,7 +202,7 @@ describe('problems', () => {
     ],
     ['socket: run/x', ['a.yaml:1:9: socket: "run/x": not an absolute path or auto']],
     [`socket: /${'x'.repeat(107)}`, ['a.yaml:1:9: socket: longer than 107 bytes']],
-    ['cgroup: auto', ['a.yaml:1:9: cgroup: "auto": not an absolute path']],
+    ['pinDir: auto', ['a.yaml:1:9: pinDir: "auto": not an absolute path']],
     ['metrics: {listen: 9484}', ['a.yaml:1:19: metrics.listen: "9484": not ADDRESS:PORT or off']],
     ['metrics: {listen: "x:65536"}', ['a.yaml:1:19: metrics.listen: "x:65536": not ADDRESS:PORT or off']],
     ['defaults: memory.hihg=1G', ['a.yaml:1:11: defaults: "memory.hihg=1G": unknown key']],

@@ -55,6 +55,7 @@ function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBy
   const manager: CallManager = new CallManager({
     native: addon,
     root,
+    cooperative: false,
     enforcer,
     controller,
     sessions,
@@ -205,8 +206,12 @@ test('a session cgroup that was removed under us is made again', async (t) => {
   assert.deepEqual(answer.notes, []);
   assert.ok(existsSync(join(bench.root.path, call.session.name, call.id, 'memory.max')));
   // The call whose cgroup has gone ends like any other, without figures.
-  bench.manager.end(first, { code: 0 });
+  bench.manager.end(first, { code: 9 });
   await turn();
+  assert.deepEqual(
+    bench.records.map(({ id, exitCode, memory }) => [id, exitCode, memory.peakBytes]),
+    [[first.id, 9, 0]],
+  );
   assert.deepEqual([...bench.manager.calls()], [call]);
 });
 

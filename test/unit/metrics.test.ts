@@ -34,6 +34,7 @@ agentrm_calls_total counter outcome=ok,killed,oom,timeout,lost
 agentrm_config_reload_success gauge
 agentrm_connections_refused_total counter reason=too-many,no-credentials,silent,malformed,too-long,out-of-order
 agentrm_degraded gauge
+agentrm_escapes_total counter
 agentrm_events_lost_total counter
 agentrm_freezes_total counter
 agentrm_give_backs_total counter
@@ -61,7 +62,7 @@ agentrm_store_errors_total counter
 agentrm_store_pending gauge
 agentrm_store_written_total counter
 agentrm_thaws_total counter
-agentrm_unmanaged_total counter reason=nested,degraded,error,gone
+agentrm_unmanaged_total counter reason=nested,outside,degraded,error,gone
 agentrm_waits_total counter`
   .trim()
   .split('\n');

@@ -506,6 +506,18 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
       });
     });
 
+    it('holds also for a user’s own daemon that does not run, where the system has none', async () => {
+      const runtime = join(dirname(path), 'xdg');
+      const own = join(runtime, 'agentrm');
+      mkdirSync(own, { recursive: true });
+      const plain = await run(wrapper, ['exit 3'], { env: { XDG_RUNTIME_DIR: runtime } });
+      assert.deepEqual([plain.status, plain.stderr.includes('running unmanaged')], [3, true]);
+      writeFileSync(join(own, 'fail-closed'), '');
+      const refused = await run(wrapper, ['exit 3'], { env: { XDG_RUNTIME_DIR: runtime } });
+      assert.equal(refused.status, 125);
+      assert.equal(refused.stderr, `agentrm: no daemon at ${own}/agentrm.sock, not run (fail-closed)\n`);
+    });
+
     it('runs what the daemon itself lets run unmanaged', async () => {
       await using _ = await Peer.listen(path, answering('go - none -\n'));
       assert.deepEqual(await call(), ended(3));

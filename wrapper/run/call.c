@@ -59,7 +59,7 @@ static void place(void *arg)
 	channel_close(&c);
 }
 
-/* A directory fd from the daemon is used if root sent it, or if it can do no more than the caller could. */
+/* With the capability from the file only root says where to: else it could do more than the caller could. */
 static bool trusted(const struct run *run)
 {
 	return run->daemon.peer.uid == 0 || !run->caps.from_file;
@@ -78,7 +78,10 @@ static long start_in_cgroup(struct run *run)
 	int cgroup = channel_take_fd(&run->daemon);
 	long child = -EBADF;
 
-	if (cgroup >= 0 && trusted(run) && is_cgroup2(cgroup))
+	/* A daemon of the caller's own user: where that may fork into, the caller may by itself. */
+	if (cgroup >= 0 && !trusted(run))
+		caps_drop(&run->caps);
+	if (cgroup >= 0 && is_cgroup2(cgroup))
 		child = command_start(&run->cmd, cgroup);
 	if (cgroup >= 0)
 		SYS1(close, cgroup);
@@ -129,10 +132,16 @@ static int find_daemon(struct run *run, const struct env *env, int64_t deadline_
 		return ret;
 	text_put(&t, env->runtime_dir);
 	text_put(&t, USER_SOCKET);
-	if (t.full || daemon_connect(&run->daemon, user_socket, run->uid, deadline_ns) < 0)
+	if (t.full)
 		return ret;
-	run->socket = user_socket;
-	return 0;
+	if (daemon_connect(&run->daemon, user_socket, run->uid, deadline_ns) == 0) {
+		run->socket = user_socket;
+		return 0;
+	}
+	/* Whichever of the two is here, what it left for this case holds. */
+	if (fail_closed(user_socket) && !fail_closed(run->socket))
+		run->socket = user_socket;
+	return ret;
 }
 
 static bool send_request(struct run *run, const struct env *env, int64_t deadline_ns)
