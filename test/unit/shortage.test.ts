@@ -162,6 +162,7 @@ describe('letting go on', () => {
       budgetBytes: BUDGET,
       hostRoomBytes: BUDGET,
       exhaustedSinceMs: undefined,
+      cornered: false,
     };
     const [action] = decideShortage([user, helper, frozen(old, 10_000)], use, NOW, settings);
     assert.ok(action?.action === 'pass');
