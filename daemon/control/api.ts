@@ -5,12 +5,13 @@ import type { Socket } from 'node:net';
 import { messageOf } from '../errors.ts';
 import type { EventLog } from './events.ts';
 import { peerOf } from './server.ts';
-import type { DoctorReport, LiveCall, SessionRecord, Status } from './types.ts';
+import type { DoctorReport, LiveCall, Monitor, SessionRecord, Status } from './types.ts';
 
 /** What the API reads; `uid` undefined means that the caller may see everybody's. */
 export interface ApiSources {
   readonly status: () => Status;
-  readonly sessions: (uid: number | undefined) => SessionRecord[];
+  readonly sessions: (uid: number | undefined) => Promise<SessionRecord[]>;
+  readonly monitor: (uid: number | undefined) => Promise<Monitor>;
   readonly liveCalls: (uid: number | undefined, session: string | undefined) => LiveCall[];
   readonly finishedCalls: (query: { limit: number; session?: string; uid?: number }) => AsyncIterable<string>;
   readonly events: EventLog;
@@ -67,7 +68,9 @@ async function handle(
     case '/v1/status':
       return sendJson(response, 200, sources.status());
     case '/v1/sessions':
-      return sendJson(response, 200, { sessions: sources.sessions(uid) });
+      return sendJson(response, 200, { sessions: await sources.sessions(uid) });
+    case '/v1/monitor':
+      return sendJson(response, 200, await sources.monitor(uid));
     case '/v1/doctor':
       return sendJson(response, 200, await sources.doctor());
     case '/v1/calls': {

@@ -5,6 +5,7 @@ import type { Duplex } from 'node:stream';
 import { AgentrmError, errnoOf, messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Clock, Turn, TurnScheduler } from '../scheduler/types.ts';
+import { sessionKey } from '../session/name.ts';
 import { sendError, startError } from './client-response.ts';
 import { credentialName } from './credential.ts';
 import { InputEstimator, rawTokensOf } from './estimate.ts';
@@ -12,6 +13,7 @@ import { requestHeaders } from './headers.ts';
 import { identify, modelClassOf, WANTED } from './identify.ts';
 import { ProxyMetrics, type Rejection } from './metrics.ts';
 import { passThrough } from './pass-through.ts';
+import { PeerUids } from './peer-uid.ts';
 import { BodyBudget, type BodyFailure, readBody } from './request-body.ts';
 import { type Provider, type Route, routeOf } from './routes.ts';
 import { type EarlyStream, TurnExchange, type TurnParts } from './turn.ts';
@@ -72,6 +74,7 @@ export class ProxyServer {
   readonly #upstreams: Upstreams;
   readonly #bodies: BodyBudget;
   readonly #estimator = new InputEstimator();
+  readonly #peers = new PeerUids();
   #turns = 0;
   #live = 0;
   #closing = false;
@@ -92,6 +95,8 @@ export class ProxyServer {
       connectionsCheckingInterval: patience.checkMs,
     });
     this.#server.maxConnections = parts.settings.maxConnections;
+    // Known by the time that a first request has come.
+    this.#server.on('connection', (socket: Socket) => void this.#peers.of(socket));
     this.#server.on('request', (request, response) => this.#handle(request, response));
     this.#server.on('clientError', (error, socket) => this.#clientError(error, socket));
     this.#server.on('connect', (_request, socket) => this.#refuseTunnel(socket));
@@ -180,6 +185,7 @@ export class ProxyServer {
     const body = await readBody(request, { maxBytes: maxBodyBytes, budget: this.#bodies, wanted: WANTED });
     if (typeof body === 'string') return this.#bodyFailed(body, route, request, response);
     const size = body.bytes.length;
+    const uid = await this.#peers.of(request.socket);
     if (response.destroyed) return this.#bodies.give(size);
     const { provider, api } = route;
     const identity = identify(api, request.headers, body, (model, client) =>
@@ -193,7 +199,7 @@ export class ProxyServer {
     const turn: Turn = {
       id: `t${this.#turns}`,
       // Turns of nobody in particular are one session of their credential.
-      session: identity.session ?? `of ${credential}`,
+      session: sessionKey(uid, identity.session ?? `of ${credential}`),
       ...(identity.agent === null ? {} : { agent: identity.agent }),
       provider,
       credential,
@@ -205,6 +211,7 @@ export class ProxyServer {
       retryable: identity.retryable,
       bodyHash: body.hash,
       ...(identity.clientTimeoutMs === null ? {} : { clientTimeoutMs: identity.clientTimeoutMs }),
+      ...(identity.deadlineMs === null ? {} : { deadlineMs: identity.deadlineMs }),
     };
     const parts: TurnParts = {
       scheduler: this.#parts.scheduler,

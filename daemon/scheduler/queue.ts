@@ -41,6 +41,9 @@ export interface Discipline {
   readonly rekey: () => void;
 }
 
+/** Makes the order of one upstream's queue. @param rankOf a session's dominant share, in steps; lowest goes first */
+export type DisciplineMaker = (rankOf: (session: string) => number) => Discipline;
+
 /** Retries first, then who has waited longest. */
 export function cameBefore(a: QueueEntry, b: QueueEntry): boolean {
   if (a.retry !== b.retry) return a.retry;

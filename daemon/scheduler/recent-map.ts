@@ -7,14 +7,14 @@
 export class RecentMap<K, V> {
   readonly #capacity: number;
   readonly #keep: (value: V) => boolean;
-  readonly #onEvict: () => void;
+  readonly #onEvict: (value: V) => void;
   readonly #entries = new Map<K, V>();
 
   /**
    * @param onEvict counts what was forgotten.
    * @param keep entries that must stay, because they are in use: the map grows over its capacity for them.
    */
-  constructor(capacity: number, onEvict: () => void, keep: (value: V) => boolean = () => false) {
+  constructor(capacity: number, onEvict: (value: V) => void, keep: (value: V) => boolean = () => false) {
     this.#capacity = capacity;
     this.#onEvict = onEvict;
     this.#keep = keep;
@@ -44,7 +44,7 @@ export class RecentMap<K, V> {
     for (const [oldest, old] of this.#entries) {
       if (oldest === key || this.#keep(old)) continue;
       this.#entries.delete(oldest);
-      this.#onEvict();
+      this.#onEvict(old);
       return;
     }
   }

@@ -4,7 +4,7 @@ import type { Decision } from '../control/types.ts';
 import type { Cgroup } from '../kernel/cgroup.ts';
 import type { ProcessId } from '../kernel/proc.ts';
 import type { KillCode } from '../policy/decide.ts';
-import type { Limits } from '../policy/limits.ts';
+import type { Declared, Limits } from '../policy/limits.ts';
 import type { Lines } from '../policy/lines.ts';
 import type { Session } from '../session/registry.ts';
 import type { SessionCgroup } from './session-cgroup.ts';
@@ -22,6 +22,7 @@ export interface CallInit {
   /** Of the cgroup, as in the `0::` line of /proc/PID/cgroup. */
   readonly procPath: string;
   readonly limits: Limits;
+  readonly declared?: Declared;
   readonly lines: Lines;
   readonly ceilingBytes: number;
   /** As much of the command as may be kept. */
@@ -39,7 +40,10 @@ export class Call {
   readonly sessionCgroup: SessionCgroup;
   readonly cgroup: Cgroup;
   readonly procPath: string;
-  readonly limits: Limits;
+  /** What it declares; its weights change with the class of its session. */
+  limits: Limits;
+  /** Who said what of it. */
+  readonly declared: Declared;
   readonly ceilingBytes: number;
   readonly command: string;
   readonly agent: string | null;
@@ -78,6 +82,7 @@ export class Call {
     this.cgroup = init.cgroup;
     this.procPath = init.procPath;
     this.limits = init.limits;
+    this.declared = init.declared ?? {};
     this.lines = init.lines;
     this.ceilingBytes = init.ceilingBytes;
     this.command = init.command;

@@ -16,16 +16,17 @@ import type { CgroupRoot } from '../kernel/tree.ts';
 import type { Log } from '../log.ts';
 import { decideAdmission } from '../policy/admission.ts';
 import type { HostSettings } from '../policy/host.ts';
-import { minCeiling, type Resolved, resolveIntent } from '../policy/limits.ts';
+import { type Declared, minCeiling, type Resolved, resolveIntent } from '../policy/limits.ts';
 import { linesFor } from '../policy/lines.ts';
 import { intentLine, reportLine } from '../policy/report.ts';
 import { matchRule } from '../policy/rules.ts';
-import type { Session, SessionRegistry } from '../session/registry.ts';
+import { MAX_ID, type Session, type SessionRegistry } from '../session/registry.ts';
 import { agentProcessOf } from './agent.ts';
 import { Call } from './call.ts';
 import { commandOf } from './command.ts';
 import type { Controller } from './controller.ts';
-import { type Intent, parseIntent } from './intent.ts';
+import { type CallClass, type Intent, parseIntent } from './intent.ts';
+import { reclass } from './reclass.ts';
 import { type Ending, finish } from './record.ts';
 import { saveCall, saveSession } from './saved-state.ts';
 import { type CallLimits, SessionCgroup } from './session-cgroup.ts';
@@ -57,6 +58,8 @@ export interface ManagerDeps {
   readonly enforcer: Enforcer | undefined;
   readonly controller: Controller | undefined;
   readonly sessions: SessionRegistry;
+  /** The class that a session's turns show; undefined: none have been seen. */
+  readonly classOf: (uid: number, id: string) => CallClass | undefined;
   readonly config: () => Config;
   readonly host: () => HostSettings;
   readonly log: Log;
@@ -92,6 +95,9 @@ const RETRY_MS = 1000;
 /** The longest name of an agent, and of a command, that is kept: both are what the caller says. */
 const MAX_AGENT_CHARS = 64;
 const MAX_COMMAND_CHARS = 1024;
+
+/** A call's limits, and who said what of them. */
+type Asked = Resolved & { readonly declared: Declared };
 
 interface Waiting {
   /** @returns true if it needs to wait no longer. */
@@ -344,6 +350,44 @@ export class CallManager implements EnforcerEvents {
     this.#cgroups.set(session.name, cgroup);
   }
 
+  /** A session has shown another class: its calls that run get the weights of it, as those to come will. */
+  reclass(key: string, sessionClass: CallClass): void {
+    const { root, log } = this.#deps;
+    const { classes } = this.#deps.config();
+    const host = this.#deps.host();
+    const changed: Call[] = [];
+    const living = [...this.#byId.values()].filter(
+      (call) => call.session.key === key && call.phase !== 'gone',
+    );
+    for (const call of living) {
+      const ceiling = host.ceilingFor(call.session.uid);
+      const { limits } = resolveIntent({
+        ...call.declared,
+        sessionClass,
+        classes,
+        defaults: host.defaults,
+        ceiling,
+      });
+      try {
+        if (!reclass(call, limits, root?.controllers ?? new Set())) continue;
+        changed.push(call);
+        this.#save(call);
+      } catch (error) {
+        log.error({ err: error, call: call.id }, 'class of call not changed');
+      }
+    }
+    const [first] = changed;
+    if (first === undefined) return;
+    try {
+      const highest = living.reduce((a, b) => (a.limits.cpuWeight >= b.limits.cpuWeight ? a : b));
+      first.sessionCgroup.setWeights(highest.limits);
+    } catch (error) {
+      log.error({ err: error, session: first.session.id }, 'class of session not changed');
+    }
+    const { id: session, uid } = first.session;
+    this.#deps.emit('session-class', { session, uid }, { class: sessionClass, calls: changed.length });
+  }
+
   /** Leaves calls as a daemon that stops should: not frozen, not throttled, adoptable. */
   close(): void {
     clearInterval(this.#waitTimer);
@@ -377,7 +421,7 @@ export class CallManager implements EnforcerEvents {
     return id === undefined ? undefined : this.#byId.get(id);
   }
 
-  #resolve(peer: PeerCred, request: RunRequest, path: string, perCall: Intent | undefined): Resolved {
+  #resolve(peer: PeerCred, request: RunRequest, path: string, perCall: Intent | undefined): Asked {
     const config = this.#deps.config();
     const host = this.#deps.host();
     const command = commandOf(request.argv);
@@ -385,20 +429,26 @@ export class CallManager implements EnforcerEvents {
     const ceiling = host.ceilingFor(peer.uid);
     const rule = matchRule(config.rules, command)?.intent;
     const agent = request.agent === undefined ? undefined : config.agents[request.agent]?.intent;
-    return resolveIntent({
+    const declared: Declared = {
       ...(perCall === undefined ? {} : { perCall }),
       ...(rule === undefined ? {} : { rule }),
       ...(agent === undefined ? {} : { agent }),
+    };
+    const { session } = request;
+    const resolved = resolveIntent({
+      ...declared,
+      sessionClass: session ? this.#deps.classOf(peer.uid, session.slice(0, MAX_ID)) : undefined,
       classes: config.classes,
       defaults: host.defaults,
       ceiling: container === undefined ? ceiling : minCeiling(ceiling, { memoryMaxBytes: container }),
     });
+    return { ...resolved, declared };
   }
 
   #place(
     peer: PeerCred,
     request: RunRequest,
-    resolved: Resolved,
+    resolved: Asked,
     admissionWaitMs: number,
     notes: readonly string[],
     answer: (answer: Answer) => boolean,
@@ -435,7 +485,7 @@ export class CallManager implements EnforcerEvents {
     answer({ kind: 'none', notes: [...notes, `agentrm: running unmanaged: ${messageOf(error)}`] });
   }
 
-  #make(peer: PeerCred, request: RunRequest, resolved: Resolved, admissionWaitMs: number): Call {
+  #make(peer: PeerCred, request: RunRequest, resolved: Asked, admissionWaitMs: number): Call {
     const { root, controller, sessions } = this.#deps;
     const wrapper = processStat(peer.pid);
     if (root === undefined || controller === undefined || wrapper === undefined) {
@@ -454,6 +504,7 @@ export class CallManager implements EnforcerEvents {
         cgroup,
         procPath: `${root.procPath}/${session.name}/${cgroup.name}`,
         limits: resolved.limits,
+        declared: resolved.declared,
         lines,
         ceilingBytes: resolved.ceilingBytes,
         command: commandText(commandOf(request.argv), config.log.commands).slice(0, MAX_COMMAND_CHARS),

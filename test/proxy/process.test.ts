@@ -59,6 +59,8 @@ async function host(t: TestContext, dir: string, upstreamUrl: string, settings =
     ids,
     state,
     log: quiet,
+    onClass: () => {},
+    onEvent: () => {},
     onListening: () => heard(),
     onDown: () => {},
   });
@@ -168,8 +170,16 @@ test('a port that is taken: told why, and tried again', async (t) => {
   const state = new StateFile(join(folder(t), 'state'), quiet);
   const config = loadConfig({ env: { AGENTRM_PROXY_LISTEN: new URL(first.url).host }, root: folder(t) });
   assert.ok(config.ok);
-  const options = { config: config.config.proxy, logLevel: 'fatal' as const, ids, state, log: quiet };
-  const second = new CoreProcess({ ...options, onListening: () => {}, onDown: resolve });
+  const silent = { onClass: () => {}, onEvent: () => {}, onListening: () => {} };
+  const options = {
+    config: config.config.proxy,
+    logLevel: 'fatal' as const,
+    ids,
+    state,
+    log: quiet,
+    ...silent,
+  };
+  const second = new CoreProcess({ ...options, onDown: resolve });
   t.after(() => second.close());
   second.start();
   assert.match(await promise, /EADDRINUSE/);

@@ -12,6 +12,7 @@ import { type Native, native, type PeerCred } from '../../daemon/kernel/native.t
 import { UserEnforcer } from '../../daemon/kernel/user-enforcer.ts';
 import { createLogger } from '../../daemon/log.ts';
 import { hostSettings } from '../../daemon/policy/host.ts';
+import { SessionClasses } from '../../daemon/session/classes.ts';
 import { SessionRegistry } from '../../daemon/session/registry.ts';
 import type { Call } from '../../daemon/toolcall/call.ts';
 import { Controller } from '../../daemon/toolcall/controller.ts';
@@ -56,6 +57,7 @@ function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBy
     enforcer,
     controller,
     sessions,
+    classOf: (uid, id) => classes.of(uid, id),
     config: () => config,
     host: () => host,
     log,
@@ -64,6 +66,7 @@ function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBy
     onAdmitted: () => {},
     onFinished: (record) => records.push(record),
   });
+  const classes = new SessionClasses();
   const children: ChildProcess[] = [];
   const wrapper = (): PeerCred & { end(): Promise<void> } => {
     const child = spawn('sleep', ['1000'], { stdio: 'ignore' });
@@ -86,7 +89,7 @@ function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBy
     for (const child of children) child.kill('SIGKILL');
     closeSync(fd);
   });
-  return { dir, root, manager, sessions, controller, wrapper, records, events, unmanaged };
+  return { dir, root, manager, sessions, classes, controller, wrapper, records, events, unmanaged };
 }
 
 type Bench = ReturnType<typeof setUp>;
