@@ -4,7 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
 import { configSchema } from '../../daemon/config/schema.ts';
 import type { CallRecord } from '../../daemon/control/types.ts';
 import { Freezer } from '../../daemon/kernel/freezer.ts';
@@ -353,4 +353,66 @@ test('a call that ends while the daemon stops is reported and removed', (t) => {
   assert.equal(bench.records.length, 1);
   assert.equal(existsSync(path), false);
   assert.throws(() => call.cgroup.read('cgroup.events'), { code: 'EBADF' });
+});
+
+describe('the class of a session', () => {
+  // As the kernel does: a shorter value leaves nothing of the one before.
+  const writeAt = (fd: number, file: string, value: string) =>
+    writeFileSync(`/proc/self/fd/${fd}/${file}`, value);
+  const weights = (bench: Bench, ...names: string[]) =>
+    ['cpu.weight', 'io.weight'].map((file) =>
+      readFileSync(join(bench.root.path, ...names, file), 'utf8').trim(),
+    );
+
+  test('is the weight of its calls, unless somebody said more', (t) => {
+    const bench = setUp(t, { changes: { writeAt } });
+    bench.classes.set('0:a', 'background');
+    const { call } = start(bench, bench.wrapper(), { clone: true });
+    const declared = start(bench, bench.wrapper(), {
+      clone: true,
+      intent: 'cpu.weight=42 class=subagent',
+    }).call;
+    const other = start(bench, bench.wrapper(), { clone: true, session: 'b' }).call;
+    const unnamed = start(bench, bench.wrapper(), { clone: true, session: undefined }).call;
+    const [{ name }] = [call.session];
+    assert.deepEqual(weights(bench, name, call.id), ['10', '10']);
+    assert.deepEqual(weights(bench, name, declared.id), ['42', '50']);
+    for (const one of [other, unnamed]) {
+      assert.deepEqual(weights(bench, one.session.name, one.id), ['100', '100']);
+      assert.equal(one.limits.class, 'interactive');
+    }
+    assert.deepEqual([call.limits.class, declared.limits.class], ['background', 'subagent']);
+    // The most important of its calls so far.
+    assert.deepEqual(weights(bench, name), ['42', '50']);
+  });
+
+  test('that changes gives running calls its weights and leaves their other limits', (t) => {
+    const bench = setUp(t, { changes: { writeAt } });
+    bench.classes.set('0:a', 'background');
+    const { call } = start(bench, bench.wrapper(), { clone: true, intent: 'memory.high=1G memory.max=2G' });
+    const declared = start(bench, bench.wrapper(), { clone: true, intent: 'cpu.weight=42' }).call;
+    const other = start(bench, bench.wrapper(), { clone: true, session: 'b' }).call;
+    const { name } = call.session;
+    const before = readFileSync(join(bench.root.path, name, call.id, 'memory.max'), 'utf8');
+    bench.manager.reclass('0:a', 'interactive');
+    assert.deepEqual(weights(bench, name, call.id), ['100', '100']);
+    assert.deepEqual(weights(bench, name, declared.id), ['42', '100']);
+    assert.deepEqual(weights(bench, other.session.name, other.id), ['100', '100']);
+    assert.deepEqual(weights(bench, name), ['100', '100']);
+    assert.equal(readFileSync(join(bench.root.path, name, call.id, 'memory.max'), 'utf8'), before);
+    bench.manager.reclass('0:a', 'background');
+    assert.deepEqual(weights(bench, name, call.id), ['10', '10']);
+    assert.deepEqual(weights(bench, name), ['42', '10'], 'down too: the session has nobody else');
+    bench.manager.reclass('0:a', 'background');
+    assert.equal(bench.events.filter((kind) => kind === 'session-class').length, 2, 'nothing new is no news');
+  });
+
+  test('of a call whose cgroup has gone changes nothing else', (t) => {
+    const bench = setUp(t, { changes: { writeAt } });
+    const gone = start(bench, bench.wrapper(), { clone: true }).call;
+    const { call } = start(bench, bench.wrapper(), { clone: true });
+    rmSync(join(bench.root.path, gone.session.name, gone.id), { recursive: true });
+    bench.manager.reclass('0:a', 'background');
+    assert.deepEqual(weights(bench, call.session.name, call.id), ['10', '10']);
+  });
 });
