@@ -4,7 +4,6 @@ import { nowMs } from '../clock.ts';
 import type { Paths } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
 import type { Backend } from '../kernel/backend.ts';
-import { hostMemory, hostPressure } from '../kernel/host.ts';
 import type { HostSettings } from '../policy/host.ts';
 import type { SessionClasses } from '../session/classes.ts';
 import { sessionRecords } from '../session/picture.ts';
@@ -13,6 +12,7 @@ import type { Controller } from '../toolcall/controller.ts';
 import type { CallManager } from '../toolcall/manager.ts';
 import { callStateOf, liveCall } from '../toolcall/record.ts';
 import { version } from '../version.ts';
+import { hostPicture } from './host-picture.ts';
 import type {
   CallState,
   LiveCall,
@@ -114,16 +114,9 @@ export class StatusView {
 
   /** @param uid whose; undefined: everybody's. @param proxy what the other half says. */
   monitor(uid: number | undefined, proxy: ProxyMonitor | null): Monitor {
-    const { totalBytes, availableBytes } = hostMemory();
-    const pressure = (of: 'cpu' | 'memory' | 'io') => hostPressure(of)?.someAvg10 ?? null;
     const { pool, calls } = this.status();
     return {
-      time: new Date(nowMs()).toISOString(),
-      host: {
-        totalBytes,
-        availableBytes,
-        pressure: { cpu: pressure('cpu'), memory: pressure('memory'), io: pressure('io') },
-      },
+      ...hostPicture(),
       pool,
       calls,
       sessions: this.sessions(uid, proxy?.sessions ?? []),

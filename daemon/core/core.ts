@@ -22,6 +22,14 @@ import { proxyMonitor } from './monitor.ts';
 /** How often the state is handed out if it has changed: what a crash can lose. */
 const SAVE_MS = 1_000;
 
+/** Fields of the state that tell when something was. */
+const TIMES: ReadonlySet<string> = new Set([
+  'savedAtWallMs',
+  'sinceWallMs',
+  'startedWallMs',
+  'lastTurnWallMs',
+]);
+
 export interface CoreOptions {
   readonly config: ProxyConfig;
   /** Names credentials. */
@@ -45,7 +53,8 @@ export interface Core {
   setCalls(session: string, calls: CallsOfSession | null): void;
   /** The Prometheus text format. */
   metrics(): Promise<string>;
-  snapshot(): SchedulerSnapshot;
+  /** @param sees whose sessions; default everybody's. */
+  snapshot(sees?: (session: string) => boolean): SchedulerSnapshot;
   /** @param uid whose sessions; undefined: everybody's. */
   monitor(uid: number | undefined): ProxyMonitor;
   /** Drains, hands out the state a last time, and ends. */
@@ -80,9 +89,9 @@ export async function startCore(options: CoreOptions): Promise<Core> {
   const port = await proxy.listen();
   let last = '';
   const hand = (): void => {
-    // Times aside, nothing has changed while nobody asked for anything.
+    // Times aside, nothing has changed while nobody asked for anything: the two clocks differ by a fraction of a ms.
     const state = scheduler.save();
-    const sign = JSON.stringify({ ...state, savedAtWallMs: 0 });
+    const sign = JSON.stringify(state, (name, value: unknown) => (TIMES.has(name) ? 0 : value));
     if (sign === last) return;
     last = sign;
     keep(JSON.stringify(state));
@@ -93,7 +102,7 @@ export async function startCore(options: CoreOptions): Promise<Core> {
     setPressure: (pressure) => scheduler.setHostPressure(pressure),
     setCalls: (session, calls) => scheduler.setCalls(session, calls),
     metrics: () => proxy.metrics.text(),
-    snapshot: () => scheduler.snapshot(),
+    snapshot: (sees) => scheduler.snapshot(sees),
     monitor: (uid) => proxyMonitor(scheduler, uid),
     async close(drainMs) {
       clearInterval(timer);

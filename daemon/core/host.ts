@@ -82,12 +82,12 @@ export function hostCore(options: HostedCoreOptions): HostedCore | undefined {
     send: (message) => core.setCalls(message),
   });
   const tell = (): void => {
+    feed.tell();
     try {
       core.setPressure(pressure());
-      feed.tell();
     } catch (error) {
       // No descriptor is left, say. The core goes on with what it was told last.
-      log.warn({ err: error }, 'pressure or calls not known');
+      log.warn({ err: error }, 'pressure not known');
     }
   };
   let soon: NodeJS.Timeout | undefined;
@@ -98,7 +98,7 @@ export function hostCore(options: HostedCoreOptions): HostedCore | undefined {
     callsChanged() {
       soon ??= setTimeout(() => {
         soon = undefined;
-        tell();
+        feed.tell();
       }, CHANGED_MS).unref();
     },
     async close() {

@@ -85,6 +85,7 @@ const MAX_RUNS_OF_SESSION = 256;
  */
 export class Agents {
   readonly #host: AgentsHost;
+  /** Who was heard of last at the end. */
   readonly #agents: RecentMap<string, Agent>;
   /** What the node agent told, of sessions without turns too: those may follow. */
   readonly #calls: RecentMap<string, KnownCalls>;
@@ -176,16 +177,6 @@ export class Agents {
       agent.terminatedAtMs = null;
     }
     this.#rest(agent);
-  }
-
-  classOf(session: string): TurnClass | undefined {
-    return this.#agents.peek(session)?.class;
-  }
-
-  /** Whether it has a turn, or a run that goes on. */
-  goesOn(session: string): boolean {
-    const agent = this.#agents.peek(session);
-    return agent !== undefined && (isBusy(agent) || agent.runs.size > 0);
   }
 
   *snapshot(): Generator<Omit<AgentSnapshot, 'usedTokens'>> {

@@ -162,6 +162,28 @@ test('of so many agents as may run, the next goes when the run of one has ended'
   assert.equal((await waiting).status, 200);
 });
 
+test('by deadline, who must go soonest does, whatever its class', async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const { daemon, url, upstream } = await started(
+    t,
+    (_request, index) => (index === 0 ? gated(gate.promise) : { steps: [MESSAGES.whole] }),
+    ', lanes: { fixed: 1 }, queue: { policy: deadline }',
+  );
+  const first = await open(url, of('first'));
+  const user = ask(url, of('user', {}, false));
+  await until(async () => (await sessionsOf(daemon)).get('user')?.queuedTurns === 1, 'the user waits');
+  const urgent = { 'x-agentrm-class': 'background', 'x-agentrm-deadline': '1' };
+  const background = ask(url, of('urgent', urgent, false));
+  await until(async () => (await sessionsOf(daemon)).get('urgent')?.queuedTurns === 1, 'the other too');
+  gate.resolve();
+  await readAll(first);
+  await Promise.all([user, background]);
+  assert.deepEqual(
+    upstream.received.map(({ headers }) => headers['x-claude-code-session-id']),
+    ['first', 'urgent', 'user'],
+  );
+});
+
 test('a core that dies knows open runs and places of agents again', async (t) => {
   const { daemon, url } = await started(t, () => ({ steps: [MESSAGES.whole] }), ', agents: 1');
   assert.equal((await ask(url, of('first', {}, false))).status, 200);
