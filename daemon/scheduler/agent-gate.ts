@@ -40,8 +40,7 @@ export class AgentGate {
   /** A turn of it comes. @returns whether it may go on to the queue; it has a place then. */
   enter(session: string): boolean {
     if (this.limit === null || this.#holders.has(session)) return true;
-    // Who comes now goes behind those that wait already.
-    if (this.#holders.size >= this.#limit || this.#waiting.size > 0) return false;
+    if (this.#holders.size >= this.#limit) return false;
     this.#holders.add(session);
     return true;
   }

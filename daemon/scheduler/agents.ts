@@ -41,8 +41,6 @@ interface Agent {
   lastTurnMs: number;
   /** When it was found that nobody goes on with it; null: it was not. */
   terminatedAtMs: number | null;
-  /** It was told of in a dry run: not again before something comes. */
-  told: boolean;
 }
 
 /** An open run as it outlives a restart, but for its level. */
@@ -113,7 +111,6 @@ export class Agents {
     agent.turns.waiting += 1;
     agent.lastTurnMs = nowMs;
     agent.terminatedAtMs = null;
-    agent.told = false;
     this.#idle.delete(turn.session);
     agent.cameMs[TURN_CLASSES.indexOf(turn.class)] = nowMs;
     const best = TURN_CLASSES.find((_, index) => (agent.cameMs[index] as number) >= nowMs - settings.classMs);
@@ -173,7 +170,6 @@ export class Agents {
     // Time counts from the end of the last call on; while one lives it does not pass.
     this.#idle.delete(session);
     if (hasSome) {
-      agent.told = false;
       agent.terminatedAtMs = null;
     }
     this.#rest(agent);
@@ -258,7 +254,6 @@ export class Agents {
       runs: new Map(),
       lastTurnMs: nowMs,
       terminatedAtMs: null,
-      told: false,
     };
     this.#agents.set(session, agent);
     return agent;
@@ -280,8 +275,7 @@ export class Agents {
     if (isBusy(agent)) return;
     if (agent.runs.size === 0) this.#host.over(agent.session);
     const { abandonedMs } = this.#host.settings;
-    if (this.#liveCalls(agent.session) > 0 || agent.told || agent.terminatedAtMs !== null) return;
-    if (abandonedMs === Number.POSITIVE_INFINITY) return;
+    if (this.#liveCalls(agent.session) > 0 || abandonedMs === Number.POSITIVE_INFINITY) return;
     this.#idle.delete(agent.session);
     this.#idle.set(agent.session, this.#host.clock.now() + abandonedMs);
     this.#arm();
@@ -324,13 +318,10 @@ export class Agents {
         holdsPlace: this.#host.holdsPlace(session),
         dryRun,
       };
-      if (dryRun) {
-        agent.told = true;
-        abandoned(evidence);
-        return;
-      }
-      runs.clear();
+      if (!dryRun) runs.clear();
       abandoned(evidence);
+      // Once: it is waited for again when something has come of it.
+      if (dryRun) return;
     }
     agent.terminatedAtMs = nowMs;
     over(session);

@@ -185,8 +185,7 @@ export class Upstream {
     const host = this.#host.pressure();
     const { admission } = this.#host.settings;
     const full = LEVELS.filter(
-      (level) =>
-        level > 0 && this.#heldAtLevel[level] >= admittedLanes(level, this.lanes.limit, host, admission),
+      (level) => this.#heldAtLevel[level] >= admittedLanes(level, this.lanes.limit, host, admission),
     );
     const closed: ReadonlySet<Level> = new Set(full);
     // Nothing but turns of such levels, one of which has waited too long: they go, whatever the host says.

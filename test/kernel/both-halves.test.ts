@@ -14,7 +14,7 @@ import { type Ask, ask, nextChunk, open, readAll, turn } from '../proxy/lab.ts';
 import { type Script, STREAM_HEADERS, StandIn } from '../proxy/upstream.ts';
 
 /** For what hangs if one half does not hear of the other. */
-const timeout = 120_000;
+const timeout = 180_000;
 
 /** Says that it is there, waits for a line, and grows by so many MiB in small steps. */
 const grow = (mib: number) => `exec python3 -c "
@@ -35,11 +35,12 @@ function of(session: string, headers: Record<string, string> = {}): Ask {
 
 const background = { 'x-agentrm-class': 'background' };
 
-describe('both halves', { timeout }, () => {
+describe('both halves', () => {
   let daemon: TestDaemon;
   let url: string;
   let script: Script;
   const children: ChildProcess[] = [];
+  const seen = new Set<unknown>();
 
   beforeEach(async (context) => {
     script = () => ({ headers: STREAM_HEADERS, steps: [MESSAGES.events.join('')] });
@@ -74,7 +75,10 @@ proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream
     children.push(child);
     const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
     assert.equal((await lines.next()).value, 'here');
-    const { call } = await daemon.event((event) => event.kind === 'call-start' && event.session === session);
+    const { call } = await daemon.event(
+      (event) => event.kind === 'call-start' && event.session === session && !seen.has(event.call),
+    );
+    seen.add(call);
     const record = (await sessionsOf()).get(session);
     return { child, lines, call, path: `${record?.cgroup}/${call}`, sessionPath: String(record?.cgroup) };
   }
@@ -89,11 +93,14 @@ proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream
     daemon.event((event) => event.kind === 'run-abandoned' && event.session === session);
   const weight = (path: string) => readFileSync(`${path}/cpu.weight`, 'utf8').trim();
 
-  test('a run with a frozen or a working tool call is not abandoned; without one it is', async () => {
-    await goes(of('frozen'));
-    await goes(of('working'));
+  test('a run with a frozen or a working tool call is not abandoned; without one it is', {
+    timeout,
+  }, async () => {
+    // Their calls first: on a slow machine a call may begin later than a run is waited for.
     const frozen = await startCall('frozen');
     const working = await startCall('working');
+    await goes(of('frozen'));
+    await goes(of('working'));
     frozen.child.stdin?.write('grow\n');
     await daemon.event((event) => event.kind === 'freeze' && event.session === 'frozen');
     assert.match(readFileSync(`${frozen.path}/cgroup.freeze`, 'utf8'), /^1/);
@@ -116,7 +123,7 @@ proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream
     }
   });
 
-  test("a session's class is the weight of its calls, also of those that run", async () => {
+  test("a session's class is the weight of its calls, also of those that run", { timeout }, async () => {
     await goes(of('worker', background));
     const call = await startCall('worker');
     const declared = await startCall('worker', { AGENTRM_INTENT: 'cpu.weight=42' });
@@ -136,7 +143,7 @@ proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream
     assert.equal(weight((await startCall('unknown')).path), '100');
   });
 
-  test('a pool that is short slows background turns, and nobody else', async () => {
+  test('a pool that is short slows background turns, and nobody else', { timeout }, async () => {
     const call = await startCall('hungry');
     call.child.stdin?.write('grow\n');
     await daemon.event((event) => event.kind === 'freeze' && event.session === 'hungry');

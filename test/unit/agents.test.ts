@@ -300,6 +300,17 @@ describe('running agents', () => {
     assert.equal(after.abandoned.length, 0, 'it has a turn again');
   });
 
+  test('a run with which nobody goes on after a restart is abandoned like any other', () => {
+    const before = setUp();
+    before.serve(false);
+    const saved = JSON.parse(JSON.stringify(before.lab.scheduler.save()));
+    const { lab, abandoned } = setUp({}, saved);
+    lab.pass(LIMIT_MS - 1);
+    assert.equal(abandoned.length, 0, 'nobody could go on while there was no proxy');
+    lab.pass(1);
+    assert.equal(abandoned.length, 1);
+  });
+
   test('what an older core saved, without runs, will do', () => {
     const { runs: _, ...older } = setUp().lab.scheduler.save();
     assert.deepEqual([...setUp({}, older).lab.scheduler.agents()], []);
@@ -349,11 +360,16 @@ describe("turns that the host's memory holds", () => {
     );
   });
 
-  test('one that lanes or limits keep is not held by the host', () => {
-    const { lab, held } = setUp({ lanes: { fixed: 1 } });
-    lab.scheduler.setHostPressure({ memory: 0, poolShort: true });
-    lab.submit({ class: 'background' });
-    lab.submit({ class: 'background' });
-    assert.deepEqual(held, []);
-  });
+  for (const [what, changes] of Object.entries({
+    lanes: { lanes: { fixed: 1 } },
+    'rate limits': { limits: { configured: [{ perMin: { requests: 1 } }] } },
+  })) {
+    test(`one that ${what} keep is not held by the host`, () => {
+      const { lab, held } = setUp(changes);
+      lab.scheduler.setHostPressure({ memory: 0, poolShort: true });
+      const first = lab.submit({ class: 'background' });
+      const second = lab.submit({ class: 'background' });
+      assert.deepEqual([first.leases.length, second.leases.length, held.length], [1, 0, 0]);
+    });
+  }
 });

@@ -402,6 +402,11 @@ describe('the class of a session', () => {
     assert.equal(readFileSync(join(bench.root.path, name, call.id, 'memory.max'), 'utf8'), before);
     bench.manager.reclass('0:a', 'background');
     assert.deepEqual(weights(bench, name, call.id), ['10', '10']);
+    assert.deepEqual(
+      weights(bench, other.session.name, other.id),
+      ['100', '100'],
+      'it is of another session',
+    );
     assert.deepEqual(weights(bench, name), ['42', '10'], 'down too: the session has nobody else');
     bench.manager.reclass('0:a', 'background');
     assert.equal(bench.events.filter((kind) => kind === 'session-class').length, 2, 'nothing new is no news');

@@ -61,7 +61,9 @@ describe('by deadline', () => {
   });
 
   test('of equal deadlines who came first', () => {
-    assert.deepEqual(drain(queueOf(entry(0, { id: 'a' }), entry(0, { id: 'b' }))), ['a', 'b']);
+    const ids = ['a', 'b', 'c', 'd', 'e'];
+    const entries = ids.map((id) => entry(0, { id }));
+    assert.deepEqual(drain(queueOf(...entries.reverse())), ids);
   });
 });
 
