@@ -18,7 +18,7 @@ import { AgentrmError, messageOf } from '../errors.ts';
 import { hostPressure } from '../kernel/host.ts';
 import { native } from '../kernel/native.ts';
 import type { Log } from '../log.ts';
-import { sessionName } from '../session/name.ts';
+import { isOf } from '../session/name.ts';
 import { sessionRecords } from '../session/picture.ts';
 import { version } from '../version.ts';
 import { type Core, startCore } from './core.ts';
@@ -124,8 +124,7 @@ function viewerOf(socket: Socket): { uid: number | undefined } | null {
 }
 
 function pictureOf(core: Core, path: string, uid: number | undefined): object {
-  const sees = uid === undefined ? undefined : (session: string) => sessionName(session).uid === uid;
-  if (path === '/v1/turns') return core.snapshot(sees);
+  if (path === '/v1/turns') return core.snapshot(uid === undefined ? undefined : isOf(uid));
   const proxy = core.monitor(uid);
   const sessions = sessionRecords([], proxy.sessions, nowMs());
   if (path === '/v1/sessions') return { sessions };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { ProxyMonitor, ProxySession } from '../control/types.ts';
 import type { AgentSnapshot, TurnScheduler, UpstreamSnapshot } from '../scheduler/types.ts';
-import { sessionName } from '../session/name.ts';
+import { isOf, sessionName } from '../session/name.ts';
 
 /** Sessions in one answer, those that were heard of last; a screen shows some dozens. */
 const MAX_SESSIONS = 256;
@@ -15,7 +15,7 @@ const MAX_UPSTREAMS = 64;
  * @param uid whose sessions; undefined: everybody's, and those of nobody known.
  */
 export function proxyMonitor(scheduler: TurnScheduler, uid: number | undefined): ProxyMonitor {
-  const sees = uid === undefined ? undefined : (session: string) => sessionName(session).uid === uid;
+  const sees = uid === undefined ? undefined : isOf(uid);
   const snapshot = scheduler.snapshot(sees);
   const sessions: ProxySession[] = [];
   for (const agent of scheduler.agents())

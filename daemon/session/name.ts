@@ -19,3 +19,9 @@ export function sessionName(key: string): { readonly uid: number | null; readonl
   const user = key.slice(0, colon);
   return { uid: user === UNKNOWN ? null : Number(user), id: key.slice(colon + 1) };
 }
+
+/** Whether a {@link sessionKey} is of this user. */
+export function isOf(uid: number): (key: string) => boolean {
+  const prefix = sessionKey(uid, '');
+  return (key) => key.startsWith(prefix);
+}

@@ -176,6 +176,11 @@ export class SessionRegistry {
     this.#end(session);
   }
 
+  /** @param key {@link sessionKey} */
+  find(key: string): Session | undefined {
+    return this.#sessions.get(key);
+  }
+
   all(): IterableIterator<Session> {
     return this.#sessions.values();
   }

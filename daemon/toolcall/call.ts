@@ -42,8 +42,8 @@ export class Call {
   readonly procPath: string;
   /** What it declares; its weights change with the class of its session. */
   limits: Limits;
-  /** Who said what of it. */
-  readonly declared: Declared;
+  /** Who said what of it; null: of a call that an older daemon left, nobody knows any more. */
+  readonly declared: Declared | null;
   readonly ceilingBytes: number;
   readonly command: string;
   readonly agent: string | null;
@@ -82,7 +82,7 @@ export class Call {
     this.cgroup = init.cgroup;
     this.procPath = init.procPath;
     this.limits = init.limits;
-    this.declared = init.declared ?? {};
+    this.declared = init.declared ?? null;
     this.lines = init.lines;
     this.ceilingBytes = init.ceilingBytes;
     this.command = init.command;

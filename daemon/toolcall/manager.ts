@@ -352,40 +352,37 @@ export class CallManager implements EnforcerEvents {
 
   /** A session has shown another class: its calls that run get the weights of it, as those to come will. */
   reclass(key: string, sessionClass: CallClass): void {
-    const { root, log } = this.#deps;
+    const { root, log, sessions } = this.#deps;
+    const session = sessions.find(key);
+    const sessionCgroup = session && this.#cgroups.get(session.name);
+    if (session === undefined || sessionCgroup === undefined) return;
     const { classes } = this.#deps.config();
-    const host = this.#deps.host();
-    const changed: Call[] = [];
-    const living = [...this.#byId.values()].filter(
-      (call) => call.session.key === key && call.phase !== 'gone',
-    );
+    const { defaults, ceilingFor } = this.#deps.host();
+    const ceiling = ceilingFor(session.uid);
+    const living = [...this.#byId.values()].filter((call) => call.session === session);
+    let changed = 0;
     for (const call of living) {
-      const ceiling = host.ceilingFor(call.session.uid);
-      const { limits } = resolveIntent({
-        ...call.declared,
-        sessionClass,
-        classes,
-        defaults: host.defaults,
-        ceiling,
-      });
+      if (call.declared === null) continue;
+      const layers = { ...call.declared, sessionClass, classes, defaults, ceiling };
       try {
-        if (!reclass(call, limits, root?.controllers ?? new Set())) continue;
-        changed.push(call);
+        if (!reclass(call, resolveIntent(layers).limits, root?.controllers ?? new Set())) continue;
+        changed += 1;
         this.#save(call);
       } catch (error) {
         log.error({ err: error, call: call.id }, 'class of call not changed');
       }
     }
-    const [first] = changed;
-    if (first === undefined) return;
     try {
-      const highest = living.reduce((a, b) => (a.limits.cpuWeight >= b.limits.cpuWeight ? a : b));
-      first.sessionCgroup.setWeights(highest.limits);
+      if (living.length === 0) sessionCgroup.forgetWeights();
+      else sessionCgroup.setWeights(mostImportant(living).limits);
     } catch (error) {
-      log.error({ err: error, session: first.session.id }, 'class of session not changed');
+      log.error({ err: error, session: session.id }, 'class of session not changed');
     }
-    const { id: session, uid } = first.session;
-    this.#deps.emit('session-class', { session, uid }, { class: sessionClass, calls: changed.length });
+    this.#deps.emit(
+      'session-class',
+      { session: session.id, uid: session.uid },
+      { class: sessionClass, calls: changed },
+    );
   }
 
   /** Leaves calls as a daemon that stops should: not frozen, not throttled, adoptable. */
@@ -740,6 +737,10 @@ export class CallManager implements EnforcerEvents {
       this.#deps.log.error({ err: error, session: session.id }, 'state of session not saved');
     }
   }
+}
+
+function mostImportant(calls: readonly Call[]): Call {
+  return calls.reduce((best, call) => (call.limits.cpuWeight > best.limits.cpuWeight ? call : best));
 }
 
 function about(call: Call): { session: string; call: string; uid: number } {

@@ -50,7 +50,7 @@ export function saveCall(call: Call, nowMs: number): void {
   const saved: SavedCall = {
     v: VERSION,
     limits: call.limits,
-    declared: call.declared,
+    ...(call.declared === null ? {} : { declared: call.declared }),
     lines: call.lines,
     ceilingBytes: call.ceilingBytes,
     command: call.command.slice(0, 1024),

@@ -107,6 +107,11 @@ export class SessionCgroup {
     this.#cpuWeight = limits.cpuWeight;
   }
 
+  /** Its next call is its most important one. */
+  forgetWeights(): void {
+    this.#cpuWeight = 0;
+  }
+
   #files({ limits, lines }: CallLimits): LimitFile[] {
     return limitFiles(limits, lines, this.#root.controllers);
   }

@@ -9,6 +9,7 @@ import { configSchema } from '../../daemon/config/schema.ts';
 import type { CallRecord } from '../../daemon/control/types.ts';
 import { Freezer } from '../../daemon/kernel/freezer.ts';
 import { type Native, native, type PeerCred } from '../../daemon/kernel/native.ts';
+import { processStat } from '../../daemon/kernel/proc.ts';
 import { UserEnforcer } from '../../daemon/kernel/user-enforcer.ts';
 import { createLogger } from '../../daemon/log.ts';
 import { hostSettings } from '../../daemon/policy/host.ts';
@@ -408,8 +409,25 @@ describe('the class of a session', () => {
       'it is of another session',
     );
     assert.deepEqual(weights(bench, name), ['42', '10'], 'down too: the session has nobody else');
+    assert.equal(bench.events.filter((kind) => kind === 'session-class').length, 2);
+    bench.manager.reclass('0:nobody', 'background');
+    assert.equal(bench.events.filter((kind) => kind === 'session-class').length, 2);
+  });
+
+  test('that changes while it has no call is the weight of its next one, and of the session with it', async (t) => {
+    const bench = setUp(t, { changes: { writeAt } });
+    const { call } = start(bench, bench.wrapper(), { clone: true });
+    bench.sessions.addOwner(call.session, processStat(process.pid) ?? assert.fail());
+    await turn();
+    bench.manager.end(call, { code: 0 });
+    await turn();
+    assert.deepEqual(weights(bench, call.session.name), ['100', '100']);
+    bench.classes.set('0:a', 'background');
     bench.manager.reclass('0:a', 'background');
-    assert.equal(bench.events.filter((kind) => kind === 'session-class').length, 2, 'nothing new is no news');
+    const next = start(bench, bench.wrapper(), { clone: true }).call;
+    assert.equal(next.session, call.session);
+    assert.deepEqual(weights(bench, call.session.name, next.id), ['10', '10']);
+    assert.deepEqual(weights(bench, call.session.name), ['10', '10']);
   });
 
   test('of a call whose cgroup has gone changes nothing else', (t) => {
