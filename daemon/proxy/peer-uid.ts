@@ -2,6 +2,8 @@
 import { readFile } from 'node:fs/promises';
 import { isIP, type Socket } from 'node:net';
 import { endianness } from 'node:os';
+import { nowMs } from '../clock.ts';
+import { RecentMap } from '../scheduler/recent-map.ts';
 
 /** The fields of a line of /proc/net/tcp and tcp6 (Documentation/networking/proc_net_tcp.rst). */
 const UID_FIELD = 7;
@@ -16,58 +18,90 @@ export interface Ends {
 }
 
 /**
+ * How long who asked is taken to be the user that had the connection: whoever has both the credential and the name of
+ * the session. Reading the table takes the kernel a walk through all of its buckets, 36 ms on a machine with 2 GiB,
+ * which clients that open a connection for each request must not wait for each time.
+ */
+const KEPT_MS = 60_000;
+
+/** As many as there are sessions. */
+const MAX_KEPT = 10_000;
+
+interface Kept {
+  readonly uid: Promise<number | null>;
+  readonly untilMs: number;
+}
+
+/**
  * Which user has the other end of a connection on this host, as the kernel says: a session belongs to a user, and
  * nothing that a request says of itself may reach another's. Unknown for peers elsewhere, in other network
  * namespaces, and where /proc has no such tables.
  */
 export class PeerUids {
   readonly #procRoot: string;
-  readonly #known = new WeakMap<Socket, Promise<number | null>>();
-  #running: Promise<Buffer> | undefined;
-  #next: Promise<Buffer> | undefined;
+  readonly #ofSocket = new WeakMap<Socket, Promise<number | null>>();
+  readonly #kept = new RecentMap<string, Kept>(MAX_KEPT, () => {});
+  readonly #tables: Readonly<Record<'tcp' | 'tcp6', SharedRead>>;
 
   constructor(procRoot = '/proc') {
     this.#procRoot = procRoot;
+    this.#tables = { tcp: this.#readerOf('tcp'), tcp6: this.#readerOf('tcp6') };
   }
 
-  /** Asked once for each connection, best as soon as it is there. Never rejects. */
-  of(socket: Socket): Promise<number | null> {
-    let known = this.#known.get(socket);
-    if (known === undefined) {
-      known = this.#look(socket);
-      this.#known.set(socket, known);
-    }
-    return known;
+  /**
+   * Looked up once for each connection, and not even that for one like another of a moment ago. Never rejects.
+   * @param who asks: the credential and the name of the session.
+   */
+  of(socket: Socket, who: string): Promise<number | null> {
+    const known = this.#ofSocket.get(socket);
+    if (known !== undefined) return known;
+    const atMs = nowMs();
+    const kept = this.#kept.peek(who);
+    const uid = kept !== undefined && atMs < kept.untilMs ? kept.uid : this.#look(socket);
+    if (uid !== kept?.uid) this.#kept.set(who, { uid, untilMs: atMs + KEPT_MS });
+    this.#ofSocket.set(socket, uid);
+    return uid;
   }
 
   async #look({ remoteAddress, remotePort, localAddress, localPort }: Socket): Promise<number | null> {
     if (remoteAddress === undefined || localAddress === undefined) return null;
     if (remotePort === undefined || localPort === undefined) return null;
-    return uidIn(await this.#table(), { remoteAddress, remotePort, localAddress, localPort });
+    const ends = { remoteAddress, remotePort, localAddress, localPort };
+    return uidIn(await this.#tables.tcp.next(), ends) ?? uidIn(await this.#tables.tcp6.next(), ends);
   }
 
-  /** A table that is read from now on: one that is being read may be without a connection that has just come. */
-  #table(): Promise<Buffer> {
-    if (this.#running === undefined) {
-      this.#running = this.#read();
-      return this.#running;
-    }
-    this.#next ??= this.#running.then(() => {
-      this.#next = undefined;
-      this.#running = this.#read();
-      return this.#running;
-    });
-    return this.#next;
-  }
-
-  async #read(): Promise<Buffer> {
-    const tables = ['tcp', 'tcp6'].map((name) =>
-      readFile(`${this.#procRoot}/net/${name}`).catch(() => Buffer.alloc(0)),
-    );
+  #readerOf(name: string): SharedRead {
     // Not as text: a host that opens many connections has megabytes of those that are over.
-    const both = Buffer.concat(await Promise.all(tables));
-    this.#running = this.#next;
-    return both;
+    return new SharedRead(() => readFile(`${this.#procRoot}/net/${name}`).catch(() => Buffer.alloc(0)));
+  }
+}
+
+/** One read for all who ask while another one is under way: that one may be without what has just come. */
+class SharedRead {
+  readonly #read: () => Promise<Buffer>;
+  #running: Promise<Buffer> | undefined;
+  #following: Promise<Buffer> | undefined;
+
+  constructor(read: () => Promise<Buffer>) {
+    this.#read = read;
+  }
+
+  /** What is read from now on. */
+  next(): Promise<Buffer> {
+    if (this.#running === undefined) return this.#start();
+    this.#following ??= this.#running.then(() => {
+      this.#following = undefined;
+      return this.#start();
+    });
+    return this.#following;
+  }
+
+  #start(): Promise<Buffer> {
+    const running = this.#read().finally(() => {
+      if (this.#running === running) this.#running = undefined;
+    });
+    this.#running = running;
+    return running;
   }
 }
 

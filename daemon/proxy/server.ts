@@ -95,8 +95,6 @@ export class ProxyServer {
       connectionsCheckingInterval: patience.checkMs,
     });
     this.#server.maxConnections = parts.settings.maxConnections;
-    // Known by the time that a first request has come.
-    this.#server.on('connection', (socket: Socket) => void this.#peers.of(socket));
     this.#server.on('request', (request, response) => this.#handle(request, response));
     this.#server.on('clientError', (error, socket) => this.#clientError(error, socket));
     this.#server.on('connect', (_request, socket) => this.#refuseTunnel(socket));
@@ -185,8 +183,6 @@ export class ProxyServer {
     const body = await readBody(request, { maxBytes: maxBodyBytes, budget: this.#bodies, wanted: WANTED });
     if (typeof body === 'string') return this.#bodyFailed(body, route, request, response);
     const size = body.bytes.length;
-    const uid = await this.#peers.of(request.socket);
-    if (response.destroyed) return this.#bodies.give(size);
     const { provider, api } = route;
     const identity = identify(api, request.headers, body, (model, client) =>
       this.#isBackground(model, client),
@@ -194,6 +190,8 @@ export class ProxyServer {
     const credential = credentialName(this.#parts.key, request.headers);
     const modelClass = modelClassOf(identity.model);
     const who = `${credential} ${modelClass} ${identity.session ?? ''} ${identity.agent ?? ''}`;
+    const uid = await this.#peers.of(request.socket, `${credential} ${identity.session ?? ''}`);
+    if (response.destroyed) return this.#bodies.give(size);
     const rawTokens = rawTokensOf(size, body.scan);
     this.#turns += 1;
     const turn: Turn = {

@@ -70,22 +70,43 @@ describe('the user of a connection', () => {
     });
     const peers = new PeerUids();
     const found: Promise<number | null>[] = [];
-    server.on('connection', (socket) => found.push(peers.of(socket)));
+    server.on('connection', (socket) => found.push(peers.of(socket, `${found.length}`)));
     await Promise.all(clients.map((client) => new Promise((resolve) => client.once('connect', resolve))));
     while (accepted.length < 20) await new Promise((resolve) => setImmediate(resolve));
     const uid = process.getuid?.() ?? 0;
     assert.deepEqual(
-      await Promise.all(accepted.map((socket) => peers.of(socket))),
+      await Promise.all(accepted.map((socket, at) => peers.of(socket, `again ${at}`))),
       accepted.map(() => uid),
     );
     assert.equal(found.length, 20);
     const none = mkdtempSync(join(tmpdir(), 'agentrm-proc-'));
     t.after(() => rmSync(none, { recursive: true }));
-    assert.equal(await new PeerUids(none).of(accepted[0] as Socket), null);
+    assert.equal(await new PeerUids(none).of(accepted[0] as Socket, 'a'), null);
     mkdirSync(join(none, 'net'));
     writeFileSync(join(none, 'net/tcp'), 'no table\n');
-    assert.equal(await new PeerUids(none).of(accepted[0] as Socket), null);
+    assert.equal(await new PeerUids(none).of(accepted[0] as Socket, 'a'), null);
   });
+});
+
+test('the user of a connection is looked up once, and for a moment not again for whoever is known', async (t) => {
+  const proc = mkdtempSync(join(tmpdir(), 'agentrm-proc-'));
+  t.after(() => rmSync(proc, { recursive: true }));
+  mkdirSync(join(proc, 'net'));
+  const ends = { remoteAddress: '127.0.0.1', remotePort: 49_436, localAddress: '127.0.0.1', localPort: 8484 };
+  const socket = () => ({ ...ends }) as unknown as Socket;
+  const has = (uid: number) =>
+    writeFileSync(
+      join(proc, 'net/tcp'),
+      ` 1: 0100007F:C11C 0100007F:2124 01 0:0 00:0 0 ${uid} 0 7 1 0 20 4 30 10 -1\n`,
+    );
+  const peers = new PeerUids(proc);
+  has(1000);
+  const first = socket();
+  assert.equal(await peers.of(first, 'key session'), 1000);
+  has(1001);
+  assert.equal(await peers.of(first, 'another'), 1000, 'it is the same connection');
+  assert.equal(await peers.of(socket(), 'key session'), 1000, 'it has the same credential and name');
+  assert.equal(await peers.of(socket(), 'other-key session'), 1001);
 });
 
 describe('one picture of both halves', () => {
