@@ -16,19 +16,20 @@ import type { CgroupRoot } from '../kernel/tree.ts';
 import type { Log } from '../log.ts';
 import { decideAdmission } from '../policy/admission.ts';
 import type { HostSettings } from '../policy/host.ts';
-import { minCeiling, type Resolved, resolveIntent } from '../policy/limits.ts';
+import { type Declared, minCeiling, type Resolved, resolveIntent } from '../policy/limits.ts';
 import { linesFor } from '../policy/lines.ts';
 import { intentLine } from '../policy/report.ts';
 import { matchRule } from '../policy/rules.ts';
-import type { Session, SessionRegistry } from '../session/registry.ts';
+import { MAX_ID, type Session, type SessionRegistry } from '../session/registry.ts';
 import { agentProcessOf } from './agent.ts';
 import { Call } from './call.ts';
 import { commandOf, intentOf } from './command.ts';
 import type { Controller } from './controller.ts';
-import { Guarantees } from './guarantees.ts';
 import { Feedback, feedbackKey } from './feedback.ts';
-import { type Intent, parseIntent } from './intent.ts';
+import { Guarantees } from './guarantees.ts';
+import { type CallClass, type Intent, parseIntent } from './intent.ts';
 import { type Origin, originOf } from './learning.ts';
+import { reclass } from './reclass.ts';
 import { type Ending, finish } from './record.ts';
 import { saveCall, saveSession } from './saved-state.ts';
 import { type CallLimits, SessionCgroup } from './session-cgroup.ts';
@@ -63,6 +64,8 @@ export interface ManagerDeps {
   readonly enforcer: Enforcer | undefined;
   readonly controller: Controller | undefined;
   readonly sessions: SessionRegistry;
+  /** The class that a session's turns show; undefined: none have been seen. */
+  readonly classOf: (uid: number, id: string) => CallClass | undefined;
   readonly config: () => Config;
   readonly host: () => HostSettings;
   readonly log: Log;
@@ -101,6 +104,9 @@ const RETRY_MS = 1000;
 /** The longest name of an agent, and of a command, that is kept: both are what the caller says. */
 const MAX_AGENT_CHARS = 64;
 const MAX_COMMAND_CHARS = 1024;
+
+/** A call's limits, and who said what of them. */
+type Asked = Resolved & { readonly declared: Declared };
 
 interface Waiting {
   /** @returns true if it needs to wait no longer. */
@@ -356,7 +362,7 @@ export class CallManager implements EnforcerEvents {
   restore(call: Call, lingering: boolean, frozen: boolean): void {
     this.#byId.set(call.id, call);
     if (lingering) call.phase = 'lingering';
-    call.sessionCgroup.restore(call.limits);
+    call.sessionCgroup.guarantee(call.limits);
     this.#deps.controller?.add(call);
     if (!lingering) {
       this.#deps.sessions.callStarted(call.session);
@@ -376,6 +382,43 @@ export class CallManager implements EnforcerEvents {
   /** Puts back the cgroup of a session that an earlier daemon left. */
   keep(session: Session, cgroup: SessionCgroup): void {
     this.#cgroups.set(session.name, cgroup);
+  }
+
+  /** A session has shown another class: its calls that run get the weights of it, as those to come will. */
+  reclass(key: string, sessionClass: CallClass): void {
+    const { root, log, sessions } = this.#deps;
+    const session = sessions.find(key);
+    const sessionCgroup = session && this.#cgroups.get(session.name);
+    if (session === undefined || sessionCgroup === undefined) return;
+    const { classes } = this.#deps.config();
+    const { defaults, ceilingFor } = this.#deps.host();
+    const ceiling = ceilingFor(session.uid);
+    const living = [...this.#byId.values()].filter((call) => call.session === session);
+    let changed = 0;
+    for (const call of living) {
+      if (call.declared === null) continue;
+      const layers = { ...call.declared, sessionClass, classes, defaults, ceiling };
+      try {
+        if (!reclass(call, resolveIntent(layers).limits, root?.controllers ?? new Set())) continue;
+        changed += 1;
+        sessionCgroup.guarantee(call.limits);
+        this.#save(call);
+      } catch (error) {
+        log.error({ err: error, call: call.id }, 'class of call not changed');
+      }
+    }
+    if (changed > 0) this.#deps.controller?.reordered();
+    try {
+      if (living.length === 0) sessionCgroup.forgetWeights();
+      else sessionCgroup.setWeights(mostImportant(living).limits);
+    } catch (error) {
+      log.error({ err: error, session: session.id }, 'class of session not changed');
+    }
+    this.#deps.emit(
+      'session-class',
+      { session: session.id, uid: session.uid },
+      { class: sessionClass, calls: changed },
+    );
   }
 
   /** Leaves calls as a daemon that stops should: not frozen, not throttled, adoptable. */
@@ -411,7 +454,7 @@ export class CallManager implements EnforcerEvents {
     return id === undefined ? undefined : this.#byId.get(id);
   }
 
-  #resolve(peer: PeerCred, request: RunRequest, path: string, perCall: Intent | undefined): Resolved {
+  #resolve(peer: PeerCred, request: RunRequest, path: string, perCall: Intent | undefined): Asked {
     const config = this.#deps.config();
     const host = this.#deps.host();
     const command = commandOf(request.argv);
@@ -419,21 +462,27 @@ export class CallManager implements EnforcerEvents {
     const ceiling = host.ceilingFor(peer.uid);
     const rule = matchRule(config.rules, command)?.intent;
     const agent = request.agent === undefined ? undefined : config.agents[request.agent]?.intent;
-    return resolveIntent({
+    const declared: Declared = {
       ...(perCall === undefined ? {} : { perCall }),
       ...(rule === undefined ? {} : { rule }),
       ...(agent === undefined ? {} : { agent }),
+    };
+    const { session } = request;
+    const resolved = resolveIntent({
+      ...declared,
+      sessionClass: session ? this.#deps.classOf(peer.uid, session.slice(0, MAX_ID)) : undefined,
       classes: config.classes,
       defaults: host.defaults,
       learnedHighBytes: this.#deps.learnedHighBytes(peer.uid, () => originOf(request, config.log.commands)),
       ceiling: container === undefined ? ceiling : minCeiling(ceiling, { memoryMaxBytes: container }),
     });
+    return { ...resolved, declared };
   }
 
   #place(
     peer: PeerCred,
     request: RunRequest,
-    resolved: Resolved,
+    resolved: Asked,
     admissionWaitMs: number,
     notes: readonly string[],
     answer: (answer: Answer) => boolean,
@@ -470,7 +519,7 @@ export class CallManager implements EnforcerEvents {
     answer({ kind: 'none', notes: [...notes, `agentrm: running unmanaged: ${messageOf(error)}`] });
   }
 
-  #make(peer: PeerCred, request: RunRequest, resolved: Resolved, admissionWaitMs: number): Call {
+  #make(peer: PeerCred, request: RunRequest, resolved: Asked, admissionWaitMs: number): Call {
     const { root, controller, sessions } = this.#deps;
     const wrapper = processStat(peer.pid);
     if (root === undefined || controller === undefined || wrapper === undefined) {
@@ -489,6 +538,7 @@ export class CallManager implements EnforcerEvents {
         cgroup,
         procPath: `${root.procPath}/${session.name}/${cgroup.name}`,
         limits: resolved.limits,
+        declared: resolved.declared,
         lines,
         ceilingBytes: resolved.ceilingBytes,
         command: commandText(commandOf(request.argv), config.log.commands).slice(0, MAX_COMMAND_CHARS),
@@ -686,7 +736,7 @@ export class CallManager implements EnforcerEvents {
       if (call.cgroup.populated()) {
         const orphaned = call.killCode === undefined && this.#deps.config().leftovers === 'kill';
         if (orphaned) this.#deps.controller?.kill(call, 'leftover', 'its command has ended');
-        this.#deps.controller?.demoted();
+        this.#deps.controller?.reordered();
         this.#save(call);
         return;
       }
@@ -734,6 +784,10 @@ export class CallManager implements EnforcerEvents {
       this.#deps.log.error({ err: error, session: session.id }, 'state of session not saved');
     }
   }
+}
+
+function mostImportant(calls: readonly Call[]): Call {
+  return calls.reduce((best, call) => (call.limits.cpuWeight > best.limits.cpuWeight ? call : best));
 }
 
 function about(call: Call): { session: string; call: string; uid: number } {
