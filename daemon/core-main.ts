@@ -6,6 +6,7 @@ import { Socket } from 'node:net';
 import type { ProxyConfig } from './config/proxy.ts';
 import { Channel, type MessageKind } from './core/channel.ts';
 import { type Core, startCore } from './core/core.ts';
+import type { CallsMessage, ClassMessage } from './core/messages.ts';
 import type { CoreStart } from './core/process.ts';
 import { messageOf } from './errors.ts';
 import { createLogger, flushLog, type Log } from './log.ts';
@@ -47,6 +48,9 @@ function handle(kind: MessageKind, text: string): void {
     case 'pressure':
       core?.setPressure(JSON.parse(text) as HostPressure);
       break;
+    case 'calls':
+      for (const [session, calls] of JSON.parse(text) as CallsMessage) core?.setCalls(session, calls);
+      break;
     case 'ask':
       answer(text);
       break;
@@ -64,19 +68,24 @@ async function start({ config, logLevel, key, saved }: CoreStart): Promise<void>
     saved,
     log,
     keep: (state) => channel.send('state', state),
+    onClass: (session, turnClass) => {
+      const message: ClassMessage = { session, class: turnClass };
+      channel.send('class', JSON.stringify(message));
+    },
+    onEvent: (event) => channel.send('event', JSON.stringify(event)),
   });
   channel.send('listening', String(core.port));
 }
 
 function answer(question: string): void {
-  const [number, what] = question.split(' ');
+  const [number, what, uid = ''] = question.split(' ');
   const reply = (text: string): void => {
     channel.send('answer', `${number} ${JSON.stringify(text)}`);
   };
   if (what === 'metrics') {
     core?.metrics().then(reply, () => reply(''));
   } else {
-    reply(JSON.stringify(core?.snapshot() ?? null));
+    reply(JSON.stringify(core?.monitor(uid === '' ? undefined : Number(uid)) ?? null));
   }
 }
 

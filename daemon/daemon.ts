@@ -10,7 +10,7 @@ import { isOperator } from './control/operators.ts';
 import { listenForScrapes } from './control/scrape.ts';
 import { assertAlone, ControlServer } from './control/server.ts';
 import { StatusView } from './control/status.ts';
-import { hostCore } from './core/host.ts';
+import { type HostedCore, hostCore } from './core/host.ts';
 import { messageOf } from './errors.ts';
 import { openBackend } from './kernel/backend.ts';
 import { pinDirOf } from './kernel/bpf-enforcer.ts';
@@ -25,11 +25,15 @@ import { native as loadNative } from './kernel/native.ts';
 import type { Log } from './log.ts';
 import { hostSettings } from './policy/host.ts';
 import { adviceOf } from './policy/learned.ts';
+import { isPoolShort } from './policy/pool-demand.ts';
+import { SessionClasses } from './session/classes.ts';
+import { sessionName } from './session/name.ts';
 import { SessionRegistry } from './session/registry.ts';
 import { openStore } from './store/store.ts';
 import { adopt } from './toolcall/adoption.ts';
 import type { Call } from './toolcall/call.ts';
 import { Controller } from './toolcall/controller.ts';
+import { fedCalls, unservedCalls } from './toolcall/fed-calls.ts';
 import { LearnedDefaults, observationOf } from './toolcall/learning.ts';
 import { CallManager } from './toolcall/manager.ts';
 
@@ -44,6 +48,19 @@ const BEAT_MS = 250;
  * and goes: 600 calls left 4 to 11 MB behind. It takes 0.3 ms of the main loop.
  */
 const TRIM_MS = 10_000;
+
+/** Events after which a session's tool calls are others than before, or stand otherwise. */
+const CHANGES_CALLS: ReadonlySet<string> = new Set([
+  'call-start',
+  'call-end',
+  'freeze',
+  'thaw',
+  'session-start',
+  'session-end',
+]);
+
+/** No user has it (uid_t's -1): whose events only those see who see all. */
+const NOBODY = -1;
 
 export interface Daemon {
   /**
@@ -80,6 +97,8 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   await assertAlone(paths.socket);
 
   const events = new EventLog();
+  // Made at the end, when there is something to tell it of.
+  let core: HostedCore | undefined;
   const emit = (
     kind: string,
     about: { uid?: number; session?: string; call?: string },
@@ -88,6 +107,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     const { uid, ...subject } = about;
     metrics.event(kind, detail);
     events.emit(kind, uid, { ...subject, ...detail });
+    if (CHANGES_CALLS.has(kind)) core?.callsChanged();
   };
   const emitCall = (kind: string, call: Call, detail: object = {}) =>
     emit(kind, { uid: call.session.uid, session: call.session.id, call: call.id }, detail);
@@ -104,6 +124,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     settings: () => config.learning,
   });
   const sessions = new SessionRegistry(native, (session) => manager.sessionEnded(session));
+  const classes = new SessionClasses();
   // The back end reports to the manager, which is made of the back end: hence the forwarding.
   const forward: EnforcerEvents = {
     stop: (event) => manager.stop(event),
@@ -173,6 +194,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     enforcer,
     controller,
     sessions,
+    classOf: (uid, id) => classes.of(uid, id),
     config: () => config,
     host: () => host,
     log: childLog('calls'),
@@ -196,6 +218,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
     controller,
     manager,
     sessions,
+    classes,
     paths,
     config: () => config,
     host: () => host,
@@ -211,7 +234,8 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
 
   const sources: ApiSources = {
     status: () => ({ ...view.status(), counters: metrics.counters() }),
-    sessions: (uid) => view.sessions(uid),
+    sessions: async (uid) => view.sessions(uid, (await core?.process.monitor(uid))?.sessions ?? []),
+    monitor: async (uid) => view.monitor(uid, (await core?.process.monitor(uid)) ?? null),
     liveCalls: (uid, session) => view.liveCalls(uid, session),
     finishedCalls: (query) => store.lines(query),
     events,
@@ -269,14 +293,28 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   }
   for (const reason of backend.degraded) emit('degraded', {}, { error: reason });
 
-  const core = hostCore({
+  core = hostCore({
     config,
     stateDir: paths.stateDir,
     log: childLog('core'),
     pressure: () => ({
       memory: (hostPressure('memory')?.someAvg10 ?? 0) / 100,
-      poolShort: (controller?.pool().roomBytes ?? 1) <= 0,
+      poolShort: isPoolShort({
+        roomBytes: controller?.pool().roomBytes ?? Number.POSITIVE_INFINITY,
+        waitingCalls: manager.waiting,
+        unservedCalls: unservedCalls(manager.calls()),
+      }),
     }),
+    calls: () => fedCalls(manager.calls()),
+    sessions: () => [...sessions.all()].map(({ key }) => key),
+    onClass: (key, sessionClass) => {
+      if (classes.set(key, sessionClass)) manager.reclass(key, sessionClass);
+    },
+    onEvent: (kind, key, detail) => {
+      const { uid, id } = sessionName(key);
+      // Of nobody known: for those who see all.
+      emit(kind, { uid: uid ?? NOBODY, session: id }, detail);
+    },
     // No part of enforcement: `agentrm status` does not call the host degraded for it.
     onDown: (reason) => emit('core-down', {}, { error: reason }),
   });

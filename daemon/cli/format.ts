@@ -17,3 +17,15 @@ export function localTime(time: string): string {
   const clock = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
   return `${day} ${clock}.${String(date.getMilliseconds()).padStart(3, '0')}`;
 }
+
+/** A number in three digits or so: `950`, `12.3k`, `4.56M`. */
+export function count(number: number): string {
+  const units = ['', 'k', 'M', 'G'] as const;
+  let value = number;
+  let unit = 0;
+  while (Math.abs(value) >= 999.5 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return unit === 0 ? String(Math.round(value)) : `${value.toPrecision(3)}${units[unit]}`;
+}

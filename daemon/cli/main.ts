@@ -10,7 +10,11 @@ import { plain, watchOutput } from './output.ts';
 const commands: Readonly<Record<string, { summary: string; load: () => Promise<CommandModule> }>> = {
   status: { summary: 'how the daemon, its pool and its calls stand', load: () => import('./status.ts') },
   calls: { summary: 'tool calls, those that run and those that ended', load: () => import('./calls.ts') },
-  sessions: { summary: 'agent sessions that live', load: () => import('./sessions.ts') },
+  sessions: {
+    summary: 'agent sessions, their tool calls and their turns',
+    load: () => import('./sessions.ts'),
+  },
+  top: { summary: 'both halves on one screen, refreshed', load: () => import('./top.ts') },
   events: { summary: 'what happened to calls, and what happens', load: () => import('./events.ts') },
   doctor: { summary: 'what this host offers, and what to do about it', load: () => import('./doctor.ts') },
   advise: {

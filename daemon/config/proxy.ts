@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import * as z from 'zod';
-import { duration, flag, listenAddress, offOrWhole, size, whole } from './values.ts';
+import { QUEUE_POLICIES } from '../scheduler/policies.ts';
+import { duration, flag, listenAddress, offOrDuration, offOrWhole, size, whole } from './values.ts';
 
 /*
  * The settings of the proxy and its scheduler. What is not here, such as quanta and shares of the levels, has
@@ -66,9 +67,18 @@ const queue = z
       .prefault('15s')
       .describe('When an early stream begins: a quarter of the 60 s at which common middleboxes cut.'),
     ping: duration().prefault('15s').describe('How often it is pinged, for the same reason.'),
+    policy: z
+      .enum(QUEUE_POLICIES)
+      .prefault('priority')
+      .describe(
+        'Who goes first. priority: users before subagents before background, by shares 8 : 3 : 1, and within each ' +
+          'who has used least. deadline: whose time is up first, which a request says (x-agentrm-deadline, in ' +
+          'seconds) or its class: 15 s, 60 s, 240 s. fair-share: who has used least, whatever its class.',
+      ),
   })
-  .transform(({ mode, wait, earlyAfter, ping }) => ({
+  .transform(({ mode, wait, earlyAfter, ping, policy }) => ({
     mode,
+    policy,
     waitMs: wait,
     earlyAfterMs: earlyAfter,
     pingMs: ping,
@@ -97,7 +107,7 @@ const reaper = z
   .strictObject({
     dryRun: flag()
       .prefault('false')
-      .describe('true: hung turns are logged with their evidence, and none is ended.'),
+      .describe('true: hung turns and abandoned runs are logged with their evidence, and none is ended.'),
     firstByte: duration()
       .prefault('120s')
       .describe('Without any byte. Models think 30 to 120 s, but send headers and pings meanwhile.'),
@@ -113,9 +123,16 @@ const reaper = z
       .describe(
         'A response that is not streamed, of a client that does not say how long it waits: the SDKs wait 10 min.',
       ),
+    abandoned: offOrDuration()
+      .prefault('30m')
+      .describe(
+        'A run of which no turn and no tool call is left, and with which nobody goes on for so long, is over: three ' +
+          'times the longest command that Claude Code waits for. off: a run only ends with its answer.',
+      ),
   })
-  .transform(({ dryRun, firstByte, betweenBytes, pingsOnly, wholeResponse }) => ({
+  .transform(({ dryRun, firstByte, betweenBytes, pingsOnly, wholeResponse, abandoned }) => ({
     dryRun,
+    abandonedMs: abandoned,
     firstByteMs: firstByte,
     betweenBytesMs: betweenBytes,
     pingsOnlyMs: pingsOnly,
@@ -146,6 +163,12 @@ export const proxy = z
     queue,
     lanes,
     reaper,
+    agents: offOrWhole(1, 10_000)
+      .prefault('off')
+      .describe(
+        'So many sessions may have a run under way at a time, its subagents included; the turns of others wait until ' +
+          "one has ended. off: any number; lanes, limits and the host's memory are what is short.",
+      ),
     retries: whole(0, 10)
       .prefault('2')
       .describe('Of a turn that hung or failed before anything was seen of it; as often as the SDKs.'),

@@ -26,6 +26,15 @@ export function duration() {
   return text(parseDuration);
 }
 
+/** A time of at least a second in milliseconds, or null for `off`. */
+export function offOrDuration() {
+  return z.string().transform((value, context) => {
+    if (value === 'off') return null;
+    const milliseconds = convert(value, context, parseDuration);
+    return milliseconds >= 1_000 ? milliseconds : refuse(context, `${quoteWord(value)}: less than a second`);
+  });
+}
+
 /** A size, or null for `auto`: what it is then depends on the host. */
 export function autoSize() {
   return z

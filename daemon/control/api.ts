@@ -6,12 +6,13 @@ import { messageOf } from '../errors.ts';
 import { createServer } from '../http.ts';
 import type { EventLog } from './events.ts';
 import { peerOf } from './server.ts';
-import type { Advice, DoctorReport, LiveCall, SessionRecord, Status } from './types.ts';
+import type { Advice, DoctorReport, LiveCall, Monitor, SessionRecord, Status } from './types.ts';
 
 /** What the API reads; `uid` undefined means that the caller may see everybody's. */
 export interface ApiSources {
   readonly status: () => Status;
-  readonly sessions: (uid: number | undefined) => SessionRecord[];
+  readonly sessions: (uid: number | undefined) => Promise<SessionRecord[]>;
+  readonly monitor: (uid: number | undefined) => Promise<Monitor>;
   readonly liveCalls: (uid: number | undefined, session: string | undefined) => LiveCall[];
   readonly finishedCalls: (query: { limit: number; session?: string; uid?: number }) => AsyncIterable<string>;
   readonly advice: (uid: number | undefined) => AsyncIterable<Advice>;
@@ -69,7 +70,9 @@ async function handle(
     case '/v1/status':
       return sendJson(response, 200, sources.status());
     case '/v1/sessions':
-      return sendJson(response, 200, { sessions: sources.sessions(uid) });
+      return sendJson(response, 200, { sessions: await sources.sessions(uid) });
+    case '/v1/monitor':
+      return sendJson(response, 200, await sources.monitor(uid));
     case '/v1/doctor':
       return sendJson(response, 200, await sources.doctor());
     case '/v1/calls': {

@@ -7,6 +7,7 @@ import { AgentrmError, errnoOf, messageOf } from '../errors.ts';
 import type { Native, PeerCred } from '../kernel/native.ts';
 import type { Log } from '../log.ts';
 import type { CallManager } from '../toolcall/manager.ts';
+import { descriptorOf } from './peer.ts';
 import { WrapperConnection } from './wrapper-connection.ts';
 
 /** Why a connection was closed on it; each has a counter. */
@@ -190,12 +191,6 @@ export async function assertAlone(path: string, env: NodeJS.ProcessEnv = process
 
 function passedByInit(env: NodeJS.ProcessEnv): boolean {
   return env.LISTEN_PID === String(process.pid) && Number(env.LISTEN_FDS) >= 1;
-}
-
-/** node:net has no public way to the descriptor; `_handle.fd` has been there since Node 0.x. */
-function descriptorOf(socket: Socket): number | undefined {
-  const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd;
-  return fd !== undefined && fd >= 0 ? fd : undefined;
 }
 
 function answers(path: string): Promise<boolean> {

@@ -5,18 +5,30 @@ import type { Paths } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
 import type { Backend } from '../kernel/backend.ts';
 import type { HostSettings } from '../policy/host.ts';
+import type { SessionClasses } from '../session/classes.ts';
+import { sessionRecords } from '../session/picture.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { Controller } from '../toolcall/controller.ts';
 import type { CallManager } from '../toolcall/manager.ts';
 import { callStateOf, liveCall } from '../toolcall/record.ts';
 import { version } from '../version.ts';
-import type { CallState, LiveCall, SessionRecord, Status } from './types.ts';
+import { hostPicture } from './host-picture.ts';
+import type {
+  CallState,
+  LiveCall,
+  Monitor,
+  ProxyMonitor,
+  ProxySession,
+  SessionRecord,
+  Status,
+} from './types.ts';
 
 export interface StatusSources {
   readonly backend: Backend;
   readonly controller: Controller | undefined;
   readonly manager: CallManager;
   readonly sessions: SessionRegistry;
+  readonly classes: SessionClasses;
   readonly paths: Paths;
   readonly config: () => Config;
   readonly host: () => HostSettings;
@@ -68,27 +80,49 @@ export class StatusView {
     return counts;
   }
 
-  /** @param uid whose; undefined: everybody's. */
-  sessions(uid: number | undefined): SessionRecord[] {
-    const { sessions, manager, controller, backend } = this.#sources;
+  /**
+   * @param uid whose; undefined: everybody's.
+   * @param turns what the other half knows of sessions.
+   */
+  sessions(uid: number | undefined, turns: readonly ProxySession[]): SessionRecord[] {
+    const { sessions, classes, manager, controller, backend } = this.#sources;
     const used = new Map<string, number>();
+    const frozen = new Map<string, number>();
     for (const call of manager.calls()) {
-      const usedBytes = controller?.usageBytes(call) ?? 0;
-      used.set(call.session.key, (used.get(call.session.key) ?? 0) + usedBytes);
+      const { key } = call.session;
+      used.set(key, (used.get(key) ?? 0) + (controller?.usageBytes(call) ?? 0));
+      const isFrozen = call.phase === 'live' && call.frozenSinceMs !== undefined;
+      if (isFrozen) frozen.set(key, (frozen.get(key) ?? 0) + 1);
     }
-    return [...sessions.all()]
+    const own = [...sessions.all()]
       .filter((session) => uid === undefined || session.uid === uid)
       .map((session) => ({
         id: session.id,
         uid: session.uid,
         agent: session.agent,
         cgroup: manager.directoriesOf(session)[0] ?? `${backend.root?.path ?? ''}/${session.name}`,
-        startedAt: new Date(session.startedAtMs).toISOString(),
-        lastActiveAt: new Date(session.lastActiveMs).toISOString(),
+        class: classes.of(session.uid, session.id) ?? null,
+        startedAtMs: session.startedAtMs,
+        lastActiveMs: session.lastActiveMs,
         liveCalls: session.liveCalls,
+        frozenCalls: frozen.get(session.key) ?? 0,
         finishedCalls: session.finishedCalls,
         usedBytes: used.get(session.key) ?? 0,
       }));
+    return sessionRecords(own, turns, nowMs());
+  }
+
+  /** @param uid whose; undefined: everybody's. @param proxy what the other half says. */
+  monitor(uid: number | undefined, proxy: ProxyMonitor | null): Monitor {
+    const { pool, calls } = this.status();
+    return {
+      ...hostPicture(),
+      pool,
+      calls,
+      sessions: this.sessions(uid, proxy?.sessions ?? []),
+      liveCalls: this.liveCalls(uid, undefined),
+      proxy,
+    };
   }
 
   /** @param uid whose; undefined: everybody's. */

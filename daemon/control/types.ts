@@ -9,6 +9,7 @@
  * GET /v1/sessions                               { sessions: SessionRecord[] }
  * GET /v1/calls?limit=N&session=ID&live=1        lines of CallRecord, oldest first; then LiveCall if asked for
  * GET /v1/events?follow=1                        lines of Event: what is remembered, then, if asked for, what comes
+ * GET /v1/monitor                                Monitor
  * GET /v1/doctor                                 DoctorReport
  * GET /v1/advice                                 lines of Advice
  * GET /metrics, /healthz, /readyz                text
@@ -139,18 +140,126 @@ export interface Advice {
   readonly rule: { readonly command: string; readonly intent: string };
 }
 
-/** A session that lives. */
+/**
+ * How a session stands. `created`: nothing of it has run yet, its first turn waits. `ready`: turns wait for a lane.
+ * `running`: a turn has a lane, or a tool call works. `waiting`: for a frozen or waiting call, for its agent, or for
+ * its user. `terminated`: nobody has gone on with it for the configured time.
+ */
+export const sessionStates = ['created', 'ready', 'running', 'waiting', 'terminated'] as const;
+export type SessionState = (typeof sessionStates)[number];
+
+/** What a turn or call is to somebody: who waits for it. */
+export type SessionClass = 'interactive' | 'subagent' | 'background';
+
+/** A session that lives, of its tool calls or its turns or both. */
 export interface SessionRecord {
   /** As the agent names it. */
   readonly id: string;
-  readonly uid: number;
+  /** Null: of turns from a peer that the kernel does not know, such as in a container. */
+  readonly uid: number | null;
   readonly agent: string | null;
-  readonly cgroup: string;
+  readonly state: SessionState;
+  /** As its turns show it; null: it has none. */
+  readonly class: SessionClass | null;
+  /** Null: it has no tool calls. */
+  readonly cgroup: string | null;
   readonly startedAt: string;
   readonly lastActiveAt: string;
   readonly liveCalls: number;
+  /** Of the live ones. */
+  readonly frozenCalls: number;
   readonly finishedCalls: number;
   readonly usedBytes: number;
+  /** Turns that hold a lane. */
+  readonly lanes: number;
+  /** Turns that wait for one, delays before retries included. */
+  readonly queuedTurns: number;
+  readonly finishedTurns: number;
+  /** Input and output of its turns. */
+  readonly usedTokens: number;
+  /** Runs that no answer has ended. */
+  readonly openRuns: number;
+}
+
+/** One moment of both halves: GET /v1/monitor. */
+export interface Monitor {
+  readonly time: string;
+  readonly host: {
+    readonly totalBytes: number;
+    readonly availableBytes: number;
+    /** Per cent of the last 10 s in which some task waited for it; null where PSI is off. */
+    readonly pressure: Readonly<Record<'cpu' | 'memory' | 'io', number | null>>;
+  };
+  readonly pool: Status['pool'];
+  /** Of everybody, by state. */
+  readonly calls: Readonly<Record<CallState, number>>;
+  readonly sessions: readonly SessionRecord[];
+  readonly liveCalls: readonly LiveCall[];
+  /** Null: there is no proxy, or it does not answer. */
+  readonly proxy: ProxyMonitor | null;
+}
+
+/** The turns' half. Numbers of turns are of everybody; upstreams and sessions are the caller's. */
+export interface ProxyMonitor {
+  readonly queued: number;
+  readonly running: number;
+  /** Waiting out the delay before a retry. */
+  readonly delayed: number;
+  /** Of the queued, those whose session waits for one of the running agents to end. */
+  readonly gated: number;
+  /** Of the queued, those that would have a lane but for the host's memory. */
+  readonly held: number;
+  /** As the scheduler was told last. */
+  readonly pressure: { readonly memory: number; readonly poolShort: boolean };
+  readonly agents: { readonly limit: number | null; readonly running: number; readonly waiting: number };
+  readonly upstreams: readonly ProxyUpstream[];
+  /** Least recently active first. */
+  readonly sessions: readonly ProxySession[];
+  /** Sessions that were left out. */
+  readonly omitted: number;
+}
+
+/** What shares lanes and rate limits. */
+export interface ProxyUpstream {
+  readonly provider: string;
+  /** A salted hash. */
+  readonly credential: string;
+  readonly modelClass: string;
+  readonly lanes: { readonly held: number; readonly limit: number; readonly fixed: boolean };
+  readonly levels: readonly {
+    readonly level: SessionClass;
+    readonly queued: number;
+    readonly running: number;
+    readonly oldestWaitMs: number;
+  }[];
+  readonly buckets: readonly {
+    readonly resource: 'requests' | 'inputTokens' | 'outputTokens';
+    readonly limitPerMin: number | null;
+    readonly available: number | null;
+    readonly reserved: number;
+  }[];
+  /** For how long the upstream asked for silence; null: it did not. */
+  readonly pausedMs: number | null;
+  readonly breaker: 'closed' | 'open' | 'half-open';
+}
+
+/** A session as its turns show it. */
+export interface ProxySession {
+  readonly id: string;
+  readonly uid: number | null;
+  readonly class: SessionClass;
+  readonly lanes: number;
+  readonly queuedTurns: number;
+  /** Turns that had a lane so far, and turns that are over in whatever way. */
+  readonly grantedTurns: number;
+  readonly finishedTurns: number;
+  readonly usedTokens: number;
+  /** It is one of a limited number of running agents. */
+  readonly holdsPlace: boolean;
+  readonly terminated: boolean;
+  readonly ageMs: number;
+  readonly sinceTurnMs: number;
+  readonly runs: readonly { readonly agent: string | null; readonly ageMs: number }[];
 }
 
 /** What happened, in the order of `seq`, which rises by 1 for each event of a daemon's life. */
@@ -160,7 +269,8 @@ export interface Event {
   /**
    * `call-start`, `call-end` (with the `record`), `stop`, `freeze`, `thaw`, `lend`, `wait`,
    * `give-back`, `kill`, `oom`, `escaped`, `session-start`, `session-end`, `nested`, `bad-intent`,
-   * `unmanaged`, `reload`, `degraded`; and `lost` (with `count`), which stands for events that a slow reader missed.
+   * `unmanaged`, `reload`, `degraded`, `core-down`, `session-class`, `turn-held`, `turn-released`, `run-abandoned`;
+   * and `lost` (with `count`), which stands for events that a slow reader missed.
    */
   readonly kind: string;
   readonly session?: string;

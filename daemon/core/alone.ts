@@ -3,17 +3,30 @@
 import { once } from 'node:events';
 import { chmodSync } from 'node:fs';
 import type { Server, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import { nowMs } from '../clock.ts';
 import { pathsOf } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
+import { hostPicture } from '../control/host-picture.ts';
+import { isOperator } from '../control/operators.ts';
+import { userOf } from '../control/peer.ts';
 import { listenForScrapes } from '../control/scrape.ts';
 import { assertAlone, makeRoomForSocket } from '../control/server.ts';
+import type { Monitor } from '../control/types.ts';
 import type { Daemon } from '../daemon.ts';
 import { AgentrmError, messageOf } from '../errors.ts';
 import { createServer } from '../http.ts';
+import { hostPressure } from '../kernel/host.ts';
+import { native } from '../kernel/native.ts';
 import type { Log } from '../log.ts';
+import { isOf } from '../session/name.ts';
+import { sessionRecords } from '../session/picture.ts';
 import { version } from '../version.ts';
 import { type Core, startCore } from './core.ts';
 import { StateFile } from './state-file.ts';
+
+/** PSI is an average over 10 s; the scheduler need not know sooner. */
+const LOOK_MS = 1_000;
 
 /**
  * The core in a process of its own, without the node agent: no privileges, no addon, no cgroups. Health and
@@ -34,6 +47,11 @@ export async function startCoreAlone(config: Config, log: Log): Promise<Daemon> 
     log,
     keep: (text) => state.keep(text),
   });
+  // Without the node agent nobody says how the host stands; everybody may look.
+  const look = (): void =>
+    core.setPressure({ memory: (hostPressure('memory')?.someAvg10 ?? 0) / 100, poolShort: false });
+  look();
+  const timer = setInterval(look, LOOK_MS);
   const control = createControl(core);
   try {
     await listenOnSocket(control, paths.socket);
@@ -55,6 +73,7 @@ export async function startCoreAlone(config: Config, log: Log): Promise<Daemon> 
     },
     reloadFailed() {},
     async close() {
+      clearInterval(timer);
       for (const server of [control, scrapes]) {
         server.close();
         server.closeAllConnections();
@@ -73,11 +92,13 @@ function createControl(core: Core): Server {
     if (request.method !== 'GET' && request.method !== 'HEAD')
       send(response, 405, 'only GET is answered here\n');
     else if (path === '/healthz' || path === '/readyz') send(response, 200, 'ok\n');
-    else if (path === '/v1/turns')
-      send(response, 200, `${JSON.stringify(core.snapshot())}\n`, 'application/json');
-    else if (path === '/v1/status') {
+    else if (path === '/v1/turns' || path === '/v1/sessions' || path === '/v1/monitor') {
+      const sees = viewerOf(request.socket);
+      if (sees === null) sendJson(response, 403, { error: 'only on the control socket' });
+      else sendJson(response, 200, pictureOf(core, path, sees.uid));
+    } else if (path === '/v1/status') {
       const status = { version: version(), pid: process.pid, mode: 'proxy-only', proxy: { port: core.port } };
-      send(response, 200, `${JSON.stringify(status)}\n`, 'application/json');
+      sendJson(response, 200, status);
     } else if (path === '/metrics') {
       core.metrics().then(
         (text) => send(response, 200, text, 'text/plain; version=0.0.4; charset=utf-8'),
@@ -87,9 +108,45 @@ function createControl(core: Core): Server {
   });
 }
 
+/**
+ * Whose sessions a caller may see: its own; root, operators and whoever runs this process all.
+ * @returns null if it is not known who asks.
+ */
+function viewerOf(socket: Socket): { uid: number | undefined } | null {
+  let user: { uid: number; gid: number } | undefined;
+  try {
+    user = userOf(native(), socket);
+  } catch {
+    // No addon on this machine.
+  }
+  if (user === undefined) return null;
+  const all = user.uid === process.getuid?.() || isOperator(user.uid, user.gid);
+  return { uid: all ? undefined : user.uid };
+}
+
+function pictureOf(core: Core, path: string, uid: number | undefined): object {
+  if (path === '/v1/turns') return core.snapshot(uid === undefined ? undefined : isOf(uid));
+  const proxy = core.monitor(uid);
+  const sessions = sessionRecords([], proxy.sessions, nowMs());
+  if (path === '/v1/sessions') return { sessions };
+  const monitor: Monitor = { ...hostPicture(), ...NO_CALLS, sessions, proxy };
+  return monitor;
+}
+
+/** There is no node agent: no pool, and no calls that are known. */
+const NO_CALLS = {
+  pool: { budgetBytes: 0, reserveBytes: 0, usedBytes: 0, roomBytes: 0 },
+  calls: { waiting: 0, running: 0, throttled: 0, frozen: 0, lingering: 0 },
+  liveCalls: [],
+} as const;
+
 function send(response: ServerResponse, status: number, body: string, type = 'text/plain'): void {
   response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(body) });
   response.end(body);
+}
+
+function sendJson(response: ServerResponse, status: number, body: object): void {
+  send(response, status, `${JSON.stringify(body)}\n`, 'application/json');
 }
 
 async function listenOnSocket(server: Server, path: string): Promise<void> {

@@ -15,11 +15,14 @@ const NEWLINE = 0x0a;
 export const MESSAGES = [
   'start', // to the core: how to run (CoreStart)
   'pressure', // to the core: the host (HostPressure)
-  'ask', // to the core: the number of the question, and what is asked
+  'calls', // to the core: sessions and what is known of their tool calls (CallsMessage)
+  'ask', // to the core: the number of the question, what is asked, and for whom
   'stop', // to the core: how long it may drain, in ms
   'listening', // from the core: the port
   'failed', // from the core: why it does not listen
   'state', // from the core: what should outlive it (SavedState)
+  'class', // from the core: a session's class (ClassMessage)
+  'event', // from the core: what users may want to know (CoreEvent)
   'answer', // from the core: the number of the question, and the text
 ] as const;
 export type MessageKind = (typeof MESSAGES)[number];

@@ -1,15 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { ProxyConfig } from '../config/proxy.ts';
+import type { ProxyMonitor } from '../control/types.ts';
 import { messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { ProxyServer } from '../proxy/server.ts';
+import { disciplineOf } from '../scheduler/policies.ts';
 import { realClock } from '../scheduler/real-clock.ts';
 import { Scheduler } from '../scheduler/scheduler.ts';
 import { defaultSettings, type SchedulerSettings } from '../scheduler/settings.ts';
-import type { HostPressure, SavedState, SchedulerSnapshot } from '../scheduler/types.ts';
+import type {
+  CallsOfSession,
+  HostPressure,
+  SavedState,
+  SchedulerEvents,
+  SchedulerSnapshot,
+  TurnClass,
+} from '../scheduler/types.ts';
+import type { CoreEvent } from './messages.ts';
+import { proxyMonitor } from './monitor.ts';
 
 /** How often the state is handed out if it has changed: what a crash can lose. */
 const SAVE_MS = 1_000;
+
+/** Fields of the state that tell when something was. */
+const TIMES: ReadonlySet<string> = new Set([
+  'savedAtWallMs',
+  'sinceWallMs',
+  'startedWallMs',
+  'lastTurnWallMs',
+]);
 
 export interface CoreOptions {
   readonly config: ProxyConfig;
@@ -20,15 +39,24 @@ export interface CoreOptions {
   readonly log: Log;
   /** Gets what should outlive this process, one line of JSON. */
   readonly keep: (state: string) => void;
+  /** A session has shown its class, or another one. */
+  readonly onClass?: (session: string, turnClass: TurnClass) => void;
+  /** What users may want to know of. */
+  readonly onEvent?: (event: CoreEvent) => void;
 }
 
 /** Proxy and scheduler, listening. */
 export interface Core {
   readonly port: number;
   setPressure(pressure: HostPressure): void;
+  /** What the node agent knows of a session's tool calls; null: nothing any more. */
+  setCalls(session: string, calls: CallsOfSession | null): void;
   /** The Prometheus text format. */
   metrics(): Promise<string>;
-  snapshot(): SchedulerSnapshot;
+  /** @param sees whose sessions; default everybody's. */
+  snapshot(sees?: (session: string) => boolean): SchedulerSnapshot;
+  /** @param uid whose sessions; undefined: everybody's. */
+  monitor(uid: number | undefined): ProxyMonitor;
   /** Drains, hands out the state a last time, and ends. */
   close(drainMs: number): Promise<void>;
 }
@@ -37,10 +65,11 @@ export interface Core {
  * Starts what needs no privileges.
  * @throws AgentrmError if it cannot listen.
  */
-export async function startCore({ config, key, saved, log, keep }: CoreOptions): Promise<Core> {
+export async function startCore(options: CoreOptions): Promise<Core> {
+  const { config, key, log, keep } = options;
   const { listen } = config;
   if (listen === null) throw new Error('proxy.listen is off');
-  const scheduler = schedulerOf(config, saved, log);
+  const scheduler = schedulerOf(options);
   const { mode, earlyAfterMs, pingMs } = config.queue;
   const proxy = new ProxyServer({
     settings: {
@@ -60,9 +89,9 @@ export async function startCore({ config, key, saved, log, keep }: CoreOptions):
   const port = await proxy.listen();
   let last = '';
   const hand = (): void => {
-    // Times aside, nothing has changed while nobody asked for anything.
+    // Times aside, nothing has changed while nobody asked for anything: the two clocks differ by a fraction of a ms.
     const state = scheduler.save();
-    const sign = JSON.stringify({ ...state, savedAtWallMs: 0 });
+    const sign = JSON.stringify(state, (name, value: unknown) => (TIMES.has(name) ? 0 : value));
     if (sign === last) return;
     last = sign;
     keep(JSON.stringify(state));
@@ -71,8 +100,10 @@ export async function startCore({ config, key, saved, log, keep }: CoreOptions):
   return {
     port,
     setPressure: (pressure) => scheduler.setHostPressure(pressure),
+    setCalls: (session, calls) => scheduler.setCalls(session, calls),
     metrics: () => proxy.metrics.text(),
-    snapshot: () => scheduler.snapshot(),
+    snapshot: (sees) => scheduler.snapshot(sees),
+    monitor: (uid) => proxyMonitor(scheduler, uid),
     async close(drainMs) {
       clearInterval(timer);
       // Before the queue is refused: its places are what is to be kept.
@@ -82,8 +113,16 @@ export async function startCore({ config, key, saved, log, keep }: CoreOptions):
   };
 }
 
-function schedulerOf(config: ProxyConfig, saved: string | null, log: Log): Scheduler {
-  const options = { clock: realClock, random: Math.random, settings: settingsOf(config) };
+function schedulerOf(from: CoreOptions): Scheduler {
+  const { config, saved, log } = from;
+  const discipline = disciplineOf(config.queue.policy);
+  const options = {
+    clock: realClock,
+    random: Math.random,
+    settings: settingsOf(config),
+    events: eventsOf(from),
+    ...(discipline === undefined ? {} : { discipline }),
+  };
   if (saved !== null) {
     try {
       return new Scheduler({ ...options, saved: JSON.parse(saved) as SavedState });
@@ -94,15 +133,43 @@ function schedulerOf(config: ProxyConfig, saved: string | null, log: Log): Sched
   return new Scheduler(options);
 }
 
+/** What happens goes into the log, and to whoever asks for events. */
+function eventsOf({ log, onClass, onEvent }: CoreOptions): SchedulerEvents {
+  return {
+    ...(onClass === undefined ? {} : { onClass }),
+    onAbandoned: (evidence) => {
+      log.warn(evidence, 'run abandoned');
+      const { calls, ...rest } = evidence;
+      onEvent?.({
+        kind: 'run-abandoned',
+        ...rest,
+        noCallForMs: calls === null ? null : Math.round(calls.noneForMs),
+      });
+    },
+    onHeld: ({ host, ...turn }) => {
+      log.debug({ ...turn, ...host }, 'turn held');
+      onEvent?.({ kind: 'turn-held', ...turn, memoryPressure: host.memory, poolShort: host.poolShort });
+    },
+    onHeldEnd: ({ host: _, ...turn }, heldMs) => {
+      log.debug({ ...turn, heldMs }, 'turn released');
+      onEvent?.({ kind: 'turn-released', ...turn, heldMs: Math.round(heldMs) });
+    },
+  };
+}
+
 /** The scheduler's own settings, with those that the configuration has. */
-export function settingsOf({ queue, lanes, reaper, retries, sessionTokens }: ProxyConfig): SchedulerSettings {
+export function settingsOf(config: ProxyConfig): SchedulerSettings {
+  const { queue, lanes, reaper, retries, sessionTokens, agents } = config;
+  const { abandonedMs, ...silence } = reaper;
   const usual = defaultSettings;
+  const never = Number.POSITIVE_INFINITY;
   return {
     ...usual,
     lanes: { ...usual.lanes, ...lanes, most: Math.max(usual.lanes.most, lanes.start) },
     queue: { ...usual.queue, maxWaitMs: queue.waitMs },
-    reaper: { ...usual.reaper, ...reaper },
+    reaper: { ...usual.reaper, ...silence },
     retry: { ...usual.retry, most: retries },
     limits: { ...usual.limits, sessionTokens },
+    agents: { ...usual.agents, running: agents ?? never, abandonedMs: abandonedMs ?? never },
   };
 }

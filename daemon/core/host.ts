@@ -4,18 +4,29 @@ import type { Config } from '../config/schema.ts';
 import { idsOfUser } from '../config/users.ts';
 import { messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
-import type { HostPressure } from '../scheduler/types.ts';
+import type { HostPressure, TurnClass } from '../scheduler/types.ts';
+import { CallsFeed, type FedCall } from '../session/calls-feed.ts';
 import { CoreProcess } from './process.ts';
 import { StateFile } from './state-file.ts';
 
 /** PSI is an average over 10 s; the scheduler need not know sooner. */
 const PRESSURE_MS = 1_000;
 
+/** Calls come and go in bursts: one look for all of them. */
+const CHANGED_MS = 50;
+
 export interface HostedCoreOptions {
   readonly config: Config;
   readonly stateDir: string;
   readonly log: Log;
   readonly pressure: () => HostPressure;
+  readonly calls: () => Iterable<FedCall>;
+  /** Keys of sessions that live. */
+  readonly sessions: () => Iterable<string>;
+  /** A session has shown its class, or another one. */
+  readonly onClass: (session: string, turnClass: TurnClass) => void;
+  /** What users may want to know of: of this session, with these details. */
+  readonly onEvent: (kind: string, session: string, detail: object) => void;
   /** The core ended, or could not be started. */
   readonly onDown: (reason: string) => void;
 }
@@ -23,17 +34,14 @@ export interface HostedCoreOptions {
 /** The core as the daemon has it: a child that runs as long as the daemon does. */
 export interface HostedCore {
   readonly process: CoreProcess;
+  /** Calls or sessions have come, gone, or been frozen: the core is told soon. */
+  callsChanged(): void;
   close(): Promise<void>;
 }
 
 /** @returns undefined if there is to be no proxy, or no user to run it as: root's own rights are none of its business. */
-export function hostCore({
-  config,
-  stateDir,
-  log,
-  pressure,
-  onDown,
-}: HostedCoreOptions): HostedCore | undefined {
+export function hostCore(options: HostedCoreOptions): HostedCore | undefined {
+  const { config, stateDir, log, pressure, onDown } = options;
   const { proxy } = config;
   if (proxy.listen === null) return undefined;
   let ids: { uid: number; gid: number } | null = null;
@@ -55,25 +63,47 @@ export function hostCore({
     ids,
     state,
     log,
-    onListening: (port) => log.info({ port, corePid: core.pid }, 'proxy listens'),
+    onClass: options.onClass,
+    // What says when and which is the daemon's to say.
+    onEvent: ({ kind, session, seq: _seq, time: _time, ...detail }) => options.onEvent(kind, session, detail),
+    onListening: (port) => {
+      log.info({ port, corePid: core.pid }, 'proxy listens');
+      feed.forget();
+      tell();
+    },
     onDown: (reason) => {
       log.error({ reason }, 'core ended');
       onDown(reason);
     },
   });
-  core.start();
-  const timer = setInterval(() => {
+  const feed = new CallsFeed({
+    calls: options.calls,
+    sessions: options.sessions,
+    send: (message) => core.setCalls(message),
+  });
+  const tell = (): void => {
+    feed.tell();
     try {
       core.setPressure(pressure());
     } catch (error) {
       // No descriptor is left, say. The core goes on with what it was told last.
       log.warn({ err: error }, 'pressure not known');
     }
-  }, PRESSURE_MS);
+  };
+  let soon: NodeJS.Timeout | undefined;
+  core.start();
+  const timer = setInterval(tell, PRESSURE_MS);
   return {
     process: core,
+    callsChanged() {
+      soon ??= setTimeout(() => {
+        soon = undefined;
+        feed.tell();
+      }, CHANGED_MS).unref();
+    },
     async close() {
       clearInterval(timer);
+      clearTimeout(soon);
       await core.close();
       await state.close();
     },

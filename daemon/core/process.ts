@@ -3,9 +3,11 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import type { ProxyConfig } from '../config/proxy.ts';
+import type { ProxyMonitor } from '../control/types.ts';
 import type { Level, Log } from '../log.ts';
-import type { HostPressure } from '../scheduler/types.ts';
+import type { HostPressure, TurnClass } from '../scheduler/types.ts';
 import { Channel, type MessageKind } from './channel.ts';
+import { type CallsMessage, type CoreEvent, parseClass, parseEvent, parseMonitor } from './messages.ts';
 import type { StateFile } from './state-file.ts';
 
 /** Clients that find nobody listening try again within half a second. */
@@ -35,6 +37,9 @@ export interface CoreProcessOptions {
   readonly ids: { readonly uid: number; readonly gid: number } | null;
   readonly state: StateFile;
   readonly log: Log;
+  /** A session has shown its class, or another one. */
+  readonly onClass: (session: string, turnClass: TurnClass) => void;
+  readonly onEvent: (event: CoreEvent) => void;
   /** It listens (again). */
   readonly onListening: (port: number) => void;
   /** It does not run any more; it is started again unless the process is closed. */
@@ -117,14 +122,22 @@ export class CoreProcess {
     if (this.#port !== undefined) this.#channel?.send('pressure', JSON.stringify(pressure));
   }
 
+  /** @returns whether it is on its way: not while the core does not listen. */
+  setCalls(calls: CallsMessage): boolean {
+    return this.#port !== undefined && this.#channel?.send('calls', JSON.stringify(calls)) === true;
+  }
+
   /** @returns empty if the core does not answer. */
   metrics(): Promise<string> {
     return this.#ask('metrics');
   }
 
-  /** @returns the scheduler's snapshot as JSON; empty if the core does not answer. */
-  snapshot(): Promise<string> {
-    return this.#ask('snapshot');
+  /**
+   * @param uid whose sessions; undefined: everybody's.
+   * @returns null if the core does not answer.
+   */
+  async monitor(uid: number | undefined): Promise<ProxyMonitor | null> {
+    return parseMonitor(await this.#ask(`monitor ${uid ?? ''}`));
   }
 
   /** Lets it drain, and ends it. */
@@ -141,7 +154,7 @@ export class CoreProcess {
     clearTimeout(timer);
   }
 
-  #ask(what: 'metrics' | 'snapshot'): Promise<string> {
+  #ask(what: string): Promise<string> {
     if (this.#port === undefined || this.#questions.size >= MAX_QUESTIONS) return Promise.resolve('');
     this.#asked += 1;
     const number = this.#asked;
@@ -169,6 +182,16 @@ export class CoreProcess {
       case 'state':
         this.#options.state.keep(text);
         break;
+      case 'class': {
+        const told = parseClass(text);
+        if (told !== undefined) this.#options.onClass(told.session, told.class);
+        break;
+      }
+      case 'event': {
+        const event = parseEvent(text);
+        if (event !== undefined) this.#options.onEvent(event);
+        break;
+      }
       case 'answer': {
         const space = text.indexOf(' ');
         this.#questions.get(Number(text.slice(0, space)))?.(textOf(text.slice(space + 1)));

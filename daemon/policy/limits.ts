@@ -16,11 +16,16 @@ export interface Limits {
   readonly class: CallClass;
 }
 
-/** Who may say something about a call's limits, in the order of precedence. */
-export interface LimitLayers {
+/** What was said of one call, and goes before what its class says. */
+export interface Declared {
   readonly perCall?: Intent | undefined;
   readonly rule?: Intent | undefined;
   readonly agent?: Intent | undefined;
+}
+
+/** Who may say something about a call's limits, in the order of precedence. */
+export interface LimitLayers extends Declared {
+  /** As the session's turns show it. */
   readonly sessionClass?: CallClass | undefined;
   /** What each class says: its weights, and whatever else the administrator wants. */
   readonly classes: Readonly<Record<CallClass, Intent>>;

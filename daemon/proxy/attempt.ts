@@ -7,6 +7,7 @@ import { DecodedCopy } from './decoded-copy.ts';
 import { EventFrames } from './event-frames.ts';
 import { rawHeadersOf, responseHeaders } from './headers.ts';
 import type { TurnApi } from './routes.ts';
+import { runEndOf } from './run-end.ts';
 import { StreamObserver } from './stream-observer.ts';
 import { usageOf } from './usage.ts';
 
@@ -69,6 +70,8 @@ export class Attempt implements Dispatcher.DispatchHandler {
   #collected: Buffer[] = [];
   #collectedBytes = 0;
   #committed = false;
+  /** Whether a whole response is the agent's answer to its user, as far as it tells. */
+  #endsRun: boolean | undefined;
 
   constructor(owner: AttemptOwner, lease: Lease, api: TurnApi) {
     this.#owner = owner;
@@ -257,7 +260,8 @@ export class Attempt implements Dispatcher.DispatchHandler {
     if (this.#collected.length > 0) this.#readWhole();
     this.#mode = 'over';
     if (error === undefined) {
-      this.#lease.end({ kind: 'ok' });
+      const endsRun = this.#observer?.endsRun ?? this.#endsRun;
+      this.#lease.end({ kind: 'ok', ...(endsRun === undefined ? {} : { endsRun }) });
       this.#owner.complete();
     } else {
       const verdict = this.#lease.end({ kind: 'error', headers: this.#headers, ...error });
@@ -274,6 +278,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
     }
     const usage = usageOf(this.#api, parsed);
     if (usage !== null) this.#usage(usage);
+    this.#endsRun = runEndOf(this.#api, parsed);
   }
 
   /** The stream told of an error before anything but keep-alives was forwarded. */

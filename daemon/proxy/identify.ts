@@ -17,6 +17,8 @@ export interface Identity {
   readonly runStart: boolean;
   /** How long the client waits, by its own word. */
   readonly clientTimeoutMs: number | null;
+  /** By when it should be served, by its own word. */
+  readonly deadlineMs: number | null;
 }
 
 /** The members of a body that {@link identify} looks at. */
@@ -72,7 +74,8 @@ export function identify(
     streaming: member('stream') === true,
     retryable: !stored && member('background') !== true,
     runStart: runStarts(api, body),
-    clientTimeoutMs: timeoutOf(header(headers, 'x-stainless-timeout')),
+    clientTimeoutMs: secondsOf(header(headers, 'x-stainless-timeout')),
+    deadlineMs: secondsOf(header(headers, 'x-agentrm-deadline')),
   };
 }
 
@@ -177,7 +180,7 @@ function nameOf(value: unknown): string | null {
   return typeof value === 'string' && value !== '' ? value.slice(0, MAX_NAME) : null;
 }
 
-function timeoutOf(value: string | null): number | null {
+function secondsOf(value: string | null): number | null {
   const seconds = Number(value ?? Number.NaN);
   return seconds > 0 && seconds <= MAX_TIMEOUT_S ? seconds * 1000 : null;
 }

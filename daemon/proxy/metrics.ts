@@ -136,6 +136,16 @@ function registerScheduler(registry: Registry, scheduler: TurnScheduler): void {
       }
     },
   );
+  gauge(
+    'agentrm_waiting_turns',
+    'Queued turns that something else than lanes and limits keeps.',
+    ['for'],
+    function () {
+      const { held, gated } = scheduler.snapshot();
+      this.set({ for: 'memory' }, held);
+      this.set({ for: 'agents' }, gated);
+    },
+  );
   gauge('agentrm_reserved', 'Reserved of rate limits by turns that run.', ['resource'], function () {
     const buckets = upstreams().flatMap((upstream) => upstream.buckets);
     for (const resource of RESOURCES) {
@@ -157,6 +167,9 @@ function registerScheduler(registry: Registry, scheduler: TurnScheduler): void {
     badHeaders: 'Rate limits of upstreams that cannot be.',
     evicted: 'Sessions and places that were forgotten for lack of room.',
     placesKept: 'Turns that found their place kept.',
+    abandoned: 'Sessions whose runs were ended because nobody went on with them.',
+    wouldAbandon: 'The same that a dry run would have ended.',
+    held: "Turns that would have had a lane but for the host's memory.",
   } as const;
   for (const [field, help] of Object.entries(counted) as [keyof typeof counted, string][]) {
     new Counter({

@@ -6,6 +6,7 @@ import { AgentrmError, errnoOf, messageOf } from '../errors.ts';
 import { createServer } from '../http.ts';
 import type { Log } from '../log.ts';
 import type { Clock, Turn, TurnScheduler } from '../scheduler/types.ts';
+import { sessionKey } from '../session/name.ts';
 import { sendError, startError } from './client-response.ts';
 import { credentialName } from './credential.ts';
 import { InputEstimator, rawTokensOf } from './estimate.ts';
@@ -13,6 +14,7 @@ import { requestHeaders } from './headers.ts';
 import { identify, modelClassOf, WANTED } from './identify.ts';
 import { ProxyMetrics, type Rejection } from './metrics.ts';
 import { passThrough } from './pass-through.ts';
+import { PeerUids } from './peer-uid.ts';
 import { BodyBudget, type BodyFailure, readBody } from './request-body.ts';
 import { type Provider, type Route, routeOf } from './routes.ts';
 import { type EarlyStream, TurnExchange, type TurnParts } from './turn.ts';
@@ -73,6 +75,7 @@ export class ProxyServer {
   readonly #upstreams: Upstreams;
   readonly #bodies: BodyBudget;
   readonly #estimator = new InputEstimator();
+  readonly #peers = new PeerUids();
   #turns = 0;
   #live = 0;
   #closing = false;
@@ -181,7 +184,6 @@ export class ProxyServer {
     const body = await readBody(request, { maxBytes: maxBodyBytes, budget: this.#bodies, wanted: WANTED });
     if (typeof body === 'string') return this.#bodyFailed(body, route, request, response);
     const size = body.bytes.length;
-    if (response.destroyed) return this.#bodies.give(size);
     const { provider, api } = route;
     const identity = identify(api, request.headers, body, (model, client) =>
       this.#isBackground(model, client),
@@ -189,12 +191,14 @@ export class ProxyServer {
     const credential = credentialName(this.#parts.key, request.headers);
     const modelClass = modelClassOf(identity.model);
     const who = `${credential} ${modelClass} ${identity.session ?? ''} ${identity.agent ?? ''}`;
+    const uid = await this.#peers.of(request.socket, `${credential} ${identity.session ?? ''}`);
+    if (response.destroyed) return this.#bodies.give(size);
     const rawTokens = rawTokensOf(size, body.scan);
     this.#turns += 1;
     const turn: Turn = {
       id: `t${this.#turns}`,
       // Turns of nobody in particular are one session of their credential.
-      session: identity.session ?? `of ${credential}`,
+      session: sessionKey(uid, identity.session ?? `of ${credential}`),
       ...(identity.agent === null ? {} : { agent: identity.agent }),
       provider,
       credential,
@@ -206,6 +210,7 @@ export class ProxyServer {
       retryable: identity.retryable,
       bodyHash: body.hash,
       ...(identity.clientTimeoutMs === null ? {} : { clientTimeoutMs: identity.clientTimeoutMs }),
+      ...(identity.deadlineMs === null ? {} : { deadlineMs: identity.deadlineMs }),
     };
     const parts: TurnParts = {
       scheduler: this.#parts.scheduler,

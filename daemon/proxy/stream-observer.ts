@@ -2,6 +2,7 @@
 import { createParser, type EventSourceMessage, type EventSourceParser } from 'eventsource-parser';
 import type { Usage } from '../scheduler/types.ts';
 import type { TurnApi } from './routes.ts';
+import { runEndOf } from './run-end.ts';
 import { usageOf } from './usage.ts';
 
 /** An event is at most some hundred KiB; what grows beyond is no event stream. */
@@ -18,6 +19,8 @@ const TELLING = new Set([
   'response.incomplete',
   'error',
 ]);
+/** The same where events have no names. */
+const TELLING_DATA = ['"usage":{', '"usage": {', '"finish_reason":"', '"finish_reason": "'];
 const LAST = new Set(['message_stop', 'response.completed', 'response.failed', 'response.incomplete']);
 
 /** The statuses that errors within a stream stand for, by their type or code. */
@@ -53,6 +56,7 @@ export class StreamObserver {
   #blind = false;
   #error: StreamError | undefined;
   #complete = false;
+  #endsRun: boolean | undefined;
 
   constructor(api: TurnApi, onUsage: (usage: Usage) => void) {
     this.#api = api;
@@ -84,6 +88,11 @@ export class StreamObserver {
     return this.#complete;
   }
 
+  /** Whether it is the agent's answer to its user; undefined: it has not told. */
+  get endsRun(): boolean | undefined {
+    return this.#endsRun;
+  }
+
   feed(bytes: Buffer): Seen {
     // What cannot be understood counts as content: nobody is reaped because we cannot read.
     if (this.#blind) return 'content';
@@ -112,11 +121,12 @@ export class StreamObserver {
     const usage = usageOf(this.#api, parsed);
     if (usage !== null) this.#onUsage(usage);
     this.#error ??= errorOf(event, parsed);
+    this.#endsRun = runEndOf(this.#api, parsed) ?? this.#endsRun;
   }
 
   #tells(event: string | undefined, data: string): boolean {
     if (event !== undefined) return TELLING.has(event);
-    return data.includes('"usage":{') || data.includes('"usage": {') || data.startsWith('{"error"');
+    return TELLING_DATA.some((part) => data.includes(part)) || data.startsWith('{"error"');
   }
 }
 

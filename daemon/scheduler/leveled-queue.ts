@@ -1,30 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Heap } from './heap.ts';
-import { type Choice, cameBefore, type Discipline, type Level, type QueueEntry } from './queue.ts';
+import type { Choice, Discipline, Level, QueueEntry } from './queue.ts';
 import { RecentMap } from './recent-map.ts';
+import { SessionHeap } from './session-heap.ts';
 import type { LevelSettings } from './settings.ts';
 
 /** Sessions whose last dispatch of that kind is remembered; the oldest of more have long been due again. */
 const AGED_SESSIONS = 1_000;
-/** Sessions of a level that are remembered while nothing of them waits: they come back with their next turn. */
-const IDLE_SESSIONS = 256;
-
-/** The turns of one session at one level. */
-interface SessionQueue {
-  readonly session: string;
-  readonly turns: Heap<'turnIndex', QueueEntry>;
-  /** The session's dominant share, in steps within which shares count as equal; as it was while turns wait. */
-  rank: number;
-  /** In the order of its level, while turns wait. */
-  index?: number;
-}
 
 interface LevelQueue {
   readonly index: Level;
   readonly ages: Heap<'ageIndex', QueueEntry>;
-  readonly sessions: RecentMap<string, SessionQueue>;
-  /** Sessions of which turns wait. */
-  readonly order: Heap<'index', SessionQueue>;
+  readonly sessions: SessionHeap;
   /** Virtual time at which its next turn would be done, if each level were served alone at its share. */
   finish: number;
 }
@@ -38,7 +25,6 @@ interface LevelQueue {
  */
 export class LeveledQueue implements Discipline {
   readonly #settings: LevelSettings;
-  readonly #rankOf: (session: string) => number;
   readonly #levels: readonly [LevelQueue, LevelQueue, LevelQueue];
   #virtualTime = 0;
   #dispatches = 0;
@@ -46,11 +32,10 @@ export class LeveledQueue implements Discipline {
   /** At which dispatch each session last went for having waited too long. */
   readonly #agedAt = new RecentMap<string, number>(AGED_SESSIONS, () => {});
 
-  /** @param rankOf a session's dominant share, see {@link SessionQueue.rank}. */
+  /** @param rankOf a session's dominant share, in steps within which shares count as equal */
   constructor(settings: LevelSettings, rankOf: (session: string) => number) {
     this.#settings = settings;
-    this.#rankOf = rankOf;
-    this.#levels = [newLevel(0), newLevel(1), newLevel(2)];
+    this.#levels = [newLevel(0, rankOf), newLevel(1, rankOf), newLevel(2, rankOf)];
   }
 
   get size(): number {
@@ -60,32 +45,17 @@ export class LeveledQueue implements Discipline {
   push(entry: QueueEntry): void {
     const level = this.#levels[entry.level];
     // Time that it had nothing to be served is not owed to it.
-    if (level.order.size === 0) {
+    if (level.sessions.size === 0) {
       level.finish = Math.max(level.finish, this.#virtualTime) + this.#stride(entry.level);
     }
-    const { session } = entry.turn;
-    let queue = level.sessions.get(session);
-    if (queue === undefined) {
-      queue = { session, turns: new Heap('turnIndex', cameBefore), rank: 0 };
-      level.sessions.set(session, queue);
-    }
-    queue.turns.push(entry);
-    if (queue.turns.size === 1) {
-      queue.rank = this.#rankOf(session);
-      level.order.push(queue);
-    } else {
-      level.order.move(queue);
-    }
+    level.sessions.push(entry);
     level.ages.push(entry);
   }
 
   remove(entry: QueueEntry): void {
     const level = this.#levels[entry.level];
     if (!level.ages.remove(entry)) return;
-    const queue = level.sessions.peek(entry.turn.session) as SessionQueue;
-    queue.turns.remove(entry);
-    if (queue.turns.size > 0) level.order.move(queue);
-    else level.order.remove(queue);
+    level.sessions.remove(entry);
   }
 
   next(nowMs: number, mayGo: (level: Level) => boolean): Choice | undefined {
@@ -96,10 +66,10 @@ export class LeveledQueue implements Discipline {
     }
     let best: LevelQueue | undefined;
     for (const level of this.#levels) {
-      if (level.order.size === 0 || !mayGo(level.index)) continue;
+      if (level.sessions.size === 0 || !mayGo(level.index)) continue;
       if (best === undefined || level.finish < best.finish) best = level;
     }
-    const entry = best === undefined ? undefined : headOf(best);
+    const entry = best?.sessions.head()?.entry;
     return entry === undefined ? undefined : { entry, aged: false };
   }
 
@@ -110,10 +80,10 @@ export class LeveledQueue implements Discipline {
     const level = this.#levels[entry.level];
     if (!aged) this.#virtualTime = Math.max(this.#virtualTime, level.finish - this.#stride(entry.level));
     this.remove(entry);
-    if (level.order.size > 0) level.finish += this.#stride(entry.level);
+    if (level.sessions.size > 0) level.finish += this.#stride(entry.level);
     for (const other of this.#levels) {
       // Nor is time in which it might not go: else it would have all lanes when it may again.
-      if (other.order.size > 0 && other.finish < this.#virtualTime)
+      if (other.sessions.size > 0 && other.finish < this.#virtualTime)
         other.finish = this.#virtualTime + this.#stride(other.index);
     }
   }
@@ -124,14 +94,7 @@ export class LeveledQueue implements Discipline {
   }
 
   used(session: string): void {
-    for (const level of this.#levels) {
-      const queue = level.sessions.peek(session);
-      if (queue === undefined || queue.turns.size === 0) continue;
-      const rank = this.#rankOf(session);
-      if (queue.rank === rank) continue;
-      queue.rank = rank;
-      level.order.move(queue);
-    }
+    for (const { sessions } of this.#levels) sessions.used(session);
   }
 
   /**
@@ -142,12 +105,11 @@ export class LeveledQueue implements Discipline {
     const oldest = this.#oldest();
     if (oldest === undefined || oldest.sinceMs > sinceMs) return undefined;
     let found: QueueEntry | undefined;
-    for (const { order } of this.#levels) {
-      for (const { session, turns } of order) {
-        const entry = turns.peek() as QueueEntry;
+    for (const { sessions } of this.#levels) {
+      for (const entry of sessions.heads()) {
         if (entry.sinceMs > sinceMs || (found !== undefined && !waitsLonger(entry, found))) continue;
-        if (this.#dispatches - (this.#agedAt.peek(session) ?? Number.NEGATIVE_INFINITY) >= order.size)
-          found = entry;
+        const agedAt = this.#agedAt.peek(entry.turn.session) ?? Number.NEGATIVE_INFINITY;
+        if (this.#dispatches - agedAt >= sessions.sessions) found = entry;
       }
     }
     return found;
@@ -167,37 +129,12 @@ export class LeveledQueue implements Discipline {
   }
 
   rekey(): void {
-    for (const level of this.#levels) {
-      for (const queue of level.order) queue.rank = this.#rankOf(queue.session);
-      level.order.rebuild();
-    }
+    for (const { sessions } of this.#levels) sessions.rekey();
   }
 }
 
-function newLevel(index: Level): LevelQueue {
-  return {
-    index,
-    ages: new Heap('ageIndex', waitsLonger),
-    sessions: new RecentMap(
-      IDLE_SESSIONS,
-      () => {},
-      ({ turns }) => turns.size > 0,
-    ),
-    order: new Heap('index', goesBefore),
-    finish: 0,
-  };
-}
-
-/** Whose turn it is in a level. */
-function headOf({ order }: LevelQueue): QueueEntry | undefined {
-  return order.peek()?.turns.peek();
-}
-
-function goesBefore(a: SessionQueue, b: SessionQueue): boolean {
-  const first = a.turns.peek() as QueueEntry;
-  const second = b.turns.peek() as QueueEntry;
-  if (first.retry !== second.retry) return first.retry;
-  return a.rank === b.rank ? cameBefore(first, second) : a.rank < b.rank;
+function newLevel(index: Level, rankOf: (session: string) => number): LevelQueue {
+  return { index, ages: new Heap('ageIndex', waitsLonger), sessions: new SessionHeap(rankOf), finish: 0 };
 }
 
 function waitsLonger(a: QueueEntry, b: QueueEntry): boolean {

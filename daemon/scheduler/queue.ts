@@ -18,6 +18,8 @@ export interface QueueEntry {
   /** Where it stands in the heaps of the queue. */
   ageIndex?: number;
   turnIndex?: number;
+  /** … and among those whose agent waits for another to end. */
+  gateIndex?: number;
 }
 
 export interface Choice {
@@ -43,6 +45,9 @@ export interface Discipline {
   /** All capacities may have changed. */
   readonly rekey: () => void;
 }
+
+/** Makes the order of one upstream's queue. @param rankOf a session's dominant share, in steps; lowest goes first */
+export type DisciplineMaker = (rankOf: (session: string) => number) => Discipline;
 
 /** Retries first, then who has waited longest. */
 export function cameBefore(a: QueueEntry, b: QueueEntry): boolean {

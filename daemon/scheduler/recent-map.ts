@@ -13,7 +13,7 @@ interface Entry<K, V> extends Linked<Entry<K, V>> {
 export class RecentMap<K, V> {
   readonly #capacity: number;
   readonly #keep: (value: V) => boolean;
-  readonly #onEvict: () => void;
+  readonly #onEvict: (value: V) => void;
   readonly #entries = new Map<K, Entry<K, V>>();
   /** In the order of use. */
   readonly #order = new LinkedList<Entry<K, V>>();
@@ -22,7 +22,7 @@ export class RecentMap<K, V> {
    * @param onEvict counts what was forgotten.
    * @param keep entries that must stay, because they are in use: the map grows over its capacity for them.
    */
-  constructor(capacity: number, onEvict: () => void, keep: (value: V) => boolean = () => false) {
+  constructor(capacity: number, onEvict: (value: V) => void, keep: (value: V) => boolean = () => false) {
     this.#capacity = capacity;
     this.#onEvict = onEvict;
     this.#keep = keep;
@@ -58,7 +58,7 @@ export class RecentMap<K, V> {
     for (const old of this.#order) {
       if (old === entry || this.#keep(old.value)) continue;
       this.delete(old.key);
-      this.#onEvict();
+      this.#onEvict(old.value);
       return;
     }
   }

@@ -2,7 +2,7 @@
 import type { Level } from './queue.ts';
 import { RecentMap } from './recent-map.ts';
 import type { LevelSettings } from './settings.ts';
-import { TURN_CLASSES, type Turn } from './types.ts';
+import { TURN_CLASSES, type Turn, type TurnClass } from './types.ts';
 
 interface Run {
   level: Level;
@@ -50,9 +50,31 @@ export class Runs {
       this.#onDemoted();
     }
   }
+
+  /** Where a run stands; undefined: it has none. */
+  standingOf(session: string, agent: string | null): { level: TurnClass; usedMs: number } | undefined {
+    const run = this.#runs.peek(nameOf(session, agent));
+    return run === undefined ? undefined : { level: TURN_CLASSES[run.level], usedMs: run.usedMs };
+  }
+
+  /** As it was saved. */
+  restore(session: string, agent: string | null, level: TurnClass, usedMs: number): void {
+    this.#runs.set(nameOf(session, agent), { level: TURN_CLASSES.indexOf(level) as Level, usedMs });
+  }
+
+  /** Its runs are over: what comes begins anew. */
+  forget(session: string): void {
+    for (const [key] of [...this.#runs.entries()]) {
+      if (key === session || key.startsWith(`${session}\n`)) this.#runs.delete(key);
+    }
+  }
 }
 
 /** Subagents of a session run beside it, each for itself. */
 function keyOf({ session, agent }: Turn): string {
-  return agent === undefined ? session : `${session}\n${agent}`;
+  return nameOf(session, agent ?? null);
+}
+
+function nameOf(session: string, agent: string | null): string {
+  return agent === null ? session : `${session}\n${agent}`;
 }

@@ -1,24 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-
+import { AgentGate } from './agent-gate.ts';
+import { Agents } from './agents.ts';
+import { type MutableCounters, noCounters } from './counters.ts';
 import { LaneLease, type LeaseEnd, type LeaseHost } from './lease.ts';
 import { type Linked, LinkedList } from './linked-list.ts';
 import { Places, placeKey } from './places.ts';
-import { type Discipline, LEVELS, type Level, type QueueEntry } from './queue.ts';
+import { type DisciplineMaker, LEVELS, type Level, type QueueEntry } from './queue.ts';
 import type { Amounts } from './rate-limits.ts';
 import { RecentMap } from './recent-map.ts';
+import { refusals } from './refusals.ts';
 import { afterError, afterHang, isTurnedAway, type RetryCandidate } from './retry.ts';
 import { retryAdvice } from './retry-after.ts';
 import { Runs } from './runs.ts';
 import { defaultSettings, type SchedulerSettings } from './settings.ts';
 import {
+  type AgentSnapshot,
+  type CallsOfSession,
   type Clock,
   type Counters,
+  type HeldEvidence,
   type HostPressure,
   type HungEvidence,
-  REFUSAL_CODES,
   type Refusal,
-  type RefusalCode,
   type SavedState,
+  type SchedulerEvents,
   type SchedulerSnapshot,
   type Silence,
   type Ticket,
@@ -41,8 +46,9 @@ export interface SchedulerOptions {
   readonly settings?: SchedulerSettings;
   /** What an earlier process has saved. */
   readonly saved?: SavedState;
-  /** Another order of the queue than ours, one for each upstream; the simulator's baselines. */
-  readonly discipline?: () => Discipline;
+  /** Another order of the queue than by priority, one for each upstream. */
+  readonly discipline?: DisciplineMaker;
+  readonly events?: SchedulerEvents;
 }
 
 /** A turn from its submission to its end. */
@@ -55,8 +61,12 @@ interface TurnState extends Linked<TurnState> {
   readonly submittedAtMs: number;
   /** With the time that it waited before it was submitted again. */
   readonly sinceMs: number;
-  phase: 'queued' | 'running' | 'delayed' | 'over';
+  phase: 'queued' | 'gated' | 'running' | 'delayed' | 'over';
   phaseAtMs: number;
+  /** Since when and how it is kept from its lane by the host alone; null: it is not. */
+  held: { readonly sinceMs: number; readonly evidence: HeldEvidence } | null;
+  /** Whether its answer ended its run; undefined: that is not known. */
+  endsRun: boolean | undefined;
   /** Grants so far, retries after hangs and failures, retries after 429 and 529. */
   grants: number;
   retries: number;
@@ -74,7 +84,8 @@ interface QueuedTurn extends QueueEntry {
   readonly state: TurnState;
 }
 
-type Writable<T> = { -readonly [K in keyof T]: T[K] };
+/** Runs that outlive a restart: as many as fit into a message with everything else, and more than a host has. */
+const SAVED_RUNS = 2_000;
 
 /** However late it is: a turn that is back in the queue, or at last has a lane, has at least so long. */
 const LEAST_WAIT_MS = 1_000;
@@ -87,7 +98,10 @@ export class Scheduler implements TurnScheduler {
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #settings: SchedulerSettings;
-  readonly #discipline: (() => Discipline) | undefined;
+  readonly #discipline: DisciplineMaker | undefined;
+  readonly #events: SchedulerEvents;
+  readonly #agents: Agents;
+  readonly #gate: AgentGate<QueuedTurn>;
   readonly #upstreams: RecentMap<string, Upstream>;
   readonly #states = new LinkedList<TurnState>();
   readonly #runs: Runs;
@@ -95,18 +109,21 @@ export class Scheduler implements TurnScheduler {
   readonly #budgetUsed: RecentMap<string, number>;
   /** Turns in the queue of each session; of those that have none it may forget. */
   readonly #queuedOf: RecentMap<string, number>;
-  readonly #counters: Writable<Counters> & { refused: Record<RefusalCode, number> };
+  readonly #counters: MutableCounters;
   readonly #leaseHost: LeaseHost<TurnState>;
   #queued = 0;
+  #held = 0;
   #sequence = 0;
   #pressure: HostPressure = { memory: 0, poolShort: false };
   #closed = false;
 
-  constructor({ clock, random, settings = defaultSettings, saved, discipline }: SchedulerOptions) {
+  constructor(options: SchedulerOptions) {
+    const { clock, random, settings = defaultSettings, saved, discipline, events = {} } = options;
     this.#clock = clock;
     this.#random = random;
     this.#settings = settings;
     this.#discipline = discipline;
+    this.#events = events;
     this.#counters = noCounters();
     const evicted = () => {
       this.#counters.evicted += 1;
@@ -121,6 +138,22 @@ export class Scheduler implements TurnScheduler {
       () => {},
       (turns) => turns > 0,
     );
+    this.#gate = new AgentGate(settings.agents.running, settings.levels.agingMs);
+    this.#agents = new Agents({
+      clock,
+      settings: settings.agents,
+      dryRun: settings.reaper.dryRun,
+      capacity: tables.sessions,
+      evicted,
+      classOf: (session, turnClass) => events.onClass?.(session, turnClass),
+      abandoned: (evidence) => {
+        this.#count(evidence.dryRun ? 'wouldAbandon' : 'abandoned');
+        if (!evidence.dryRun) this.#runs.forget(evidence.session);
+        events.onAbandoned?.(evidence);
+      },
+      over: (session) => this.#leaveGate(session),
+      holdsPlace: (session) => this.#gate.holds(session),
+    });
     this.#leaseHost = {
       learn: (lease, headers) => {
         const { upstream } = lease.holder;
@@ -167,6 +200,8 @@ export class Scheduler implements TurnScheduler {
       sinceMs: place?.sinceMs ?? nowMs,
       phase: 'queued',
       phaseAtMs: nowMs,
+      held: null,
+      endsRun: undefined,
       grants: 0,
       retries: place?.retries ?? 0,
       turnedAway: 0,
@@ -180,6 +215,7 @@ export class Scheduler implements TurnScheduler {
     upstream.came(state.level, nowMs);
     upstream.turns += 1;
     this.#states.add(state);
+    this.#agents.came(turn);
     this.#enqueue(state, false);
     return { turn, cancel: () => this.#leave(state, 'cancelled') };
   }
@@ -187,6 +223,10 @@ export class Scheduler implements TurnScheduler {
   setHostPressure(pressure: HostPressure): void {
     this.#pressure = pressure;
     for (const upstream of this.#upstreams.values()) upstream.dispatch();
+  }
+
+  setCalls(session: string, calls: CallsOfSession | null): void {
+    this.#agents.setCalls(session, calls);
   }
 
   endOwner(owner: string): number {
@@ -199,22 +239,39 @@ export class Scheduler implements TurnScheduler {
     return { ...this.#counters, refused: { ...this.#counters.refused } };
   }
 
-  snapshot(): SchedulerSnapshot {
+  /** Every session that is remembered, the one that was heard of last at the end. */
+  *agents(): Generator<AgentSnapshot> {
+    for (const agent of this.#agents.snapshot()) {
+      yield { ...agent, usedTokens: this.#budgetUsed.peek(agent.session) ?? 0 };
+    }
+  }
+
+  /** @param sees whose sessions are to be seen: those upstreams, and these turns; default all */
+  snapshot(sees?: (session: string) => boolean): SchedulerSnapshot {
     const nowMs = this.#clock.now();
     const byUpstream = new Map<Upstream, TurnState[]>();
-    let running = 0;
-    let delayed = 0;
+    const count = { queued: 0, gated: 0, running: 0, delayed: 0, over: 0 };
     for (const state of this.#states) {
-      if (state.phase === 'running') running += 1;
-      if (state.phase === 'delayed') delayed += 1;
+      count[state.phase] += 1;
+      if (sees?.(state.turn.session) === false) continue;
       const list = byUpstream.get(state.upstream);
       if (list === undefined) byUpstream.set(state.upstream, [state]);
       else list.push(state);
     }
-    const upstreams = [...this.#upstreams.values()].map((upstream) =>
-      this.#snapshotOf(upstream, byUpstream.get(upstream) ?? [], nowMs),
-    );
-    return { atMs: nowMs, queued: this.#queued, running, delayed, host: this.#pressure, upstreams };
+    const upstreams = [...this.#upstreams.values()]
+      .filter((upstream) => sees === undefined || byUpstream.has(upstream) || upstream.usedBy(sees))
+      .map((upstream) => this.#snapshotOf(upstream, byUpstream.get(upstream) ?? [], nowMs));
+    return {
+      atMs: nowMs,
+      queued: this.#queued,
+      running: count.running,
+      delayed: count.delayed,
+      gated: count.gated,
+      held: this.#held,
+      host: this.#pressure,
+      agents: { limit: this.#gate.limit, running: this.#gate.running, waiting: this.#gate.waiting },
+      upstreams,
+    };
   }
 
   save(): SavedState {
@@ -234,6 +291,10 @@ export class Scheduler implements TurnScheduler {
         const [credential = '', bodyHash = ''] = key.split('\n');
         return { credential, bodyHash, sinceWallMs: wall(sinceMs), attempts: retries };
       }),
+      runs: this.#agents.save(SAVED_RUNS).map((run) => {
+        const standing = this.#runs.standingOf(run.session, run.agent);
+        return { ...run, level: standing?.level ?? run.class, usedMs: standing?.usedMs ?? 0 };
+      }),
       upstreams: [...this.#upstreams.values()].map((upstream) => ({
         ...upstream.key,
         laneLimit: upstream.lanes.limit,
@@ -248,6 +309,7 @@ export class Scheduler implements TurnScheduler {
 
   close(): void {
     this.#closed = true;
+    this.#agents.close();
     for (const state of [...this.#states]) if (state.phase !== 'running') this.#leave(state, 'closed');
     for (const upstream of this.#upstreams.values()) upstream.stop();
   }
@@ -257,14 +319,20 @@ export class Scheduler implements TurnScheduler {
   #enqueue(state: TurnState, retry: boolean): void {
     const { turn, level, sinceMs, sequence, upstream } = state;
     const { session } = turn;
-    state.entry = { turn, level, sinceMs, sequence, retry, state };
-    this.#phase(state, 'queued');
+    const entry: QueuedTurn = { turn, level, sinceMs, sequence, retry, state };
+    state.entry = entry;
     this.#queued += 1;
     this.#queuedOf.set(session, (this.#queuedOf.peek(session) ?? 0) + 1);
-    upstream.queue.push(state.entry);
-    upstream.dispatch();
+    if (this.#gate.enter(session)) {
+      this.#phase(state, 'queued');
+      upstream.queue.push(entry);
+      upstream.dispatch();
+    } else {
+      this.#phase(state, 'gated');
+      this.#gate.wait(entry);
+    }
     const { maxWaitMs } = this.#settings.queue;
-    if (state.phase !== 'queued' || maxWaitMs === Number.POSITIVE_INFINITY) return;
+    if (state.entry !== entry || maxWaitMs === Number.POSITIVE_INFINITY) return;
     const leftMs = state.submittedAtMs + maxWaitMs - this.#clock.now();
     state.timer = this.#clock.setTimer(Math.max(leftMs, LEAST_WAIT_MS), () => this.#waitExpired(state));
   }
@@ -274,9 +342,42 @@ export class Scheduler implements TurnScheduler {
     state.timer?.cancel();
     state.timer = null;
     state.entry = null;
+    this.#heldEnd(state);
     this.#queued -= 1;
     const { session } = state.turn;
     this.#queuedOf.set(session, (this.#queuedOf.peek(session) ?? 1) - 1);
+  }
+
+  /** It has no turn and no open run any more: another agent may run. */
+  #leaveGate(session: string): void {
+    if (!this.#gate.holds(session)) return;
+    this.#gate.leave(session);
+    if (this.#closed) return;
+    const entries = this.#gate.next(this.#clock.now());
+    for (const entry of entries) {
+      const { state } = entry;
+      this.#phase(state, 'queued');
+      state.upstream.queue.push(entry);
+    }
+    for (const { state } of entries) state.upstream.dispatch();
+  }
+
+  #holds(state: TurnState): void {
+    if (state.held !== null) return;
+    const { id, session, class: turnClass } = state.turn;
+    const evidence: HeldEvidence = { turn: id, session, class: turnClass, host: this.#pressure };
+    state.held = { sinceMs: this.#clock.now(), evidence };
+    this.#held += 1;
+    this.#count('held');
+    this.#events.onHeld?.(evidence);
+  }
+
+  #heldEnd(state: TurnState): void {
+    if (state.held === null) return;
+    const { sinceMs, evidence } = state.held;
+    state.held = null;
+    this.#held -= 1;
+    this.#events.onHeldEnd?.(evidence, this.#clock.now() - sinceMs);
   }
 
   #grant(upstream: Upstream, entry: QueueEntry, aged: boolean): void {
@@ -343,6 +444,7 @@ export class Scheduler implements TurnScheduler {
     const { entry, upstream } = state;
     if (entry !== null) {
       upstream.queue.remove(entry);
+      this.#gate.remove(entry);
       this.#dequeued(state);
     }
     this.#over(state);
@@ -382,6 +484,7 @@ export class Scheduler implements TurnScheduler {
 
     let verdict: Verdict = { action: 'done' };
     if (end.kind === 'ok') {
+      state.endsRun = end.endsRun;
       upstream.lanes.completed(heldLanes);
       upstream.unnamedRefusals = 0;
       this.#count('completed');
@@ -480,7 +583,7 @@ export class Scheduler implements TurnScheduler {
     upstream.breaker.opened(untilMs);
     const leftMs = upstream.breaker.leftMs(this.#clock.now());
     for (const state of [...this.#states]) {
-      if (state.upstream === upstream && (state.phase === 'queued' || state.phase === 'delayed')) {
+      if (state.upstream === upstream && state.phase !== 'running') {
         this.#refuse(state, refusals.quota(leftMs));
       }
     }
@@ -504,12 +607,17 @@ export class Scheduler implements TurnScheduler {
   #over(state: TurnState): void {
     state.timer?.cancel();
     state.timer = null;
+    const from = state.phase === 'running' ? 'running' : 'waiting';
     this.#phase(state, 'over');
     state.upstream.turns -= 1;
     this.#states.remove(state);
+    this.#agents.left(state.turn, from, state.endsRun);
   }
 
   #phase(state: TurnState, phase: TurnState['phase']): void {
+    if (phase !== 'over' && (phase === 'running') !== (state.phase === 'running')) {
+      this.#agents.moved(state.turn, phase === 'running' ? 'running' : 'waiting');
+    }
     state.phase = phase;
     state.phaseAtMs = this.#clock.now();
   }
@@ -531,6 +639,7 @@ export class Scheduler implements TurnScheduler {
         settings: this.#settings,
         pressure: () => this.#pressure,
         grant: (entry, aged) => this.#grant(upstream, entry, aged),
+        held: (entry) => this.#holds((entry as QueuedTurn).state),
         evicted: () => this.#count('evicted'),
         ...(this.#discipline === undefined ? {} : { discipline: this.#discipline }),
       },
@@ -547,6 +656,12 @@ export class Scheduler implements TurnScheduler {
       const place = { sinceMs: local(sinceWallMs), retries: attempts };
       this.#places.keepKey(placeKey(credential, bodyHash), place, nowMs + this.#settings.queue.placeKeptMs);
     }
+    const runs = saved.runs ?? [];
+    for (const { session, agent, level, usedMs, holdsPlace } of runs) {
+      this.#runs.restore(session, agent, level, usedMs);
+      if (holdsPlace) this.#gate.restore(session);
+    }
+    this.#agents.restore(runs);
     for (const told of saved.upstreams) {
       const upstream = this.#upstreamOf(told);
       upstream.lanes.restore(told.laneLimit);
@@ -621,59 +736,5 @@ function turnSnapshot(state: TurnState, nowMs: number): TurnSnapshot {
     state: phase === 'over' ? 'queued' : phase,
     attempt: phase === 'running' ? grants - 1 : grants,
     sinceMs: nowMs - phaseAtMs,
-  };
-}
-
-const refusals = {
-  'queue-full': (afterMs: number) =>
-    refusal('queue-full', 529, afterMs, true, 'Too many requests wait for this model.'),
-  'wait-expired': (afterMs: number) =>
-    refusal(
-      'wait-expired',
-      529,
-      afterMs,
-      true,
-      'The request waited too long; sent again it keeps its place.',
-    ),
-  'session-budget': () =>
-    refusal('session-budget', 429, null, false, 'This session has used up its budget of tokens.'),
-  quota: (afterMs: number) =>
-    refusal('quota', 429, afterMs, false, "The account's quota is used up, as the model API said."),
-  'owner-ended': () =>
-    refusal('owner-ended', 503, null, false, 'The process that sent the request has gone.'),
-  cancelled: () => refusal('cancelled', 499, null, false, 'The client has gone.'),
-  closed: () => refusal('closed', 503, 1_000, true, 'The proxy is being shut down.'),
-} satisfies Record<RefusalCode, (afterMs: number) => Refusal>;
-
-function refusal(
-  code: RefusalCode,
-  status: number,
-  retryAfterMs: number | null,
-  shouldRetry: boolean,
-  message: string,
-): Refusal {
-  return { code, status, retryAfterMs, shouldRetry, message };
-}
-
-function noCounters(): Writable<Counters> & { refused: Record<RefusalCode, number> } {
-  const refused = Object.fromEntries(REFUSAL_CODES.map((code) => [code, 0])) as Record<RefusalCode, number>;
-  return {
-    submitted: 0,
-    dispatched: 0,
-    completed: 0,
-    failed: 0,
-    aborted: 0,
-    retried: 0,
-    reaped: 0,
-    wouldReap: 0,
-    recovered: 0,
-    refused,
-    aged: 0,
-    demoted: 0,
-    rateLimited: 0,
-    overloaded: 0,
-    badHeaders: 0,
-    evicted: 0,
-    placesKept: 0,
   };
 }

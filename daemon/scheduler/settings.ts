@@ -19,6 +19,7 @@ export interface SchedulerSettings {
   readonly limits: LimitSettings;
   readonly fairness: FairnessSettings;
   readonly admission: AdmissionSettings;
+  readonly agents: AgentSettings;
   readonly tables: TableSettings;
 }
 
@@ -124,10 +125,25 @@ export interface FairnessSettings {
 export interface AdmissionSettings {
   /** Of each rate limit, what turns of a level leave to better ones, if any came in the last minute. */
   readonly reserve: readonly [number, number, number];
-  /** Memory pressure from which on background turns get fewer lanes … */
-  readonly pressureFrom: number;
-  /** … and at which they get one. */
-  readonly pressureFull: number;
+  /** Memory pressure from which on turns get fewer lanes, and at which they get one: subagents, background. */
+  readonly pressure: readonly [PressureRange, PressureRange];
+  /** Memory pressure for which a short pool counts, whatever the host's own. */
+  readonly poolShortCounts: number;
+}
+
+/** Of 0 to 1. */
+export interface PressureRange {
+  readonly from: number;
+  readonly full: number;
+}
+
+export interface AgentSettings {
+  /** Sessions that may have a run under way at a time; Infinity: any number. */
+  readonly running: number;
+  /** A run of which nothing was seen or heard for so long is abandoned; Infinity: none is. */
+  readonly abandonedMs: number;
+  /** A session is of the best class that it showed within so long before its newest turn. */
+  readonly classMs: number;
 }
 
 export interface TableSettings {
@@ -226,9 +242,23 @@ export const defaultSettings: SchedulerSettings = {
   admission: {
     // A user's turn finds a fifth of the limit left by background work, and a twentieth by subagents.
     reserve: [0, 0.05, 0.2],
-    // PSI some: at 10 % programs are noticeably slower, at 40 % hosts thrash.
-    pressureFrom: 0.1,
-    pressureFull: 0.4,
+    // PSI some: at 10 % programs are noticeably slower, at 40 % hosts thrash. Subagents have somebody who waits for
+    // them: they are slowed where slowing the background was not enough.
+    pressure: [
+      { from: 0.4, full: 0.8 },
+      { from: 0.1, full: 0.4 },
+    ],
+    // One background turn at a time, and subagents as before: calls wait already.
+    poolShortCounts: 0.4,
+  },
+  agents: {
+    // Lanes and limits do for most; agents whose runs must not be under way together are the administrator's to know.
+    running: Number.POSITIVE_INFINITY,
+    // Three times the longest command that Claude Code lets run in the foreground (10 min), for agents whose calls are
+    // not known here, and for users who are asked something on the way.
+    abandonedMs: 1_800_000,
+    // Agents ask small models for titles and summaries on the way: that makes no background session of a user's.
+    classMs: 300_000,
   },
   tables: {
     // Credentials times model classes in use on one host, ten times over.

@@ -44,6 +44,8 @@ export interface Turn {
   readonly retryable: boolean;
   /** Hash of the request's body: the same request sent again is known by it, within one credential. */
   readonly bodyHash: string;
+  /** Within which time it should have its lane, if it says so; only the deadline policy looks at it. */
+  readonly deadlineMs?: number;
   /** How long the client itself waits for the whole response (`x-stainless-timeout`), if it says so. */
   readonly clientTimeoutMs?: number;
 }
@@ -114,8 +116,11 @@ export interface Usage {
 }
 
 export type Outcome =
-  /** The response is complete, whatever it says, and as the client wanted it; also 4xx of the client's own. */
-  | { readonly kind: 'ok' }
+  /**
+   * The response is complete, whatever it says, and as the client wanted it; also 4xx of the client's own.
+   * `endsRun`: the agent's answer to its user, with no tool to be called; absent: that cannot be told.
+   */
+  | { readonly kind: 'ok'; readonly endsRun?: boolean }
   | UpstreamError
   /** The client has gone. */
   | { readonly kind: 'aborted' };
@@ -203,6 +208,47 @@ export interface HungEvidence extends Silence {
   readonly dryRun: boolean;
 }
 
+/** What the node agent knows of one session's tool calls, from the kernel. */
+export interface CallsOfSession {
+  /** Those that have not ended, frozen ones included. */
+  readonly live: number;
+  readonly frozen: number;
+}
+
+/** What was known when a run was found abandoned; all of it goes into the log. */
+export interface AbandonedEvidence {
+  readonly session: string;
+  readonly class: TurnClass;
+  /** Open runs that ended with it: the user's, and subagents'. */
+  readonly runs: number;
+  readonly limitMs: number;
+  /** Since the session's last turn came or ended. */
+  readonly sinceTurnMs: number;
+  /** From the kernel; null: the node agent does not know the session, or does not run. */
+  readonly calls: { readonly live: 0; readonly noneForMs: number } | null;
+  /** It was one of a limited number of running agents: another may run now. */
+  readonly holdsPlace: boolean;
+  readonly dryRun: boolean;
+}
+
+/** A turn that would have had a lane but for the host's memory. */
+export interface HeldEvidence {
+  readonly turn: string;
+  readonly session: string;
+  readonly class: TurnClass;
+  readonly host: HostPressure;
+}
+
+/** What others than a turn's own proxy want to hear of. They must not throw. */
+export interface SchedulerEvents {
+  /** A session has shown its class, or another one. */
+  readonly onClass?: (session: string, turnClass: TurnClass) => void;
+  readonly onAbandoned?: (evidence: AbandonedEvidence) => void;
+  readonly onHeld?: (evidence: HeldEvidence) => void;
+  /** It has its lane, or has gone. */
+  readonly onHeldEnd?: (evidence: HeldEvidence, heldMs: number) => void;
+}
+
 /** How the host stands, from the node agent. Background turns are slowed by it. */
 export interface HostPressure {
   /** 0 (none) to 1 (tasks wait for memory all the time). */
@@ -230,9 +276,12 @@ export interface Timer {
 export interface TurnScheduler {
   readonly submit: (turn: Turn, listener: TurnListener) => Ticket;
   readonly setHostPressure: (pressure: HostPressure) => void;
+  /** What the node agent knows of a session's tool calls; null: nothing any more. */
+  readonly setCalls: (session: string, calls: CallsOfSession | null) => void;
   /** Ends all turns of an owner that has died: leases as aborted, queued ones refused. @returns how many. */
   readonly endOwner: (owner: string) => number;
-  readonly snapshot: () => SchedulerSnapshot;
+  readonly snapshot: (sees?: (session: string) => boolean) => SchedulerSnapshot;
+  readonly agents: () => Iterable<AgentSnapshot>;
   readonly counters: () => Counters;
   /** What should outlive a restart. JSON. */
   readonly save: () => SavedState;
@@ -247,8 +296,52 @@ export interface SchedulerSnapshot {
   readonly running: number;
   /** Waiting out the delay before a retry; they hold neither a lane nor a place among the queued. */
   readonly delayed: number;
+  /** Of the queued, those whose agent waits for one of the running agents to end. */
+  readonly gated: number;
+  /** Of the queued, those that would have a lane but for the host's memory. */
+  readonly held: number;
   readonly host: HostPressure;
+  readonly agents: AgentCounts;
   readonly upstreams: readonly UpstreamSnapshot[];
+}
+
+export interface AgentCounts {
+  /** Sessions that may run at a time; null: any number. */
+  readonly limit: number | null;
+  /** That hold a place; 0 without a limit. */
+  readonly running: number;
+  readonly waiting: number;
+}
+
+/** One session, as its turns show it. */
+export interface AgentSnapshot {
+  readonly session: string;
+  readonly class: TurnClass;
+  /** Turns that hold a lane. */
+  readonly running: number;
+  /** Turns that wait for one, delays before retries included. */
+  readonly waiting: number;
+  /** Leases so far. */
+  readonly granted: number;
+  /** Turns that are over, in whatever way. */
+  readonly finished: number;
+  /** Input and output, as far as was told. */
+  readonly usedTokens: number;
+  readonly calls: CallsOfSession | null;
+  readonly holdsPlace: boolean;
+  /** Nobody has gone on with it for the configured time. */
+  readonly terminated: boolean;
+  readonly ageMs: number;
+  /** Since its last turn came or ended. */
+  readonly sinceTurnMs: number;
+  /** That no answer has ended. */
+  readonly runs: readonly RunSnapshot[];
+}
+
+export interface RunSnapshot {
+  /** Null: the user's own. */
+  readonly agent: string | null;
+  readonly ageMs: number;
 }
 
 /** One (provider, credential, model class): what shares lanes and limits. */
@@ -296,7 +389,8 @@ export interface TurnSnapshot {
   readonly agent: string | null;
   readonly class: TurnClass;
   readonly level: TurnClass;
-  readonly state: 'queued' | 'running' | 'delayed';
+  /** `gated`: its agent waits for one of the running agents to end. */
+  readonly state: 'queued' | 'running' | 'delayed' | 'gated';
   readonly attempt: number;
   /** In this state. */
   readonly sinceMs: number;
@@ -329,6 +423,12 @@ export interface Counters {
   readonly evicted: number;
   /** Turns that the queue found room for because the same request had waited before. */
   readonly placesKept: number;
+  /** Sessions whose runs were ended because nobody went on with them. */
+  readonly abandoned: number;
+  /** The same of a dry run. */
+  readonly wouldAbandon: number;
+  /** Turns that would have had a lane but for the host's memory. */
+  readonly held: number;
 }
 
 /** What outlives a restart; see {@link TurnScheduler.save}. Times are of the day: the clock starts anew. */
@@ -343,6 +443,8 @@ export interface SavedState {
     readonly sinceWallMs: number;
     readonly attempts: number;
   }[];
+  /** Open runs, newest last; absent in what older cores saved. */
+  readonly runs?: readonly SavedRun[];
   readonly upstreams: readonly {
     readonly provider: string;
     readonly credential: string;
@@ -356,4 +458,17 @@ export interface SavedState {
       readonly available: number | null;
     }[];
   }[];
+}
+
+export interface SavedRun {
+  readonly session: string;
+  readonly agent: string | null;
+  readonly class: TurnClass;
+  readonly modelClass: string;
+  readonly level: TurnClass;
+  /** Service at this level. */
+  readonly usedMs: number;
+  readonly startedWallMs: number;
+  readonly lastTurnWallMs: number;
+  readonly holdsPlace: boolean;
 }

@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-import { backgroundLanes } from './admission.ts';
+import { admittedLanes } from './admission.ts';
 import { LaneLimit } from './aimd.ts';
 import { Breaker } from './breaker.ts';
 import { DecayedMean } from './decayed.ts';
 import { type FairResource, SessionUsage } from './fairness.ts';
 import { LeveledQueue } from './leveled-queue.ts';
-import type { Choice, Discipline, Level, QueueEntry } from './queue.ts';
+import {
+  type Choice,
+  type Discipline,
+  type DisciplineMaker,
+  LEVELS,
+  type Level,
+  type QueueEntry,
+} from './queue.ts';
 import { type Amounts, configuredLimits, RateLimits } from './rate-limits.ts';
 import { RecentMap } from './recent-map.ts';
 import { RetryBudget } from './retry.ts';
@@ -24,9 +31,11 @@ export interface UpstreamHost {
   readonly pressure: () => HostPressure;
   /** Give the turn its lane. Called once it is out of the queue. */
   readonly grant: (entry: QueueEntry, aged: boolean) => void;
+  /** The turn would have a lane but for the host's memory. Told again as long as that is so. */
+  readonly held: (entry: QueueEntry) => void;
   readonly evicted: () => void;
-  /** In place of our own order; the simulator's baselines. */
-  readonly discipline?: () => Discipline;
+  /** In place of our own order. */
+  readonly discipline?: DisciplineMaker;
 }
 
 /** A minute, over which capacities count. */
@@ -70,7 +79,8 @@ export class Upstream {
     this.retryBudget = new RetryBudget(settings.retry);
     this.expectedOutput = new DecayedMean(settings.limits.outputTokens, settings.limits.outputWeight);
     this.#usage = new RecentMap(settings.tables.sessions, host.evicted);
-    this.queue = host.discipline?.() ?? new LeveledQueue(settings.levels, (session) => this.#rankOf(session));
+    const rankOf = (session: string): number => this.#rankOf(session);
+    this.queue = host.discipline?.(rankOf) ?? new LeveledQueue(settings.levels, rankOf);
   }
 
   /**
@@ -86,6 +96,12 @@ export class Upstream {
 
   heldAtLevel(level: Level): number {
     return this.#heldAtLevel[level];
+  }
+
+  /** Whether any of these sessions had a lane here. */
+  usedBy(test: (session: string) => boolean): boolean {
+    for (const [session] of this.#usage.entries()) if (test(session)) return true;
+    return false;
   }
 
   /** A turn of this level was submitted. */
@@ -143,17 +159,16 @@ export class Upstream {
     if (nowMs < this.pausedUntilMs) return { wakeAtMs: this.pausedUntilMs };
     const breaker = this.breaker.state(nowMs);
     if (breaker === 'open') return { wakeAtMs: nowMs + this.breaker.leftMs(nowMs) };
-    const { admission } = this.#host.settings;
-    const background = backgroundLanes(this.lanes.limit, this.#host.pressure(), admission);
     const agingAtMs = this.queue.agingAtMs();
-    const onlyBackground = this.queue.next(nowMs, (level) => level < 2) === undefined;
-    // Nothing but background turns, one of which has waited too long: they go, whatever the host says.
-    const open = this.#heldAtLevel[2] < background || (onlyBackground && agingAtMs <= nowMs);
-    let worst = open ? 2 : 1;
+    const closed = this.#closedLevels(nowMs, agingAtMs <= nowMs);
+    let worst = 2;
     let wakeAtMs = agingAtMs > nowMs ? agingAtMs : Number.POSITIVE_INFINITY;
     for (;;) {
-      const choice = this.queue.next(nowMs, (level) => level <= worst);
-      if (choice === undefined) return { wakeAtMs };
+      const choice = this.queue.next(nowMs, (level) => level <= worst && !closed.has(level));
+      if (choice === undefined) {
+        this.#tellHeld(closed, nowMs);
+        return { wakeAtMs };
+      }
       const { entry, aged } = choice;
       const keep = aged ? 0 : this.#reserve(entry.level, nowMs);
       const waitMs = this.limits.waitMs(this.expected(entry), keep, nowMs);
@@ -163,6 +178,29 @@ export class Upstream {
       // waited too long.
       if (aged || entry.level === 0) return { wakeAtMs };
       worst = entry.level - 1;
+    }
+  }
+
+  /** Levels that hold as many lanes as the host's memory allows them. */
+  #closedLevels(nowMs: number, aged: boolean): ReadonlySet<Level> {
+    const host = this.#host.pressure();
+    const { admission } = this.#host.settings;
+    const full = LEVELS.filter(
+      (level) => this.#heldAtLevel[level] >= admittedLanes(level, this.lanes.limit, host, admission),
+    );
+    const closed: ReadonlySet<Level> = new Set(full);
+    // Nothing but turns of such levels, one of which has waited too long: they go, whatever the host says.
+    const onlyThey = aged && this.queue.next(nowMs, (level) => !closed.has(level)) === undefined;
+    return onlyThey ? new Set() : closed;
+  }
+
+  #tellHeld(closed: ReadonlySet<Level>, nowMs: number): void {
+    for (const level of closed) {
+      // One that does not fit into the rate limits waits for those.
+      const choice = this.queue.next(nowMs, (each) => each === level);
+      if (choice?.entry.level !== level) continue;
+      const fits = this.limits.waitMs(this.expected(choice.entry), this.#reserve(level, nowMs), nowMs) === 0;
+      if (fits) this.#host.held(choice.entry);
     }
   }
 

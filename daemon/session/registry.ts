@@ -5,8 +5,9 @@ import { nowMs } from '../clock.ts';
 import type { Native } from '../kernel/native.ts';
 import type { ProcessId } from '../kernel/proc.ts';
 import { ProcessEnds } from '../kernel/process-ends.ts';
+import { sessionKey } from './name.ts';
 
-/** One agent conversation: owns tool calls, and later turns. Keyed by (uid, id). */
+/** One agent conversation, as its tool calls show it. Keyed by (uid, id), as in the core, which knows its turns. */
 export interface Session {
   readonly key: string;
   readonly uid: number;
@@ -30,7 +31,7 @@ interface Owner {
 }
 
 /** The longest session id that is kept; Claude Code's are UUIDs of 36 characters. */
-const MAX_ID = 128;
+export const MAX_ID = 128;
 
 /**
  * Sessions of one user that are kept while none of their calls runs. Each holds two cgroups and three
@@ -58,7 +59,7 @@ export class SessionRegistry {
   /** Finds or makes the session of a call. `parent` names it when the agent does not. */
   join(uid: number, id: string | undefined, parent: ProcessId | undefined, agent: string | null): Session {
     const wanted = id?.slice(0, MAX_ID) || (parent ? `${parent.pid}-${parent.startTicks}` : 'unnamed');
-    const key = `${uid}:${wanted}`;
+    const key = sessionKey(uid, wanted);
     let session = this.#sessions.get(key);
     if (session === undefined) {
       this.#makeRoom(uid);
@@ -77,7 +78,7 @@ export class SessionRegistry {
     agent: string | null;
     startedAtMs?: number;
   }): Session {
-    const key = `${known.uid}:${known.id}`;
+    const key = sessionKey(known.uid, known.id);
     const there = this.#sessions.get(key);
     // It had calls below several roots.
     if (there?.name === known.name) return there;
@@ -177,6 +178,11 @@ export class SessionRegistry {
     const kept = session.liveCalls > session.orphanedCalls || this.owners(session).length > 0;
     if (kept || !this.has(session)) return;
     this.#end(session);
+  }
+
+  /** @param key {@link sessionKey} */
+  find(key: string): Session | undefined {
+    return this.#sessions.get(key);
   }
 
   all(): IterableIterator<Session> {

@@ -50,6 +50,7 @@ export function settingsFor(policy: Policy, preset: Preset, lanes: number): Sche
       scanMs: policy === 'mlfq' ? PAPER_SCAN_MS : null,
     },
     retry: { ...defaultSettings.retry, most: retries, patienceMs: never },
+    agents: { ...defaultSettings.agents, abandonedMs: never },
   };
   if (policy !== 'mlfq') return settings;
   // The paper's retries know neither delay nor budget.

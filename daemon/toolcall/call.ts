@@ -4,7 +4,7 @@ import type { Decision } from '../control/types.ts';
 import type { Cgroup } from '../kernel/cgroup.ts';
 import type { ProcessId } from '../kernel/proc.ts';
 import type { KillCode } from '../policy/decide.ts';
-import type { Limits } from '../policy/limits.ts';
+import type { Declared, Limits } from '../policy/limits.ts';
 import type { Lines } from '../policy/lines.ts';
 import type { Session } from '../session/registry.ts';
 import type { Origin } from './learning.ts';
@@ -23,6 +23,7 @@ export interface CallInit {
   /** Of the cgroup, as in the `0::` line of /proc/PID/cgroup. */
   readonly procPath: string;
   readonly limits: Limits;
+  readonly declared?: Declared;
   readonly lines: Lines;
   readonly ceilingBytes: number;
   /** As much of the command as may be kept. */
@@ -40,7 +41,10 @@ export class Call {
   readonly sessionCgroup: SessionCgroup;
   readonly cgroup: Cgroup;
   readonly procPath: string;
-  readonly limits: Limits;
+  /** What it declares; its weights change with the class of its session. */
+  limits: Limits;
+  /** Who said what of it; null: of a call that an older daemon left, nobody knows any more. */
+  readonly declared: Declared | null;
   readonly ceilingBytes: number;
   readonly command: string;
   readonly agent: string | null;
@@ -91,6 +95,7 @@ export class Call {
     this.cgroup = init.cgroup;
     this.procPath = init.procPath;
     this.limits = init.limits;
+    this.declared = init.declared ?? null;
     this.lines = init.lines;
     this.ceilingBytes = init.ceilingBytes;
     this.command = init.command;

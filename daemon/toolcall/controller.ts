@@ -115,8 +115,8 @@ export class Controller {
     return this.#keeper.short;
   }
 
-  /** A call's shell has ended: what is left of it comes after all others. */
-  demoted(): void {
+  /** A call's shell has ended, or its class is another: it comes elsewhere in the order for the pool. */
+  reordered(): void {
     this.#keeper.changed();
   }
 

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import { errnoOf } from '../errors.ts';
+import type { Cgroup } from '../kernel/cgroup.ts';
 import { files } from '../kernel/files.ts';
 import type { Limits } from '../policy/limits.ts';
 import type { Lines } from '../policy/lines.ts';
@@ -30,14 +32,35 @@ export function limitFiles(limits: Limits, lines: Lines, controllers: ReadonlySe
   if (controllers.has('pids')) {
     entries.push({ file: files.pidsMax, value: cgroupNumber(limits.pidsMax), optional: false });
   }
+  entries.push(...weightFiles(limits, controllers));
   if (controllers.has('cpu')) {
     const { quotaUs, periodUs } = limits.cpuMax;
-    entries.push({ file: files.cpuWeight, value: String(limits.cpuWeight), optional: false });
     entries.push({ file: files.cpuMax, value: `${cgroupNumber(quotaUs)} ${periodUs}`, optional: true });
   }
-  if (controllers.has('io')) {
-    // Absent where neither BFQ nor iocost is built in.
-    entries.push({ file: files.ioWeight, value: String(limits.ioWeight), optional: true });
-  }
   return entries;
+}
+
+/** Those of a class, which can change while a call runs. */
+export function weightFiles(
+  { cpuWeight, ioWeight }: Pick<Limits, 'cpuWeight' | 'ioWeight'>,
+  controllers: ReadonlySet<string>,
+): LimitFile[] {
+  const entries: LimitFile[] = [];
+  if (controllers.has('cpu'))
+    entries.push({ file: files.cpuWeight, value: String(cpuWeight), optional: false });
+  // Absent where neither BFQ nor iocost is built in.
+  if (controllers.has('io')) entries.push({ file: files.ioWeight, value: String(ioWeight), optional: true });
+  return entries;
+}
+
+/** @throws the kernel's error, with path and errno. */
+export function applyFiles(cgroup: Cgroup, entries: readonly LimitFile[]): void {
+  for (const { file, value, optional } of entries) {
+    try {
+      cgroup.write(file, value);
+    } catch (error) {
+      // memory.swap.max is absent without CONFIG_SWAP, io.weight without an I/O policy that has it.
+      if (!(optional && errnoOf(error) === 'ENOENT')) throw error;
+    }
+  }
 }

@@ -19,11 +19,11 @@ import type { CgroupRoot } from '../kernel/tree.ts';
 import type { Log } from '../log.ts';
 import { decideAdmission } from '../policy/admission.ts';
 import type { HostSettings } from '../policy/host.ts';
-import { minCeiling, type Resolved, resolveIntent } from '../policy/limits.ts';
+import { type Declared, minCeiling, type Resolved, resolveIntent } from '../policy/limits.ts';
 import { linesFor } from '../policy/lines.ts';
 import { intentLine } from '../policy/report.ts';
 import { matchRule } from '../policy/rules.ts';
-import type { Session, SessionRegistry } from '../session/registry.ts';
+import { MAX_ID, type Session, type SessionRegistry } from '../session/registry.ts';
 import { agentProcessOf } from './agent.ts';
 import { Call } from './call.ts';
 import { commandOf, intentOf } from './command.ts';
@@ -31,8 +31,9 @@ import type { Controller } from './controller.ts';
 import { type Escaped, EscapeWatch } from './escape.ts';
 import { Feedback, feedbackKey } from './feedback.ts';
 import { Guarantees } from './guarantees.ts';
-import { type Intent, parseIntent } from './intent.ts';
+import { type CallClass, type Intent, parseIntent } from './intent.ts';
 import { type Origin, originOf } from './learning.ts';
+import { reclass } from './reclass.ts';
 import { type Ending, finish, finishWithoutFigures } from './record.ts';
 import { saveCall, saveSession } from './saved-state.ts';
 import { type CallLimits, SessionCgroup } from './session-cgroup.ts';
@@ -71,6 +72,8 @@ export interface ManagerDeps {
   readonly enforcer: Enforcer | undefined;
   readonly controller: Controller | undefined;
   readonly sessions: SessionRegistry;
+  /** The class that a session's turns show; undefined: none have been seen. */
+  readonly classOf: (uid: number, id: string) => CallClass | undefined;
   readonly config: () => Config;
   readonly host: () => HostSettings;
   readonly log: Log;
@@ -109,6 +112,9 @@ const RETRY_MS = 1000;
 /** The longest name of an agent, and of a command, that is kept: both are what the caller says. */
 const MAX_AGENT_CHARS = 64;
 const MAX_COMMAND_CHARS = 1024;
+
+/** A call's limits, and who said what of them. */
+type Asked = Resolved & { readonly declared: Declared };
 
 interface Waiting {
   /** @returns true if it needs to wait no longer. */
@@ -407,7 +413,7 @@ export class CallManager implements EnforcerEvents {
   restore(call: Call, lingering: boolean, frozen: boolean): void {
     this.#byId.set(call.id, call);
     if (lingering) call.phase = 'lingering';
-    call.sessionCgroup.restore(call.limits);
+    call.sessionCgroup.guarantee(call.limits);
     this.#deps.controller?.add(call);
     if (!lingering) {
       this.#deps.sessions.callStarted(call.session);
@@ -433,6 +439,45 @@ export class CallManager implements EnforcerEvents {
   /** The directories of a session: one, and another in each container that it runs calls in. */
   directoriesOf(session: Session): string[] {
     return this.#cgroupsOf(session).map(({ path }) => path);
+  }
+
+  /** A session has shown another class: its calls that run get the weights of it, as those to come will. */
+  reclass(key: string, sessionClass: CallClass): void {
+    const { log, sessions } = this.#deps;
+    const session = sessions.find(key);
+    if (session === undefined) return;
+    const { classes } = this.#deps.config();
+    const { defaults, ceilingFor } = this.#deps.host();
+    const ceiling = ceilingFor(session.uid);
+    const living = [...this.#byId.values()].filter((call) => call.session === session);
+    let changed = 0;
+    for (const call of living) {
+      if (call.declared === null) continue;
+      const layers = { ...call.declared, sessionClass, classes, defaults, ceiling };
+      try {
+        if (!reclass(call, resolveIntent(layers).limits, call.sessionCgroup.root.controllers)) continue;
+        changed += 1;
+        call.sessionCgroup.guarantee(call.limits);
+        this.#save(call);
+      } catch (error) {
+        log.error({ err: error, call: call.id }, 'class of call not changed');
+      }
+    }
+    if (changed > 0) this.#deps.controller?.reordered();
+    for (const sessionCgroup of this.#cgroupsOf(session)) {
+      const inside = living.filter((call) => call.sessionCgroup === sessionCgroup);
+      try {
+        if (inside.length === 0) sessionCgroup.forgetWeights();
+        else sessionCgroup.setWeights(mostImportant(inside).limits);
+      } catch (error) {
+        log.error({ err: error, session: session.id }, 'class of session not changed');
+      }
+    }
+    this.#deps.emit(
+      'session-class',
+      { session: session.id, uid: session.uid },
+      { class: sessionClass, calls: changed },
+    );
   }
 
   /** Leaves calls as a daemon that stops should: not frozen, not throttled, adoptable. */
@@ -469,7 +514,7 @@ export class CallManager implements EnforcerEvents {
     return id === undefined ? undefined : this.#byId.get(id);
   }
 
-  #resolve(peer: PeerCred, request: RunRequest, path: string, perCall: Intent | undefined): Resolved {
+  #resolve(peer: PeerCred, request: RunRequest, path: string, perCall: Intent | undefined): Asked {
     const config = this.#deps.config();
     const host = this.#deps.host();
     const command = commandOf(request.argv);
@@ -477,22 +522,28 @@ export class CallManager implements EnforcerEvents {
     const ceiling = host.ceilingFor(peer.uid);
     const rule = matchRule(config.rules, command)?.intent;
     const agent = request.agent === undefined ? undefined : config.agents[request.agent]?.intent;
-    return resolveIntent({
+    const declared: Declared = {
       ...(perCall === undefined ? {} : { perCall }),
       ...(rule === undefined ? {} : { rule }),
       ...(agent === undefined ? {} : { agent }),
+    };
+    const { session } = request;
+    const resolved = resolveIntent({
+      ...declared,
+      sessionClass: session ? this.#deps.classOf(peer.uid, session.slice(0, MAX_ID)) : undefined,
       classes: config.classes,
       defaults: host.defaults,
       learnedHighBytes: this.#deps.learnedHighBytes(peer.uid, () => originOf(request, config.log.commands)),
       ceiling: container === undefined ? ceiling : minCeiling(ceiling, { memoryMaxBytes: container }),
     });
+    return { ...resolved, declared };
   }
 
   #place(
     peer: PeerCred,
     request: RunRequest,
     root: CgroupRoot,
-    resolved: Resolved,
+    resolved: Asked,
     admissionWaitMs: number,
     notes: readonly string[],
     answer: (answer: Answer) => boolean,
@@ -536,7 +587,7 @@ export class CallManager implements EnforcerEvents {
     peer: PeerCred,
     request: RunRequest,
     root: CgroupRoot,
-    resolved: Resolved,
+    resolved: Asked,
     admissionWaitMs: number,
   ): Call {
     const { controller, sessions } = this.#deps;
@@ -557,6 +608,7 @@ export class CallManager implements EnforcerEvents {
         cgroup,
         procPath: `${root.procPath}/${session.name}/${cgroup.name}`,
         limits: resolved.limits,
+        declared: resolved.declared,
         lines,
         ceilingBytes: resolved.ceilingBytes,
         command: commandText(commandOf(request.argv), config.log.commands).slice(0, MAX_COMMAND_CHARS),
@@ -814,7 +866,7 @@ export class CallManager implements EnforcerEvents {
       if (call.cgroup.populated()) {
         const orphaned = call.killCode === undefined && this.#deps.config().leftovers === 'kill';
         if (orphaned) this.#deps.controller?.kill(call, 'leftover', 'its command has ended');
-        this.#deps.controller?.demoted();
+        this.#deps.controller?.reordered();
         this.#save(call);
         return;
       }
@@ -877,6 +929,10 @@ function outside(root: CgroupRoot, path: string): Error {
     `it was started in ${path}, from where nobody but root may move it below ${root.procPath}; ` +
       'start the agent by systemd-run --user --scope',
   );
+}
+
+function mostImportant(calls: readonly Call[]): Call {
+  return calls.reduce((best, call) => (call.limits.cpuWeight > best.limits.cpuWeight ? call : best));
 }
 
 function about(call: Call): { session: string; call: string; uid: number } {

@@ -3,7 +3,7 @@ import type { Decision } from '../control/types.ts';
 import type { Cgroup } from '../kernel/cgroup.ts';
 import { STATE_XATTR } from '../kernel/files.ts';
 import type { ProcessId } from '../kernel/proc.ts';
-import type { Limits } from '../policy/limits.ts';
+import type { Declared, Limits } from '../policy/limits.ts';
 import type { Lines } from '../policy/lines.ts';
 import type { Call } from './call.ts';
 import type { Origin } from './learning.ts';
@@ -20,6 +20,8 @@ const KEPT_DECISIONS = 16;
 export interface SavedCall {
   readonly v: number;
   readonly limits: Limits;
+  /** Absent in what older daemons saved. */
+  readonly declared?: Declared;
   readonly lines: Lines;
   readonly ceilingBytes: number;
   readonly command: string;
@@ -51,6 +53,7 @@ export function saveCall(call: Call, nowMs: number): void {
   const saved: SavedCall = {
     v: VERSION,
     limits: call.limits,
+    ...(call.declared === null ? {} : { declared: call.declared }),
     lines: call.lines,
     ceilingBytes: call.ceilingBytes,
     command: call.command.slice(0, 1024),

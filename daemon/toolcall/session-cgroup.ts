@@ -7,7 +7,7 @@ import { type CgroupRoot, enableAll } from '../kernel/tree.ts';
 import type { Limits } from '../policy/limits.ts';
 import type { Lines } from '../policy/lines.ts';
 import type { Guarantees } from './guarantees.ts';
-import { type LimitFile, limitFiles } from './limit-files.ts';
+import { applyFiles, type LimitFile, limitFiles, weightFiles } from './limit-files.ts';
 
 /** What a call declares, and where that puts the lines for the kernel. */
 export interface CallLimits {
@@ -65,7 +65,7 @@ export class SessionCgroup {
       try {
         // memory.high is written in any case: that fails if somebody removed the cgroup meanwhile.
         const set = new Map(this.#files(this.#usual).map((entry) => [entry.file, entry.value]));
-        apply(
+        applyFiles(
           spare,
           this.#files(limits).filter(
             ({ file, value }) => file === files.memoryHigh || set.get(file) !== value,
@@ -80,8 +80,8 @@ export class SessionCgroup {
     return this.#make(limits);
   }
 
-  /** A call that an earlier daemon left: its class counts again. */
-  restore(limits: Limits): void {
+  /** The class of a call counts that was not taken here with it: an earlier daemon left it, or it is another now. */
+  guarantee(limits: Limits): void {
     this.#guarantees?.raise(this.cgroup, limits.class);
   }
 
@@ -126,16 +126,19 @@ export class SessionCgroup {
    * A call's weight competes within its session only; between sessions the session's counts. It is that
    * of the most important call so far.
    */
-  #raiseWeights({ cpuWeight, ioWeight }: Limits): void {
-    if (cpuWeight <= this.#cpuWeight) return;
-    const { controllers } = this.root;
-    const weights: LimitFile[] = [];
-    if (controllers.has('cpu'))
-      weights.push({ file: files.cpuWeight, value: String(cpuWeight), optional: false });
-    if (controllers.has('io'))
-      weights.push({ file: files.ioWeight, value: String(ioWeight), optional: true });
-    apply(this.cgroup, weights);
-    this.#cpuWeight = cpuWeight;
+  #raiseWeights(limits: Limits): void {
+    if (limits.cpuWeight > this.#cpuWeight) this.setWeights(limits);
+  }
+
+  /** Its weights against other sessions from now on: those of the most important of its calls that live. */
+  setWeights(limits: Pick<Limits, 'cpuWeight' | 'ioWeight'>): void {
+    applyFiles(this.cgroup, weightFiles(limits, this.root.controllers));
+    this.#cpuWeight = limits.cpuWeight;
+  }
+
+  /** Its next call is its most important one. */
+  forgetWeights(): void {
+    this.#cpuWeight = 0;
   }
 
   #files({ limits, lines }: CallLimits): LimitFile[] {
@@ -145,7 +148,7 @@ export class SessionCgroup {
   #make(limits: CallLimits): Cgroup {
     const cgroup = this.cgroup.makeChild(`c${randomBytes(6).toString('hex')}`);
     try {
-      apply(cgroup, this.#files(limits));
+      applyFiles(cgroup, this.#files(limits));
       return cgroup;
     } catch (error) {
       this.discard(cgroup);
@@ -161,16 +164,5 @@ export class SessionCgroup {
       // Not empty, or gone: the session's end kills and removes whatever is left in it.
     }
     cgroup.close();
-  }
-}
-
-function apply(cgroup: Cgroup, entries: readonly LimitFile[]): void {
-  for (const { file, value, optional } of entries) {
-    try {
-      cgroup.write(file, value);
-    } catch (error) {
-      // memory.swap.max is absent without CONFIG_SWAP, io.weight without an I/O policy that has it.
-      if (!(optional && errnoOf(error) === 'ENOENT')) throw error;
-    }
   }
 }

@@ -10,6 +10,7 @@ import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
 import { loadConfig } from '../../daemon/config/load.ts';
 import { idsOfUser } from '../../daemon/config/users.ts';
+import type { Monitor } from '../../daemon/control/types.ts';
 import { CoreProcess } from '../../daemon/core/process.ts';
 import { StateFile } from '../../daemon/core/state-file.ts';
 import { createLogger } from '../../daemon/log.ts';
@@ -59,6 +60,8 @@ async function host(t: TestContext, dir: string, upstreamUrl: string, settings =
     ids,
     state,
     log: quiet,
+    onClass: () => {},
+    onEvent: () => {},
     onListening: () => heard(),
     onDown: () => {},
   });
@@ -168,8 +171,16 @@ test('a port that is taken: told why, and tried again', async (t) => {
   const state = new StateFile(join(folder(t), 'state'), quiet);
   const config = loadConfig({ env: { AGENTRM_PROXY_LISTEN: new URL(first.url).host }, root: folder(t) });
   assert.ok(config.ok);
-  const options = { config: config.config.proxy, logLevel: 'fatal' as const, ids, state, log: quiet };
-  const second = new CoreProcess({ ...options, onListening: () => {}, onDown: resolve });
+  const silent = { onClass: () => {}, onEvent: () => {}, onListening: () => {} };
+  const options = {
+    config: config.config.proxy,
+    logLevel: 'fatal' as const,
+    ids,
+    state,
+    log: quiet,
+    ...silent,
+  };
+  const second = new CoreProcess({ ...options, onDown: resolve });
   t.after(() => second.close());
   second.start();
   assert.match(await promise, /EADDRINUSE/);
@@ -267,6 +278,10 @@ test('--proxy-only: a second one refuses; the socket has health and metrics', as
   assert.equal(await get('/healthz'), 'ok\n');
   assert.match(await get('/metrics'), /^agentrm_turns_total\{outcome="ok"\} 0$/m);
   assert.equal(JSON.parse(await get('/v1/turns')).running, 0);
+  const monitor = JSON.parse(await get('/v1/monitor')) as Monitor;
+  assert.deepEqual([monitor.proxy?.running, monitor.liveCalls], [0, []]);
+  assert.ok(monitor.host.totalBytes > 0);
+  assert.deepEqual(JSON.parse(await get('/v1/sessions')), { sessions: [] });
   const second = spawn(
     process.execPath,
     [join(top, 'daemon/main.ts'), '--proxy-only', '--socket', join(dir, 'socket')],

@@ -19,7 +19,7 @@ import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import type { Advice, Event, LiveCall, SessionRecord } from '../../daemon/control/types.ts';
+import type { Advice, Event, LiveCall, Monitor, SessionRecord } from '../../daemon/control/types.ts';
 import { type Answer, lines, serve } from '../lib/control-server.ts';
 import { callRecord } from '../lib/records.ts';
 import { status } from '../lib/status.ts';
@@ -99,9 +99,81 @@ const session: SessionRecord = {
   cgroup: '/sys/fs/cgroup/agentrm/s0123456789ab',
   startedAt: hoursAgo(20),
   lastActiveAt: hoursAgo(2),
+  state: 'running',
+  class: 'interactive',
   liveCalls: 1,
+  frozenCalls: 0,
   finishedCalls: 12,
   usedBytes: 1.5 * 2 ** 30,
+  lanes: 1,
+  queuedTurns: 2,
+  finishedTurns: 31,
+  usedTokens: 123_456,
+  openRuns: 1,
+};
+/** Known by its turns alone, from where the kernel knows nobody. */
+const turnsOnly: SessionRecord = {
+  ...session,
+  id: 'session-b\u001b[31m',
+  uid: null,
+  agent: null,
+  state: 'created',
+  class: 'background',
+  cgroup: null,
+  liveCalls: 0,
+  finishedCalls: 0,
+  usedBytes: 0,
+  lanes: 0,
+  queuedTurns: 1,
+  finishedTurns: 0,
+  usedTokens: 0,
+};
+const monitor: Monitor = {
+  time: '2026-01-31T13:45:01.123Z',
+  host: {
+    totalBytes: 16 * 2 ** 30,
+    availableBytes: 5.5 * 2 ** 30,
+    pressure: { cpu: 12.34, memory: 0, io: null },
+  },
+  pool: status().pool,
+  calls: status().calls,
+  sessions: [
+    { ...turnsOnly, startedAt: '2026-01-31T13:40:01.123Z', lastActiveAt: '2026-01-31T13:44:01.123Z' },
+    { ...session, startedAt: '2026-01-31T10:40:01.123Z', lastActiveAt: '2026-01-31T13:45:01.123Z' },
+    { ...turnsOnly, id: 'over', state: 'terminated' },
+  ],
+  liveCalls: [{ ...live, startedAt: '2026-01-31T13:44:01.123Z' }],
+  proxy: {
+    queued: 3,
+    running: 1,
+    delayed: 1,
+    gated: 1,
+    held: 1,
+    pressure: { memory: 0.12, poolShort: true },
+    agents: { limit: 4, running: 2, waiting: 1 },
+    upstreams: [
+      {
+        provider: 'anthropic',
+        credential: '0123456789abcdef',
+        modelClass: 'claude-sonnet-4',
+        lanes: { held: 1, limit: 32, fixed: false },
+        levels: [
+          { level: 'interactive', queued: 2, running: 1, oldestWaitMs: 1_200 },
+          { level: 'subagent', queued: 0, running: 0, oldestWaitMs: 0 },
+          { level: 'background', queued: 1, running: 0, oldestWaitMs: 65_000 },
+        ],
+        buckets: [
+          { resource: 'requests', limitPerMin: 50, available: 12.7, reserved: 1 },
+          { resource: 'inputTokens', limitPerMin: 400_000, available: -1_500, reserved: 1_000 },
+          { resource: 'outputTokens', limitPerMin: null, available: null, reserved: 800 },
+        ],
+        pausedMs: 3_000,
+        breaker: 'half-open',
+      },
+    ],
+    sessions: [],
+    omitted: 7,
+  },
 };
 const happened: Event[] = [
   {
@@ -176,7 +248,8 @@ const advised: Advice[] = [
 
 const answers: Record<string, Answer> = {
   '/v1/status': [200, JSON.stringify(status())],
-  '/v1/sessions': [200, JSON.stringify({ sessions: [session] })],
+  '/v1/sessions': [200, JSON.stringify({ sessions: [session, turnsOnly] })],
+  '/v1/monitor': [200, JSON.stringify(monitor)],
   '/v1/calls?limit=100000': [200, lines(ended)],
   '/v1/calls?limit=20&live=1': [200, lines([...ended, live])],
   '/v1/calls?limit=1&session=a+b%26c&live=1': [200, lines([live])],
@@ -247,7 +320,28 @@ const table: {
     },
   },
   { args: 'sessions', code: 0, out: readFixture('sessions') },
-  { args: 'sessions --json', code: 0, out: `${JSON.stringify(session)}\n` },
+  { args: 'sessions --json', code: 0, out: /"id":"session-b\\u001b\[31m","uid":null/ },
+  { args: 'top --once', code: 0, out: readFixture('top') },
+  { args: 'top --json', code: 0, out: `${JSON.stringify(monitor)}\n`.replaceAll('\u001b', '\\u001b') },
+  {
+    args: 'top --once',
+    code: 0,
+    out: /^proxy {5}none, or it does not answer$/m,
+    changes: { '/v1/monitor': [200, JSON.stringify({ ...monitor, proxy: null })] },
+  },
+  {
+    args: 'top --once',
+    code: 4,
+    err: 'agentrm: only for root\n',
+    changes: { '/v1/monitor': [403, '{"error":"only for root"}'] },
+  },
+  { args: 'top --interval 0', code: 2, err: /0\.1 to 3600 seconds/ },
+  {
+    args: 'top',
+    code: 3,
+    err: 'agentrm: the daemon closed the connection\n',
+    changes: { '/v1/monitor': (response) => response.destroy() },
+  },
   { args: 'calls', code: 0, out: readFixture('calls') },
   { args: 'calls --limit 1 --session a_b&c', code: 0, out: /c0000000000ff/ },
   { args: 'events', code: 0, out: readFixture('events') },
@@ -381,7 +475,10 @@ test("without a choice the user's own daemon is asked too", async (t) => {
   mkdirSync(join(runtime, 'agentrm'));
   symlinkSync(socket, join(runtime, 'agentrm/agentrm.sock'));
   const { code, out } = await run(['sessions', '--json'], { env: { XDG_RUNTIME_DIR: runtime } });
-  assert.deepEqual({ code, out }, { code: 0, out: `${JSON.stringify(session)}\n` });
+  assert.deepEqual(
+    { code, out },
+    { code: 0, out: lines([session, turnsOnly]).replaceAll('\u001b', '\\u001b') },
+  );
 });
 
 test('a socket that this user may not open: exit 4', async (t) => {

@@ -4,14 +4,16 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
 import { configSchema } from '../../daemon/config/schema.ts';
 import type { CallRecord } from '../../daemon/control/types.ts';
 import { Freezer } from '../../daemon/kernel/freezer.ts';
 import { type Native, native, type PeerCred } from '../../daemon/kernel/native.ts';
+import { processStat } from '../../daemon/kernel/proc.ts';
 import { UserEnforcer } from '../../daemon/kernel/user-enforcer.ts';
 import { createLogger } from '../../daemon/log.ts';
 import { hostSettings } from '../../daemon/policy/host.ts';
+import { SessionClasses } from '../../daemon/session/classes.ts';
 import { SessionRegistry } from '../../daemon/session/registry.ts';
 import type { Call } from '../../daemon/toolcall/call.ts';
 import { Controller } from '../../daemon/toolcall/controller.ts';
@@ -59,6 +61,7 @@ function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBy
     enforcer,
     controller,
     sessions,
+    classOf: (uid, id) => classes.of(uid, id),
     config: () => config,
     host: () => host,
     log,
@@ -68,6 +71,7 @@ function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBy
     onFinished: (record) => records.push(record),
     learnedHighBytes: () => undefined,
   });
+  const classes = new SessionClasses();
   const children: ChildProcess[] = [];
   const wrapper = (): PeerCred & { end(): Promise<void> } => {
     const child = spawn('sleep', ['1000'], { stdio: 'ignore' });
@@ -90,7 +94,7 @@ function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBy
     for (const child of children) child.kill('SIGKILL');
     closeSync(fd);
   });
-  return { dir, root, manager, sessions, controller, wrapper, records, events, unmanaged };
+  return { dir, root, manager, sessions, classes, controller, wrapper, records, events, unmanaged };
 }
 
 type Bench = ReturnType<typeof setUp>;
@@ -414,4 +418,102 @@ test('a call that ends while the daemon stops is reported and removed', (t) => {
   assert.equal(bench.records.length, 1);
   assert.equal(existsSync(path), false);
   assert.throws(() => call.cgroup.read('cgroup.events'), { code: 'EBADF' });
+});
+
+describe('the class of a session', () => {
+  // As the kernel does: a shorter value leaves nothing of the one before.
+  const writeAt = (fd: number, file: string, value: string) =>
+    writeFileSync(`/proc/self/fd/${fd}/${file}`, value);
+  const weights = (bench: Bench, ...names: string[]) =>
+    ['cpu.weight', 'io.weight'].map((file) =>
+      readFileSync(join(bench.root.path, ...names, file), 'utf8').trim(),
+    );
+
+  test('is the weight of its calls, unless somebody said more', (t) => {
+    const bench = setUp(t, { changes: { writeAt } });
+    bench.classes.set('0:a', 'background');
+    const { call } = start(bench, bench.wrapper(), { clone: true });
+    const declared = start(bench, bench.wrapper(), {
+      clone: true,
+      intent: 'cpu.weight=42 class=subagent',
+    }).call;
+    const other = start(bench, bench.wrapper(), { clone: true, session: 'b' }).call;
+    const unnamed = start(bench, bench.wrapper(), { clone: true, session: undefined }).call;
+    const [{ name }] = [call.session];
+    assert.deepEqual(weights(bench, name, call.id), ['10', '10']);
+    assert.deepEqual(weights(bench, name, declared.id), ['42', '50']);
+    for (const one of [other, unnamed]) {
+      assert.deepEqual(weights(bench, one.session.name, one.id), ['100', '100']);
+      assert.equal(one.limits.class, 'interactive');
+    }
+    assert.deepEqual([call.limits.class, declared.limits.class], ['background', 'subagent']);
+    // The most important of its calls so far.
+    assert.deepEqual(weights(bench, name), ['42', '50']);
+  });
+
+  test('that changes gives running calls its weights and leaves their other limits', (t) => {
+    const bench = setUp(t, { changes: { writeAt } });
+    bench.classes.set('0:a', 'background');
+    const { call } = start(bench, bench.wrapper(), { clone: true, intent: 'memory.high=1G memory.max=2G' });
+    const declared = start(bench, bench.wrapper(), { clone: true, intent: 'cpu.weight=42' }).call;
+    const other = start(bench, bench.wrapper(), { clone: true, session: 'b' }).call;
+    const { name } = call.session;
+    const before = readFileSync(join(bench.root.path, name, call.id, 'memory.max'), 'utf8');
+    bench.manager.reclass('0:a', 'interactive');
+    assert.deepEqual(weights(bench, name, call.id), ['100', '100']);
+    assert.deepEqual(weights(bench, name, declared.id), ['42', '100']);
+    assert.deepEqual(weights(bench, other.session.name, other.id), ['100', '100']);
+    assert.deepEqual(weights(bench, name), ['100', '100']);
+    assert.equal(readFileSync(join(bench.root.path, name, call.id, 'memory.max'), 'utf8'), before);
+    bench.manager.reclass('0:a', 'background');
+    assert.deepEqual(weights(bench, name, call.id), ['10', '10']);
+    assert.deepEqual(
+      weights(bench, other.session.name, other.id),
+      ['100', '100'],
+      'it is of another session',
+    );
+    assert.deepEqual(weights(bench, name), ['42', '10'], 'down too: the session has nobody else');
+    assert.equal(bench.events.filter((kind) => kind === 'session-class').length, 2);
+    bench.manager.reclass('0:nobody', 'background');
+    assert.equal(bench.events.filter((kind) => kind === 'session-class').length, 2);
+  });
+
+  test('that changes gives running calls its place in the order for the pool, and its guarantee', (t) => {
+    const bench = setUp(t, { changes: { writeAt } });
+    bench.classes.set('0:a', 'background');
+    const { call } = start(bench, bench.wrapper(), { clone: true });
+    const other = start(bench, bench.wrapper(), { clone: true, session: 'b' }).call;
+    const yields = () => [call.yields, other.yields];
+    assert.deepEqual([yields(), call.sessionCgroup.guaranteedBytes], [[true, false], 0]);
+    bench.manager.reclass('0:a', 'interactive');
+    assert.deepEqual(yields(), [false, true], 'it is the older one');
+    assert.equal(call.sessionCgroup.guaranteedBytes, other.sessionCgroup.guaranteedBytes);
+    bench.manager.reclass('0:a', 'background');
+    assert.deepEqual(yields(), [true, false]);
+  });
+
+  test('that changes while it has no call is the weight of its next one, and of the session with it', async (t) => {
+    const bench = setUp(t, { changes: { writeAt } });
+    const { call } = start(bench, bench.wrapper(), { clone: true });
+    bench.sessions.addOwner(call.session, processStat(process.pid) ?? assert.fail());
+    await turn();
+    bench.manager.end(call, { code: 0 });
+    await turn();
+    assert.deepEqual(weights(bench, call.session.name), ['100', '100']);
+    bench.classes.set('0:a', 'background');
+    bench.manager.reclass('0:a', 'background');
+    const next = start(bench, bench.wrapper(), { clone: true }).call;
+    assert.equal(next.session, call.session);
+    assert.deepEqual(weights(bench, call.session.name, next.id), ['10', '10']);
+    assert.deepEqual(weights(bench, call.session.name), ['10', '10']);
+  });
+
+  test('of a call whose cgroup has gone changes nothing else', (t) => {
+    const bench = setUp(t, { changes: { writeAt } });
+    const gone = start(bench, bench.wrapper(), { clone: true }).call;
+    const { call } = start(bench, bench.wrapper(), { clone: true });
+    rmSync(join(bench.root.path, gone.session.name, gone.id), { recursive: true });
+    bench.manager.reclass('0:a', 'background');
+    assert.deepEqual(weights(bench, call.session.name, call.id), ['10', '10']);
+  });
 });

@@ -4,7 +4,7 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import type { Discipline } from '../../daemon/scheduler/queue.ts';
 import { Scheduler } from '../../daemon/scheduler/scheduler.ts';
-import { RESOURCES, TURN_CLASSES } from '../../daemon/scheduler/types.ts';
+import { type AgentSnapshot, RESOURCES, TURN_CLASSES } from '../../daemon/scheduler/types.ts';
 import { FifoQueue } from '../../daemon/sim/baselines.ts';
 import { generator } from '../../daemon/sim/random.ts';
 import { fairLoad } from '../lib/fair-load.ts';
@@ -32,6 +32,7 @@ const EVENTS = [
   'error-quota',
   'owner-dies',
   'pressure',
+  'calls',
   'pass',
   'pass-long',
 ] as const;
@@ -48,12 +49,15 @@ const settingsUnderTest = {
 
 /** Drives a scheduler with chance and checks after each step what must always hold. */
 class Chaos {
-  readonly lab = new SchedulerLab(settingsUnderTest, { random: () => this.#random() });
+  readonly lab: SchedulerLab;
   readonly #random: () => number;
   readonly #turns: Told[] = [];
 
   constructor(seed: number) {
     this.#random = generator(seed);
+    // Every other one with a limit of agents, which end by their answer or because nobody goes on with them.
+    const agents = { running: seed % 2 === 0 ? 3 : Number.POSITIVE_INFINITY, abandonedMs: 60_000 };
+    this.lab = new SchedulerLab({ ...settingsUnderTest, agents }, { random: () => this.#random() });
   }
 
   step(): void {
@@ -66,7 +70,7 @@ class Chaos {
         this.#turns.push(this.#submit());
         break;
       case 'ok':
-        lease?.end({ kind: 'ok' });
+        lease?.end({ kind: 'ok', endsRun: this.#random() < 0.5 });
         break;
       case 'headers':
         lease?.headers((name) => this.#header(name));
@@ -109,6 +113,12 @@ class Chaos {
       case 'pressure':
         lab.scheduler.setHostPressure({ memory: this.#random(), poolShort: this.#random() < 0.3 });
         break;
+      case 'calls': {
+        const live = this.#whole(2);
+        const calls = this.#random() < 0.2 ? null : { live, frozen: this.#whole(live) };
+        lab.scheduler.setCalls(`s${this.#whole(5)}`, calls);
+        break;
+      }
       case 'pass':
         lab.pass(this.#whole(3_000));
         break;
@@ -121,7 +131,25 @@ class Chaos {
 
   check(): void {
     const { scheduler } = this.lab;
-    const { upstreams, queued, running, delayed } = scheduler.snapshot();
+    const { upstreams, queued, running, delayed, gated, held: kept, agents } = scheduler.snapshot();
+    assert.ok(agents.running <= (agents.limit ?? 0) && gated + kept <= queued);
+    assert.equal(agents.waiting > 0, gated > 0);
+    assert.ok(gated === 0 || agents.running === agents.limit, 'a place is free, and somebody waits for it');
+    const sessions = [...scheduler.agents()];
+    const sum = (of: (agent: AgentSnapshot) => number) => sessions.reduce((all, one) => all + of(one), 0);
+    assert.equal(
+      sum((agent) => agent.running),
+      running,
+    );
+    assert.equal(
+      sum((agent) => agent.waiting),
+      queued + delayed,
+    );
+    for (const { session, calls, runs, terminated, waiting, running: busy } of sessions) {
+      const alive = waiting + busy + (calls?.live ?? 0) > 0;
+      assert.ok(!(terminated && alive), `${session} is over and alive`);
+      assert.ok(!terminated || runs.length === 0);
+    }
     let held = 0;
     for (const upstream of upstreams) {
       held += upstream.lanes.held;
@@ -157,6 +185,10 @@ class Chaos {
     this.check();
     const { queued, running, delayed } = this.lab.scheduler.snapshot();
     assert.deepEqual([queued, running, delayed], [0, 0, 0]);
+    for (let session = 0; session <= 5; session += 1) this.lab.scheduler.setCalls(`s${session}`, null);
+    this.lab.pass(60_000);
+    assert.deepEqual([this.lab.scheduler.snapshot().agents.running, this.lab.clock.timers], [0, 0]);
+    for (const { terminated } of this.lab.scheduler.agents()) assert.ok(terminated);
     // And when the debts of turns that used more than was expected are paid, every bucket is full.
     this.lab.pass(86_400_000);
     for (const { provider, buckets } of this.lab.scheduler.snapshot().upstreams) {
@@ -202,7 +234,16 @@ class Chaos {
 describe('whatever happens', () => {
   test('10⁵ random events leak no lane and let no bucket drift', () => {
     let events = 0;
-    const seen = { reaped: 0, retried: 0, aborted: 0, completed: 0, rateLimited: 0, recovered: 0 };
+    const seen = {
+      abandoned: 0,
+      held: 0,
+      reaped: 0,
+      retried: 0,
+      aborted: 0,
+      completed: 0,
+      rateLimited: 0,
+      recovered: 0,
+    };
     for (let seed = 1; seed <= 50; seed += 1) {
       const chaos = new Chaos(seed);
       for (let step = 0; step < 2_000; step += 1) {

@@ -35,7 +35,8 @@ describe('lanes', () => {
   });
 
   test('a lane goes on when its turn ends, fails for good, is aborted, hangs, or its owner dies', () => {
-    const lab = new SchedulerLab({ ...oneLane, retry: { most: 0 } });
+    const never = Number.POSITIVE_INFINITY;
+    const lab = new SchedulerLab({ ...oneLane, retry: { most: 0 }, agents: { abandonedMs: never } });
     const ways: ((one: ReturnType<SchedulerLab['submit']>) => void)[] = [
       (one) => leaseOf(one).end({ kind: 'ok' }),
       (one) => leaseOf(one).end({ kind: 'error', status: 500 }),
