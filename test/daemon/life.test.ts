@@ -72,7 +72,8 @@ test('SIGHUP: a bad configuration is not taken, a good one is', async (t) => {
   writeFileSync(daemon.configPath, `${good}nonsense: 1\n`);
   daemon.signal('SIGHUP');
   await until(async () => (await metric(daemon, 'agentrm_config_reload_success')) === 0, 'it is refused');
-  assert.match(daemon.log, /agentrmd\.yaml:2:1: nonsense: unknown key/);
+  // The log is written by another thread.
+  await until(() => /agentrmd\.yaml:2:1: nonsense: unknown key/.test(daemon.log), 'the log says why');
   writeFileSync(
     daemon.configPath,
     `${good}connections: { handshake: 50ms }\nwrapper: { failClosed: true }\nlog: { level: debug }\n`,
