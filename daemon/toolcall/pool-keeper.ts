@@ -164,6 +164,8 @@ export class PoolKeeper {
     }
     const usedBytes = currentBytes - reclaimable(this.#deps.root);
     const members = this.#members(now);
+    // What is in use then is left of calls that have gone, files on tmpfs for one: there is nobody to look at.
+    if (members.length === 0) return false;
     const use: PoolUse = {
       usedBytes,
       budgetBytes,
