@@ -33,8 +33,6 @@
 
 /* policy.flags */
 #define AGENTRM_ENFORCE 1U
-/* The call makes room for others: it is stopped too while the root is over its own memory.high. */
-#define AGENTRM_YIELD 2U
 
 /* config.hooks: what the enforcing programs do when they are attached together. */
 #define AGENTRM_HOOK_SLEEP 1U	/* schedule_timeout_killable */
@@ -54,6 +52,8 @@ struct agentrm_config {
 /* Written by user space, by cgroup id of the call. */
 struct agentrm_policy {
 	__u64 freeze_line_bytes;
+	/* Usage of the root, all calls together, over which this call is to make room for others. 0: never. */
+	__u64 pool_line_bytes;
 	__u32 budget_ms;
 	__u32 budget_events;
 	__u32 window_ms;

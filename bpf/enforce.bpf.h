@@ -108,16 +108,16 @@ static __always_inline void use_budget(struct agentrm_stats *st, const struct ag
 	__sync_fetch_and_add(&st->window_events, 1);
 }
 
-/* All calls together are over what the pool has: the root's memory.high is the wire that they trip. */
-static __always_inline bool pool_short(struct cgroup *cgroup, const struct agentrm_config *cfg)
+/* All calls together: the root's memory.high is the wire that they trip, and each has a line of its own beyond it. */
+static __always_inline struct mem_cgroup *pool_of(struct cgroup *cgroup, const struct agentrm_config *cfg)
 {
-	return over_own_high(memcg_of(ancestor_at(cgroup, cfg->root_level)));
+	return memcg_of(ancestor_at(cgroup, cfg->root_level));
 }
 
 /* Held back for others: reclaim and throttle count neither as the call's own nor against its budget. */
 static __always_inline bool held_for_pool(struct cgroup *cgroup, const struct agentrm_config *cfg)
 {
-	return pool_short(cgroup, cfg) && !over_own_high(memcg_of(cgroup));
+	return over_own_high(pool_of(cgroup, cfg)) && !over_own_high(memcg_of(cgroup));
 }
 
 /*
@@ -130,8 +130,8 @@ static __always_inline __u32 stop_reason(struct cgroup *cgroup, __u64 usage, str
 {
 	__u32 reason = usage > policy->freeze_line_bytes ? AGENTRM_REASON_LINE : over_budget(st, policy);
 
-	if (reason == AGENTRM_REASON_NONE && reclaim_failed && (policy->flags & AGENTRM_YIELD) &&
-	    pool_short(cgroup, cfg))
+	if (reason == AGENTRM_REASON_NONE && reclaim_failed && policy->pool_line_bytes &&
+	    usage_bytes(pool_of(cgroup, cfg), cfg) > policy->pool_line_bytes)
 		reason = AGENTRM_REASON_POOL;
 	return reason;
 }

@@ -84,12 +84,14 @@ export interface BpfEvent {
 
 export interface Policy {
   freezeLineBytes: number;
+  /** Usage of the root over which the call is stopped while it charges in vain; 0: never. */
+  poolLineBytes: number;
   /** Time that the call's tasks may spend in the throttle within `windowMs`, summed over tasks; 0: no such budget. */
   budgetMs: number;
   /** Throttle sleeps within `windowMs`; 0: no such budget. */
   budgetEvents: number;
   windowMs: number;
-  /** Bit 0: enforce; without it only statistics are kept. Bit 1: yield, stop while the root is over its memory.high. */
+  /** Bit 0: enforce. Without it only statistics are kept. */
   flags: number;
   /** Add 1 at each thaw: the next stop then sends a new event, and the budget starts anew. */
   cycle: number;

@@ -55,6 +55,7 @@ struct agentrm_policy policyArg(const Napi::Value &value) {
 	const Napi::Object object = value.As<Napi::Object>();
 	struct agentrm_policy policy = {};
 	policy.freeze_line_bytes = uintArg(object.Get("freezeLineBytes"), "freezeLineBytes");
+	policy.pool_line_bytes = uintArg(object.Get("poolLineBytes"), "poolLineBytes");
 	policy.budget_ms = uint32Property(object, "budgetMs");
 	policy.budget_events = uint32Property(object, "budgetEvents");
 	policy.window_ms = uint32Property(object, "windowMs");

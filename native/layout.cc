@@ -36,7 +36,7 @@ Napi::Value abi(const Napi::CallbackInfo &info) {
 			      FIELD(agentrm_config, sampling)}));
 	structs.Set("agentrm_policy",
 		    describe(env, sizeof(struct agentrm_policy),
-			     {FIELD(agentrm_policy, freeze_line_bytes), FIELD(agentrm_policy, budget_ms),
+			     {FIELD(agentrm_policy, freeze_line_bytes), FIELD(agentrm_policy, pool_line_bytes), FIELD(agentrm_policy, budget_ms),
 			      FIELD(agentrm_policy, budget_events), FIELD(agentrm_policy, window_ms),
 			      FIELD(agentrm_policy, flags), FIELD(agentrm_policy, cycle),
 			      FIELD(agentrm_policy, unused)}));

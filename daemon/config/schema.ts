@@ -51,12 +51,13 @@ const log = z
 
 const shortage = z
   .strictObject({
-    marginPercent: decimal(1.5, 25)
-      .prefault('2')
+    stepPercent: decimal(0.1, 10)
+      .prefault('1')
       .describe(
-        'Calls have an order: interactive before subagent before background, older before newer. The second stops ' +
-          'growing this far below the budget, all behind it twice as far; what is left is for those before them. ' +
-          'Below 1.2 % the kernel stops them by itself, within the page.',
+        'Calls have an order: interactive before subagent before background, older before newer. The first may use ' +
+          'the whole budget; interactive calls behind it stop growing one such step below it, subagents two, ' +
+          'background three, and all but the first of each class one step sooner. What is left is for those before ' +
+          'them: 1 % of 12 GiB is what a core fills in a twentieth of a second.',
       ),
     roomPercent: decimal(0.1, 25)
       .prefault('1')

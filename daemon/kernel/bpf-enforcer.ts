@@ -14,9 +14,8 @@ import { files } from './files.ts';
 import { type Bpf, type BpfEvent, distDir, type Native } from './native.ts';
 import type { CgroupRoot } from './tree.ts';
 
-/** Bits of a policy's flags in bpf/abi.h: stop tasks, do not only count; stop them for the pool too. */
+/** Bit 0 of a policy's flags in bpf/abi.h: stop tasks, do not only count. */
 const ENFORCE = 1;
-const YIELD = 2;
 
 /** Enforcement in the kernel: the BPF programs stop a call at its line, this class carries the news. */
 export class BpfEnforcer implements Enforcer {
@@ -48,8 +47,7 @@ export class BpfEnforcer implements Enforcer {
   }
 
   set(cgroup: Cgroup, line: Line, cycle: number): void {
-    const { yields, ...policy } = line;
-    this.#bpf.setPolicy(cgroup.id, { ...policy, flags: yields ? ENFORCE | YIELD : ENFORCE, cycle });
+    this.#bpf.setPolicy(cgroup.id, { ...line, flags: ENFORCE, cycle });
   }
 
   forget(cgroup: Cgroup): void {

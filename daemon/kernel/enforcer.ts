@@ -9,8 +9,8 @@ export interface Line {
   /** 0: no budget. */
   readonly budgetEvents: number;
   readonly windowMs: number;
-  /** Stop it too while the root is over its own memory.high and it still grows. */
-  readonly yields: boolean;
+  /** Usage of all calls together over which it is stopped too if it still grows. 0: never. */
+  readonly poolLineBytes: number;
 }
 
 /** A call reached its freeze line, used up its throttle budget, or grew while the pool was short. */

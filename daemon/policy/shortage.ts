@@ -10,8 +10,8 @@ import { formatBytes, formatMs } from '../units.ts';
  */
 
 export interface ShortageSettings {
-  /** The second in order stops this far below the budget, all behind it twice as far. */
-  readonly marginPercent: number;
+  /** By how much the lines of the classes differ. */
+  readonly stepPercent: number;
   /** A frozen call goes on once there is this much room below its line. */
   readonly roomPercent: number;
   /** No freeze is shorter: what it takes to hand a call to the freezer and back should be little beside it. */
@@ -75,11 +75,10 @@ export type ShortageAction<M extends PoolMember> =
 const GROWS_BYTES = 256 * 1024;
 
 /**
- * How far below the budget the kernel's own line is, in per cent: there it stops what a look every few milliseconds
- * has missed. The kernel begins to put tasks to sleep 1.25 % over memory.high (mm/memcontrol.c, penalties of up to
- * 10 ms are skipped), so that up to the budget the first in order, which is not to be stopped, never sleeps.
+ * How far the kernel lets a task go beyond memory.high without putting it to sleep, in per cent, and a little less: from
+ * 1.25 % on the penalty is over 10 ms (mm/memcontrol.c).
  */
-const TRIPWIRE_PERCENT = 1.2;
+const AWAKE_PERCENT = 1.2;
 
 /** What is used up to here has nothing left that a task could charge: 64 pages at a time. */
 const NEARLY = 0.998;
@@ -87,32 +86,55 @@ const NEARLY = 0.998;
 /** The kernel's longest throttle sleep is 2 s (MEMCG_MAX_HIGH_DELAY_JIFFIES); a task may wait for a CPU after it. */
 const LONGEST_SLEEP_MS = 2500;
 
-/** The least margin: a dozen tasks may each have 256 KiB under way. */
-const LEAST_MARGIN_BYTES = 4 * 1024 * 1024;
+/** The least step: a dozen tasks may each have 256 KiB under way. */
+const LEAST_STEP_BYTES = 4 * 1024 * 1024;
+
+/** Steps below the budget at which each class stops growing, and what is left over. */
+const STEPS: readonly number[] = [1, 2, 3, 3];
+const MOST_STEPS = 4;
 
 /** Interactive before subagent before background before what is left over; the older first. */
 export function byPrecedence(a: Precedence, b: Precedence): number {
   return classOrder(a) - classOrder(b) || a.startedAtMs - b.startedAtMs;
 }
 
-/** memory.high for all calls together, at which the kernel looks for who still grows. */
-export function tripwireBytes(budgetBytes: number): number {
-  return Math.floor(budgetBytes * (1 - TRIPWIRE_PERCENT / 100));
+/** The lowest line that a call can have: from here on the kernel has to look who charges. */
+export function lowestLine(budgetBytes: number, settings: ShortageSettings): number {
+  return budgetBytes - MOST_STEPS * stepBytes(budgetBytes, settings);
 }
 
-/**
- * Up to where the pool may be used while a call grows.
- * @param rank its place in the order of precedence, from 0.
- */
-export function poolLine(rank: number, budgetBytes: number, settings: ShortageSettings): number {
-  const marginBytes = Math.max((budgetBytes * settings.marginPercent) / 100, LEAST_MARGIN_BYTES);
-  return rank === 0 ? budgetBytes : budgetBytes - Math.min(rank, 2) * marginBytes;
+/** The highest memory.high up to which nobody sleeps who stays within the budget. */
+export function awakeBytes(budgetBytes: number): number {
+  return Math.floor(budgetBytes * (1 - AWAKE_PERCENT / 100));
+}
+
+/** Up to where the pool may be used while each call grows. */
+export function poolLines<M extends Precedence>(
+  members: Iterable<M>,
+  budgetBytes: number,
+  settings: ShortageSettings,
+): Map<M, number> {
+  const all = [...members];
+  const best = (some: readonly M[]) =>
+    some.reduce<M | undefined>((a, b) => (a !== undefined && byPrecedence(a, b) <= 0 ? a : b), undefined);
+  const first = best(all);
+  const behind = all.filter((member) => member !== first);
+  const heads = new Set(STEPS.map((_, order) => best(behind.filter((one) => classOrder(one) === order))));
+  const step = stepBytes(budgetBytes, settings);
+  const stepsOf = (member: M): number => {
+    if (member === first) return 0;
+    return (STEPS[classOrder(member)] ?? MOST_STEPS) + (heads.has(member) ? 0 : 1);
+  };
+  return new Map(all.map((member) => [member, budgetBytes - stepsOf(member) * step]));
 }
 
 /** Whether the pool is so full that its calls have to be looked at often. */
-export function nearShortage(use: { usedBytes: number; budgetBytes: number }, settings: ShortageSettings) {
+export function nearShortage(
+  use: Pick<PoolUse, 'usedBytes' | 'budgetBytes'>,
+  settings: ShortageSettings,
+): boolean {
   // As far again below the lowest line as that is below the budget.
-  const line = poolLine(2, use.budgetBytes, settings);
+  const line = lowestLine(use.budgetBytes, settings);
   return use.usedBytes > line - (use.budgetBytes - line);
 }
 
@@ -138,15 +160,16 @@ export function decideShortage<M extends PoolMember>(
   settings: ShortageSettings,
 ): ShortageAction<M>[] {
   const order = [...members].sort(byPrecedence);
+  const lines = poolLines(order, use.budgetBytes, settings);
   const ranked = order.map((member, rank) => ({
     member,
-    lineBytes: poolLine(rank, use.budgetBytes, settings),
+    lineBytes: lines.get(member) ?? 0,
     first: rank === 0,
   }));
   const actions: ShortageAction<M>[] = [];
 
-  // From the end: as few as the shortage needs. Over the second's line there is no time for one after the other.
-  const urgent = use.usedBytes > poolLine(1, use.budgetBytes, settings);
+  // From the end: as few as the shortage needs. At the last step there is no time for one after the other.
+  const urgent = use.usedBytes > use.budgetBytes - stepBytes(use.budgetBytes, settings);
   for (const { member, lineBytes, first } of ranked.toReversed()) {
     if (first || use.usedBytes <= lineBytes || !grows(member, nowMs)) continue;
     actions.push({ action: 'freeze', member, reason: shortOf(use) });
@@ -229,6 +252,10 @@ function grows(member: PoolMember, nowMs: number): boolean {
   return (
     !isFrozen(member) && !member.killed && nowMs >= member.passUntilMs && member.grownBytes >= GROWS_BYTES
   );
+}
+
+function stepBytes(budgetBytes: number, { stepPercent }: ShortageSettings): number {
+  return Math.max((budgetBytes * stepPercent) / 100, LEAST_STEP_BYTES);
 }
 
 function isFrozen(member: PoolMember): boolean {

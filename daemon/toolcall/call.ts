@@ -72,8 +72,8 @@ export class Call {
   frozenFor: 'line' | 'pool' | undefined;
   /** It has been frozen for others. */
   madeRoom = false;
-  /** Whether the kernel may stop it to make room for others. */
-  yields = false;
+  /** Usage of all calls together over which it makes room for others; 0: never. */
+  poolLineBytes = 0;
   /** Until when it may go on, whatever the pool has. */
   passUntilMs = 0;
   /** When BPF stopped its first task in this cycle, of CLOCK_MONOTONIC; 0 if not known. */

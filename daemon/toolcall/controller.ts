@@ -430,7 +430,7 @@ export class Controller {
         budgetMs: enforcement.throttleBudgetMs,
         budgetEvents: enforcement.throttleBudgetEvents,
         windowMs: enforcement.windowMs,
-        yields: call.yields,
+        poolLineBytes: call.poolLineBytes,
       },
       call.cycle,
     );

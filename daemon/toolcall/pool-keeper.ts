@@ -11,15 +11,15 @@ import type { Native, Watch } from '../kernel/native.ts';
 import { cgroupPathOf } from '../kernel/proc.ts';
 import type { PoolSettings } from '../policy/pool.ts';
 import {
-  byPrecedence,
+  awakeBytes,
   decideShortage,
   isExhausted,
+  lowestLine,
   nearShortage,
   type PoolMember,
   type PoolUse,
   type Precedence,
-  poolLine,
-  tripwireBytes,
+  poolLines,
 } from '../policy/shortage.ts';
 import type { Call } from './call.ts';
 import { cgroupNumber } from './limit-files.ts';
@@ -51,7 +51,7 @@ export interface PoolKeeperDeps {
   readonly freeze: (call: Call, reason: string) => void;
   readonly thaw: (call: Call, reason: string) => void;
   readonly kill: (call: Call, reason: string) => void;
-  /** `call.yields` has changed: the kernel has to know. */
+  /** `call.poolLineBytes` has changed: the kernel has to know. */
   readonly enforce: (call: Call) => void;
   readonly onError: (error: unknown) => void;
 }
@@ -75,8 +75,7 @@ export class PoolKeeper {
   #timer: NodeJS.Timeout | undefined;
   #tripwireBytes: number | undefined;
   #exhaustedSinceMs: number | undefined;
-  /** By how much the tripwire is above its place, for the first in order. */
-  #overBytes = 0;
+  #writing = false;
   #blockers: ReadonlySet<Call> = new Set();
   #locksAtMs = 0;
   #closed = false;
@@ -84,7 +83,7 @@ export class PoolKeeper {
 
   constructor(deps: PoolKeeperDeps) {
     this.#deps = deps;
-    this.#setTripwire();
+    this.#setTripwire(0, 0);
     this.#watchTripwire();
   }
 
@@ -101,10 +100,7 @@ export class PoolKeeper {
 
   /** Up to where memory may be lent to a call: what is left then is for those before it. */
   lineBytes(call: Call): number {
-    const own = rankable(call);
-    let rank = 0;
-    for (const other of this.#deps.calls()) if (byPrecedence(rankable(other), own) < 0) rank += 1;
-    return poolLine(rank, this.budgetBytes(), this.#deps.config().pool.shortage);
+    return this.#lines().get(call) ?? this.budgetBytes();
   }
 
   /** Whether a task outside waits for a file lock that this frozen call holds. */
@@ -114,7 +110,7 @@ export class PoolKeeper {
 
   /** A call has come, gone or changed its place, or was stopped by the kernel for the pool. */
   changed(): void {
-    this.#yieldAll(nowMs());
+    this.#tell(nowMs());
     if (this.short) this.#lookSoon(0);
   }
 
@@ -158,8 +154,7 @@ export class PoolKeeper {
     const budgetBytes = Math.min(this.budgetBytes(), currentBytes + hostRoomBytes);
     if (!nearShortage({ usedBytes: currentBytes, budgetBytes }, shortage) && !this.short) {
       this.#exhaustedSinceMs = undefined;
-      this.#overBytes = 0;
-      this.#setTripwire();
+      this.#setTripwire(0, 0);
       return false;
     }
     const usedBytes = currentBytes - reclaimable(this.#deps.root);
@@ -175,31 +170,21 @@ export class PoolKeeper {
     };
     const exhausted = isExhausted(members, use, now);
     this.#exhaustedSinceMs = exhausted ? (this.#exhaustedSinceMs ?? now) : undefined;
-    const overBytes = currentBytes + hostRoomBytes / 2 - tripwireBytes(this.budgetBytes());
     // The first in order may go over the budget if the host can bear it: then nobody has to die for it.
-    if (exhausted && hostRoomBytes >= LEAST_OVER_BYTES) {
-      this.#exhaustedSinceMs = undefined;
-      this.#overBytes = overBytes;
-    } else if (currentBytes < tripwireBytes(this.budgetBytes())) {
-      this.#overBytes = 0;
-    }
+    if (hostRoomBytes >= LEAST_OVER_BYTES) this.#exhaustedSinceMs = undefined;
     for (const action of decideShortage(members, use, now, shortage)) {
       const { call } = action.member;
       if (action.action === 'freeze') this.#deps.freeze(call, action.reason);
       else if (action.action === 'kill') this.#deps.kill(call, action.reason);
       else {
-        if (action.action === 'pass') {
-          call.passUntilMs = action.untilMs;
-          // At the tripwire it would only sleep.
-          if (hostRoomBytes >= LEAST_OVER_BYTES) this.#overBytes = Math.max(this.#overBytes, overBytes);
-        }
+        if (action.action === 'pass') call.passUntilMs = action.untilMs;
         this.#baselines.delete(call);
-        this.#yieldAll(now);
+        this.#tell(now);
         this.#deps.thaw(call, action.reason);
       }
     }
-    this.#yieldAll(now);
-    this.#setTripwire();
+    this.#tell(now);
+    this.#setTripwire(currentBytes, hostRoomBytes);
     return true;
   }
 
@@ -240,16 +225,21 @@ export class PoolKeeper {
     return { grownBytes, grewAtMs };
   }
 
-  #yieldAll(now: number): void {
-    let first: { call: Call; member: Precedence } | undefined;
-    for (const call of this.#deps.calls()) {
-      const member = rankable(call);
-      if (first === undefined || byPrecedence(member, first.member) < 0) first = { call, member };
-    }
-    for (const call of this.#deps.calls()) {
-      const yields = call !== first?.call && now >= call.passUntilMs;
-      if (call.yields === yields) continue;
-      call.yields = yields;
+  /** The lines of all calls, as the kernel is told them. */
+  #lines(): Map<Call, number> {
+    const members = [...this.#deps.calls()].map((call) => ({ ...rankable(call), call }));
+    const lines = poolLines(members, this.budgetBytes(), this.#deps.config().pool.shortage);
+    return new Map(members.map((member) => [member.call, lines.get(member) ?? 0]));
+  }
+
+  #tell(now: number): void {
+    const budgetBytes = this.budgetBytes();
+    for (const [call, lineBytes] of this.#lines()) {
+      // The first in order has the whole budget.
+      const free = lineBytes >= budgetBytes || now < call.passUntilMs;
+      const poolLineBytes = free ? 0 : Math.floor(lineBytes);
+      if (call.poolLineBytes === poolLineBytes) continue;
+      call.poolLineBytes = poolLineBytes;
       this.#deps.enforce(call);
     }
   }
@@ -289,20 +279,36 @@ export class PoolKeeper {
 
   /** Whoever limits the root means its calls: they are to be stopped before that limit kills one. */
   #fenceBytes(): number {
-    return tripwireBytes(this.#readRoot(files.memoryMax) ?? Infinity);
+    return awakeBytes(this.#readRoot(files.memoryMax) ?? Infinity);
   }
 
-  #setTripwire(): void {
-    const bytes = Math.floor(tripwireBytes(this.budgetBytes()) + this.#overBytes);
-    if (bytes !== this.#tripwireBytes) this.#writeTripwire(bytes);
+  /**
+   * The root's memory.high is at the lowest line, where the kernel has to look who charges. Who may go on beyond it
+   * would sleep there, so it follows the usage, a little behind; within the budget, or what the host can bear.
+   */
+  #setTripwire(currentBytes: number, hostRoomBytes: number): void {
+    const budgetBytes = this.budgetBytes();
+    const awake = awakeBytes(budgetBytes);
+    const most = hostRoomBytes >= LEAST_OVER_BYTES ? Infinity : awake;
+    const behind = Math.min(currentBytes - (budgetBytes - awake) / 2, most);
+    const bytes = Math.floor(Math.max(lowestLine(budgetBytes, this.#deps.config().pool.shortage), behind));
+    const near = (budgetBytes - awake) / 8;
+    if (this.#tripwireBytes !== undefined && Math.abs(bytes - this.#tripwireBytes) <= near) return;
+    this.#writeTripwire(bytes);
   }
 
   /** In the thread pool: lowering it reclaims. */
   #writeTripwire(bytes: number): void {
+    // Only the last one counts, and it comes last.
+    if (this.#writing && bytes !== Infinity) return;
+    this.#writing = true;
     this.#tripwireBytes = bytes;
     this.#deps.root
       .writeOffThread(files.memoryHigh, cgroupNumber(bytes))
-      .catch((error: unknown) => this.#deps.onError(error));
+      .catch((error: unknown) => this.#deps.onError(error))
+      .finally(() => {
+        this.#writing = false;
+      });
   }
 
   /** Undefined where the root is the hierarchy's own, which has no such file. */

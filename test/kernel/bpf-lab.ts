@@ -152,6 +152,7 @@ export class Lab {
     cgroup.write('memory.high', highMiB * MiB);
     const full: Policy = {
       freezeLineBytes: Math.round(highMiB * 1.02 * MiB),
+      poolLineBytes: 0,
       budgetMs: 0,
       budgetEvents: 0,
       windowMs: 10_000,

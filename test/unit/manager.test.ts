@@ -483,7 +483,7 @@ describe('the class of a session', () => {
     bench.classes.set('0:a', 'background');
     const { call } = start(bench, bench.wrapper(), { clone: true });
     const other = start(bench, bench.wrapper(), { clone: true, session: 'b' }).call;
-    const yields = () => [call.yields, other.yields];
+    const yields = () => [call, other].map(({ poolLineBytes }) => poolLineBytes > 0);
     assert.deepEqual([yields(), call.sessionCgroup.guaranteedBytes], [[true, false], 0]);
     bench.manager.reclass('0:a', 'interactive');
     assert.deepEqual(yields(), [false, true], 'it is the older one');
