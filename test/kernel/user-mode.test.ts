@@ -98,9 +98,9 @@ describe("a user's own daemon", () => {
   test('its calls survive it, and the next daemon has them with their history', async () => {
     const go = join(daemon.dir, 'go-on');
     const running = daemon.run(`${useMemory(100)}; until [ -e ${go} ]; do sleep 0.2; done; exit 3`, {
-      env: { AGENTRM_INTENT: 'memory.high=48M memory.max=600M' },
+      env: { AGENTRM_SESSION: 'survives', AGENTRM_INTENT: 'memory.high=48M memory.max=600M' },
     });
-    const { call } = await daemon.event((event) => event.kind === 'lend');
+    const { call } = await daemon.event(({ kind, session }) => kind === 'lend' && session === 'survives');
     await daemon.crash();
     await daemon.start();
     assert.deepEqual(
