@@ -495,7 +495,7 @@ export function configSchema(uidOf: (name: string) => number | undefined) {
         'Limits of a call of which nobody says anything else, in the words of AGENTRM_INTENT. No swap: ' +
           'reclaim that swaps succeeds for minutes, in which nothing tells that the call is too large. ' +
           '4096 tasks: enough for a parallel build with threaded tools, and an eighth of the 32,768 of a ' +
-          'small host, which a fork bomb would take. memory.high, unless given here: a quarter of the ' +
+          'small host, which a fork bomb would take. memory.high, unless given here: half of the ' +
           'pool, 256M to 4G.',
       ),
     classes,

@@ -26,11 +26,11 @@ const RESERVE_TIERS: readonly (readonly [uptoBytes: number, share: number])[] = 
 const KEPT_AVAILABLE_OF_RESERVE = 1 / 4;
 
 /**
- * memory.high of a call that declares nothing: a quarter of the pool, so that one such call leaves room
- * for three. At least 256 MiB, which half of 144 recorded agent sessions never reached in all; at most
+ * memory.high of a call that declares nothing: half of the pool. What calls want together is shared out by
+ * their order (shortage.ts); this is for the one that nobody sized. At least 256 MiB, which half of 144 recorded agent sessions never reached in all; at most
  * 4 GiB, which none of them did. What needs more is lent it while there is room.
  */
-const HIGH_OF_POOL = 1 / 4;
+const HIGH_OF_POOL = 1 / 2;
 const HIGH_LEAST_BYTES = 256 * MIB;
 const HIGH_MOST_BYTES = 4 * GIB;
 /** Even on a tiny host the pool keeps some room that is not one call's. */

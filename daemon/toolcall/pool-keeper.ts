@@ -110,8 +110,13 @@ export class PoolKeeper {
 
   /** A call has come, gone or changed its place, or was stopped by the kernel for the pool. */
   changed(): void {
-    this.#tell(nowMs());
-    if (this.short) this.#lookSoon(0);
+    if (this.#closed) return;
+    try {
+      this.#tell(nowMs());
+      if (this.short) this.#lookSoon(0);
+    } catch (error) {
+      this.#deps.onError(error);
+    }
   }
 
   /** Looks at everything, and again soon as long as the pool is nearly used up. */
@@ -157,7 +162,9 @@ export class PoolKeeper {
       this.#setTripwire(0, 0);
       return false;
     }
-    const usedBytes = currentBytes - reclaimable(this.#deps.root);
+    // Nobody has to stop below the lowest line, however much of this is page cache.
+    const over = currentBytes > lowestLine(budgetBytes, shortage);
+    const usedBytes = over ? currentBytes - reclaimable(this.#deps.root) : currentBytes;
     const members = this.#members(now);
     // What is in use then is left of calls that have gone, files on tmpfs for one: there is nobody to look at.
     if (members.length === 0) return false;

@@ -31,9 +31,9 @@ describe('hostDefaults', () => {
 
   const highs: readonly (readonly [memTotal: number, high: number])[] = [
     [256 * MIB, 172.8 * MIB],
-    [GIB, 256 * MIB],
-    [4 * GIB, 768 * MIB],
-    [16 * GIB, 3.35 * GIB],
+    [GIB, 384 * MIB],
+    [4 * GIB, 1536 * MIB],
+    [16 * GIB, 4 * GIB],
     [512 * GIB, 4 * GIB],
   ];
   for (const [memTotalBytes, high] of highs) {
@@ -79,7 +79,7 @@ describe('hostSettings', () => {
     assert.deepEqual(reserved.pool, { budgetBytes: 8 * GIB, keepAvailableBytes: 2 * GIB });
     const budgeted = hostSettings(config({ pool: { budget: '1100M', keepAvailable: '10M' } }), host);
     assert.deepEqual(budgeted.pool, { budgetBytes: 1100 * MIB, keepAvailableBytes: 10 * MIB });
-    assert.equal(budgeted.defaults.memoryHighBytes, 275 * MIB);
+    assert.equal(budgeted.defaults.memoryHighBytes, 550 * MIB);
     assert.equal(budgeted.ceilingFor(0).memoryMaxBytes, 1100 * MIB);
   });
 
