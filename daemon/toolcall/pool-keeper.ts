@@ -76,6 +76,8 @@ export class PoolKeeper {
   #tripwireBytes: number | undefined;
   #exhaustedSinceMs: number | undefined;
   #writing = false;
+  /** There is somebody who could make room for another. */
+  #crowded = false;
   #blockers: ReadonlySet<Call> = new Set();
   #locksAtMs = 0;
   #closed = false;
@@ -113,6 +115,11 @@ export class PoolKeeper {
     if (this.#closed) return;
     try {
       this.#tell(nowMs());
+      const crowded = [...this.#deps.calls()].length > 1;
+      if (crowded !== this.#crowded) {
+        this.#crowded = crowded;
+        this.#setTripwire(0, 0);
+      }
       if (this.short) this.#lookSoon(0);
     } catch (error) {
       this.#deps.onError(error);
@@ -290,15 +297,17 @@ export class PoolKeeper {
   }
 
   /**
-   * The root's memory.high is at the lowest line, where the kernel has to look who charges. Who may go on beyond it
-   * would sleep there, so it follows the usage, a little behind; within the budget, or what the host can bear.
+   * The root's memory.high is at the lowest line, where the kernel has to look who charges; for a call that is alone it
+   * is near the budget. Who may go on beyond it would sleep there, so it follows the usage, a little behind; within the
+   * budget, or what the host can bear.
    */
   #setTripwire(currentBytes: number, hostRoomBytes: number): void {
     const budgetBytes = this.budgetBytes();
     const awake = awakeBytes(budgetBytes);
     const most = hostRoomBytes >= LEAST_OVER_BYTES ? Infinity : awake;
     const behind = Math.min(currentBytes - (budgetBytes - awake) / 2, most);
-    const bytes = Math.floor(Math.max(lowestLine(budgetBytes, this.#deps.config().pool.shortage), behind));
+    const least = this.#crowded ? lowestLine(budgetBytes, this.#deps.config().pool.shortage) : awake;
+    const bytes = Math.floor(Math.max(least, behind));
     const near = (budgetBytes - awake) / 8;
     if (this.#tripwireBytes !== undefined && Math.abs(bytes - this.#tripwireBytes) <= near) return;
     this.#writeTripwire(bytes);

@@ -125,8 +125,14 @@ for (const mode of ['bpf', 'user'] as const) {
 
     test('the tripwire stands while the daemon does, and not after it', async () => {
       const high = () => readFileSync(`${daemon.cgroup}/memory.high`, 'utf8').trim();
+      const alone = Math.floor((BUDGET_MIB * MiB * 0.988) / 4096) * 4096;
+      await until(() => Number(high()) === alone, 'with one call or none it stands near the budget');
+      const both = ['crowd-1', 'crowd-2'].map((session) => new Holder(daemon, session, 'class=background', 1));
       // A step is 4 MiB at least, and the lowest line four of them below the budget.
-      await until(() => Number(high()) === (BUDGET_MIB - 16) * MiB, 'it stands at the lowest line');
+      await until(() => Number(high()) === (BUDGET_MIB - 16) * MiB, 'with two it stands at the lowest line');
+      for (const holder of both) holder.release();
+      for (const holder of both) assert.equal((await holder.ran).code, 0);
+      await until(() => Number(high()) === alone, 'with none it is back');
       await daemon.crash();
       await until(() => high() === 'max', 'the guard has taken it away');
       await daemon.start();
