@@ -145,7 +145,13 @@ export class PoolKeeper {
     clearTimeout(this.#timer);
     this.#events?.watch.close();
     if (this.#events !== undefined) closeSync(this.#events.fd);
-    this.#writeTripwire(Infinity);
+    // At once: its directory is closed soon. Raising does not reclaim.
+    this.#tripwireBytes = Infinity;
+    try {
+      this.#deps.root.write(files.memoryHigh, cgroupNumber(Infinity));
+    } catch (error) {
+      this.#deps.onError(error);
+    }
   }
 
   #lookSoon(delayMs: number): void {
@@ -315,15 +321,18 @@ export class PoolKeeper {
 
   /** In the thread pool: lowering it reclaims. */
   #writeTripwire(bytes: number): void {
-    // Only the last one counts, and it comes last.
-    if (this.#writing && bytes !== Infinity) return;
-    this.#writing = true;
     this.#tripwireBytes = bytes;
+    // One at a time: only the last one counts, and it must come last.
+    if (this.#writing) return;
+    this.#writing = true;
     this.#deps.root
       .writeOffThread(files.memoryHigh, cgroupNumber(bytes))
       .catch((error: unknown) => this.#deps.onError(error))
       .finally(() => {
         this.#writing = false;
+        if (this.#tripwireBytes !== undefined && this.#tripwireBytes !== bytes) {
+          this.#writeTripwire(this.#tripwireBytes);
+        }
       });
   }
 

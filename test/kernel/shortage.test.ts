@@ -127,7 +127,9 @@ for (const mode of ['bpf', 'user'] as const) {
       const high = () => readFileSync(`${daemon.cgroup}/memory.high`, 'utf8').trim();
       const alone = Math.floor((BUDGET_MIB * MiB * 0.988) / 4096) * 4096;
       await until(() => Number(high()) === alone, 'with one call or none it stands near the budget');
-      const both = ['crowd-1', 'crowd-2'].map((session) => new Holder(daemon, session, 'class=background', 1));
+      const both = ['crowd-1', 'crowd-2'].map(
+        (session) => new Holder(daemon, session, 'class=background', 1),
+      );
       // A step is 4 MiB at least, and the lowest line four of them below the budget.
       await until(() => Number(high()) === (BUDGET_MIB - 16) * MiB, 'with two it stands at the lowest line');
       for (const holder of both) holder.release();
