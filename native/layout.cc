@@ -36,10 +36,10 @@ Napi::Value abi(const Napi::CallbackInfo &info) {
 			      FIELD(agentrm_config, sampling)}));
 	structs.Set("agentrm_policy",
 		    describe(env, sizeof(struct agentrm_policy),
-			     {FIELD(agentrm_policy, freeze_line_bytes), FIELD(agentrm_policy, pool_line_bytes), FIELD(agentrm_policy, budget_ms),
-			      FIELD(agentrm_policy, budget_events), FIELD(agentrm_policy, window_ms),
-			      FIELD(agentrm_policy, flags), FIELD(agentrm_policy, cycle),
-			      FIELD(agentrm_policy, unused)}));
+			     {FIELD(agentrm_policy, freeze_line_bytes), FIELD(agentrm_policy, pool_line_bytes),
+			      FIELD(agentrm_policy, budget_ms), FIELD(agentrm_policy, budget_events),
+			      FIELD(agentrm_policy, window_ms), FIELD(agentrm_policy, flags),
+			      FIELD(agentrm_policy, cycle), FIELD(agentrm_policy, unused)}));
 	structs.Set("agentrm_stats",
 		    describe(env, sizeof(struct agentrm_stats),
 			     {FIELD(agentrm_stats, high_events), FIELD(agentrm_stats, empty_reclaims),

@@ -137,6 +137,21 @@ export class Cgroup {
     };
   }
 
+  /** memory.stat, the dearest of the files at some 7 us; empty if the cgroup was removed under us. */
+  memoryStat(): ReadonlyMap<string, number> {
+    try {
+      return parseFlatKeyed(this.read(files.memoryStat));
+    } catch {
+      return new Map();
+    }
+  }
+
+  /** Page cache that the kernel can take back at once: without what lies on tmpfs, which has nowhere to go. */
+  reclaimableBytes(): number {
+    const stat = this.memoryStat();
+    return (stat.get('active_file') ?? 0) + (stat.get('inactive_file') ?? 0);
+  }
+
   /** Nothing where PSI is off: the file is not there, or says so. */
   memoryPressure(): Pressure {
     try {

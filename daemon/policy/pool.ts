@@ -53,6 +53,12 @@ export function poolState(
   return { usedBytes, promisedBytes, roomBytes: Math.min(hostRoomBytes, budgetRoomBytes), hostRoomBytes };
 }
 
+/** The pool for who may use it up to a line only: what is left then is for others. */
+export function poolUpTo(pool: Pool, lineBytes: number): Pool {
+  const roomBytes = atLeast0(lineBytes - pool.usedBytes - pool.promisedBytes);
+  return { ...pool, roomBytes: Math.min(pool.roomBytes, roomBytes) };
+}
+
 function atLeast0(bytes: number): number {
   return Math.max(0, bytes);
 }

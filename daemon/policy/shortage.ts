@@ -36,7 +36,6 @@ export interface Precedence {
 
 /** A call as the pool sees it. */
 export interface PoolMember extends Precedence {
-  readonly usageBytes: number;
   /** By how much its usage has grown since it was looked at last. */
   readonly grownBytes: number;
   /** When it was last seen to grow. */

@@ -6,7 +6,7 @@ import type { Cgroup } from '../kernel/cgroup.ts';
 import type { Enforcer, StopEvent } from '../kernel/enforcer.ts';
 import { files } from '../kernel/files.ts';
 import type { Freezer } from '../kernel/freezer.ts';
-import { type HostMemory, parseFlatKeyed } from '../kernel/host.ts';
+import type { HostMemory } from '../kernel/host.ts';
 import type { Native } from '../kernel/native.ts';
 import type { Log } from '../log.ts';
 import {
@@ -18,7 +18,7 @@ import {
   type KillCode,
 } from '../policy/decide.ts';
 import type { Lines } from '../policy/lines.ts';
-import { type Pool, type PoolSettings, poolState } from '../policy/pool.ts';
+import { type Pool, type PoolSettings, poolState, poolUpTo } from '../policy/pool.ts';
 import type { Call } from './call.ts';
 import { cgroupNumber } from './limit-files.ts';
 import { PoolKeeper } from './pool-keeper.ts';
@@ -120,16 +120,13 @@ export class Controller {
     this.#keeper.changed();
   }
 
-  /**
-   * What the pool has, from one look at the host and at every call.
-   * @param budgetBytes up to where it may be used; less for a call that others come before.
-   */
-  pool(budgetBytes = this.#keeper.budgetBytes()): Pool {
+  /** What the pool has, from one look at the host and at every call. */
+  pool(): Pool {
     const calls = [...this.#calls.values()].map((call) => {
       const usageBytes = this.usageBytes(call);
       return {
         usageBytes,
-        reclaimableBytes: usageBytes < LARGE_BYTES ? 0 : this.#reclaimableBytes(call),
+        reclaimableBytes: usageBytes < LARGE_BYTES ? 0 : call.cgroup.reclaimableBytes(),
         highBytes: call.lines.memoryHighBytes,
         freezeLineBytes: call.lines.freezeLineBytes,
         declaredHighBytes: call.limits.memoryHighBytes,
@@ -137,7 +134,7 @@ export class Controller {
     });
     return poolState({ memAvailableBytes: this.#deps.hostMemory().availableBytes }, calls, {
       ...this.#deps.poolSettings(),
-      budgetBytes,
+      budgetBytes: this.#keeper.budgetBytes(),
     });
   }
 
@@ -220,6 +217,7 @@ export class Controller {
         if (this.#timedOut(call, now)) return;
         if (call.frozenFor === 'pool') return;
         if (call.frozenSinceMs !== undefined) {
+          pool = undefined;
           this.#decide(call);
           return;
         }
@@ -227,7 +225,8 @@ export class Controller {
         // memory.high is overrun by a page or two before it throttles, hence no exact comparison.
         if (usageBytes >= call.lines.memoryHighBytes * 0.99) {
           call.lastPressedMs = now;
-          this.#decideThrottled(call, usageBytes, this.#poolFor(call), now);
+          pool ??= this.pool();
+          this.#decideThrottled(call, usageBytes, poolFor(call, pool), now);
         } else {
           call.throttledSinceMs = undefined;
           if (call.lines.memoryHighBytes > call.limits.memoryHighBytes && !call.givingBack) {
@@ -246,11 +245,6 @@ export class Controller {
       if (now > untilMs) this.#aftercare.delete(call);
     }
     this.#keeper.look(now);
-  }
-
-  /** What of the pool is there for a call: what those before it may want is not. */
-  #poolFor(call: Call): Pool {
-    return this.pool(this.#keeper.lineBytes(call));
   }
 
   /** A call that made room for others goes on. */
@@ -290,7 +284,7 @@ export class Controller {
         frozenSinceMs: call.frozenSinceMs ?? now,
         killPending: this.#some((other) => other.killCode === 'host-memory'),
       },
-      this.#poolFor(call),
+      poolFor(call, this.pool()),
       now,
       this.#deps.config(),
     );
@@ -401,16 +395,6 @@ export class Controller {
     return false;
   }
 
-  /** Page cache of a call, without what lies on tmpfs: that has nowhere to go. */
-  #reclaimableBytes(call: Call): number {
-    try {
-      const stat = parseFlatKeyed(call.cgroup.read(files.memoryStat));
-      return (stat.get('active_file') ?? 0) + (stat.get('inactive_file') ?? 0);
-    } catch {
-      return 0; // removed under us, as in usageBytes
-    }
-  }
-
   #held(call: Call, usageBytes: number): HeldCall {
     return {
       usageBytes,
@@ -451,6 +435,11 @@ export class Controller {
     this.#deps.emit('degraded', call, { error: messageOf(error) });
     this.#deps.log.error({ err: error, call: call.id }, 'call not under control');
   }
+}
+
+/** What of the pool is there for a call: what those before it may want is not. */
+function poolFor(call: Call, pool: Pool): Pool {
+  return call.poolLineBytes === 0 ? pool : poolUpTo(pool, call.poolLineBytes);
 }
 
 const STOP_REASONS = {

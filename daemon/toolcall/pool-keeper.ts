@@ -5,7 +5,7 @@ import type { Config } from '../config/schema.ts';
 import { errnoOf } from '../errors.ts';
 import type { Cgroup } from '../kernel/cgroup.ts';
 import { files } from '../kernel/files.ts';
-import { type HostMemory, parseFlatKeyed } from '../kernel/host.ts';
+import type { HostMemory } from '../kernel/host.ts';
 import { blockedLocks } from '../kernel/locks.ts';
 import type { Native, Watch } from '../kernel/native.ts';
 import { cgroupPathOf } from '../kernel/proc.ts';
@@ -25,8 +25,8 @@ import type { Call } from './call.ts';
 import { cgroupNumber } from './limit-files.ts';
 
 /**
- * How often the calls are looked at while the pool is nearly used up: a look costs one system call, and the margins
- * are 20 MiB a GiB, which one core fills in about as many milliseconds.
+ * How often the calls are looked at while the pool is nearly used up: a look is a few reads, and the lines are 10 MiB a GiB
+ * apart, which one core fills in some milliseconds.
  */
 const NEAR_MS = 10;
 
@@ -85,7 +85,7 @@ export class PoolKeeper {
 
   constructor(deps: PoolKeeperDeps) {
     this.#deps = deps;
-    this.#setTripwire(0, 0);
+    this.#setTripwire(this.budgetBytes(), 0, 0);
     this.#watchTripwire();
   }
 
@@ -97,12 +97,7 @@ export class PoolKeeper {
 
   /** What the pool can be used to, less what a limit of the root itself leaves. */
   budgetBytes(): number {
-    return Math.min(this.#deps.poolSettings().budgetBytes, this.#fenceBytes());
-  }
-
-  /** Up to where memory may be lent to a call: what is left then is for those before it. */
-  lineBytes(call: Call): number {
-    return this.#lines().get(call) ?? this.budgetBytes();
+    return this.#within(this.#fenceBytes());
   }
 
   /** Whether a task outside waits for a file lock that this frozen call holds. */
@@ -114,11 +109,12 @@ export class PoolKeeper {
   changed(): void {
     if (this.#closed) return;
     try {
-      this.#tell(nowMs());
+      const budgetBytes = this.budgetBytes();
+      this.#tell(budgetBytes, nowMs());
       const crowded = [...this.#deps.calls()].length > 1;
       if (crowded !== this.#crowded) {
         this.#crowded = crowded;
-        this.#setTripwire(0, 0);
+        this.#setTripwire(budgetBytes, 0, 0);
       }
       if (this.short) this.#lookSoon(0);
     } catch (error) {
@@ -167,17 +163,19 @@ export class PoolKeeper {
     const currentBytes = this.#readRoot(files.memoryCurrent) ?? 0;
     const { keepAvailableBytes } = this.#deps.poolSettings();
     const availableBytes = this.#deps.hostMemory().availableBytes - keepAvailableBytes;
-    const hostRoomBytes = Math.max(0, Math.min(availableBytes, this.#fenceBytes() - currentBytes));
+    const fenceBytes = this.#fenceBytes();
+    const hostRoomBytes = Math.max(0, Math.min(availableBytes, fenceBytes - currentBytes));
+    const ownBytes = this.#within(fenceBytes);
     // What others on the host take is not there for calls, whatever the budget says.
-    const budgetBytes = Math.min(this.budgetBytes(), currentBytes + hostRoomBytes);
+    const budgetBytes = Math.min(ownBytes, currentBytes + hostRoomBytes);
     if (!nearShortage({ usedBytes: currentBytes, budgetBytes }, shortage) && !this.short) {
       this.#exhaustedSinceMs = undefined;
-      this.#setTripwire(0, 0);
+      this.#setTripwire(ownBytes, 0, 0);
       return false;
     }
     // Nobody has to stop below the lowest line, however much of this is page cache.
     const over = currentBytes > lowestLine(budgetBytes, shortage);
-    const usedBytes = over ? currentBytes - reclaimable(this.#deps.root) : currentBytes;
+    const usedBytes = over ? currentBytes - this.#deps.root.reclaimableBytes() : currentBytes;
     const members = this.#members(now);
     // What is in use then is left of calls that have gone, files on tmpfs for one: there is nobody to look at.
     if (members.length === 0) return false;
@@ -186,12 +184,11 @@ export class PoolKeeper {
       budgetBytes,
       hostRoomBytes,
       exhaustedSinceMs: this.#exhaustedSinceMs,
-      cornered: this.#fenceBytes() - currentBytes < LEAST_OVER_BYTES,
+      cornered: fenceBytes - currentBytes < LEAST_OVER_BYTES,
     };
-    const exhausted = isExhausted(members, use, now);
-    this.#exhaustedSinceMs = exhausted ? (this.#exhaustedSinceMs ?? now) : undefined;
     // The first in order may go over the budget if the host can bear it: then nobody has to die for it.
-    if (hostRoomBytes >= LEAST_OVER_BYTES) this.#exhaustedSinceMs = undefined;
+    const exhausted = hostRoomBytes < LEAST_OVER_BYTES && isExhausted(members, use, now);
+    this.#exhaustedSinceMs = exhausted ? (this.#exhaustedSinceMs ?? now) : undefined;
     for (const action of decideShortage(members, use, now, shortage)) {
       const { call } = action.member;
       if (action.action === 'freeze') this.#deps.freeze(call, action.reason);
@@ -199,12 +196,12 @@ export class PoolKeeper {
       else {
         if (action.action === 'pass') call.passUntilMs = action.untilMs;
         this.#baselines.delete(call);
-        this.#tell(now);
+        this.#tell(ownBytes, now);
         this.#deps.thaw(call, action.reason);
       }
     }
-    this.#tell(now);
-    this.#setTripwire(currentBytes, hostRoomBytes);
+    this.#tell(ownBytes, now);
+    this.#setTripwire(ownBytes, currentBytes, hostRoomBytes);
     return true;
   }
 
@@ -215,9 +212,9 @@ export class PoolKeeper {
       members.push({
         ...rankable(call),
         call,
-        usageBytes,
         ...this.#growth(call, usageBytes, now),
-        freeableBytes: this.#exhaustedSinceMs === undefined ? usageBytes : freeableBytes(call),
+        // Of interest in a last resort only, and dear.
+        freeableBytes: this.#exhaustedSinceMs === undefined ? 0 : freeableBytes(call),
         frozenSinceMs: call.frozenFor === 'pool' ? call.frozenSinceMs : undefined,
         held: call.frozenFor === 'line',
         passUntilMs: call.passUntilMs,
@@ -234,7 +231,7 @@ export class PoolKeeper {
     if (call.frozenSinceMs !== undefined || before?.usageBytes === usageBytes) {
       return { grownBytes: 0, grewAtMs: before?.grewAtMs ?? 0 };
     }
-    const heldBytes = usageBytes - reclaimable(call.cgroup);
+    const heldBytes = usageBytes - call.cgroup.reclaimableBytes();
     const grownBytes = Math.max(0, before === undefined ? 0 : heldBytes - before.heldBytes);
     const grewAtMs = grownBytes > 0 ? now : (before?.grewAtMs ?? 0);
     const stale = before === undefined || grownBytes === 0 || now - before.atMs >= BASELINE_MS;
@@ -245,16 +242,10 @@ export class PoolKeeper {
     return { grownBytes, grewAtMs };
   }
 
-  /** The lines of all calls, as the kernel is told them. */
-  #lines(): Map<Call, number> {
+  /** Gives each call its line, and tells the kernel of those that have changed. */
+  #tell(budgetBytes: number, now: number): void {
     const members = [...this.#deps.calls()].map((call) => ({ ...rankable(call), call }));
-    const lines = poolLines(members, this.budgetBytes(), this.#deps.config().pool.shortage);
-    return new Map(members.map((member) => [member.call, lines.get(member) ?? 0]));
-  }
-
-  #tell(now: number): void {
-    const budgetBytes = this.budgetBytes();
-    for (const [call, lineBytes] of this.#lines()) {
+    for (const [{ call }, lineBytes] of poolLines(members, budgetBytes, this.#deps.config().pool.shortage)) {
       // The first in order has the whole budget.
       const free = lineBytes >= budgetBytes || now < call.passUntilMs;
       const poolLineBytes = free ? 0 : Math.floor(lineBytes);
@@ -302,13 +293,16 @@ export class PoolKeeper {
     return awakeBytes(this.#readRoot(files.memoryMax) ?? Infinity);
   }
 
+  #within(fenceBytes: number): number {
+    return Math.min(this.#deps.poolSettings().budgetBytes, fenceBytes);
+  }
+
   /**
    * The root's memory.high is at the lowest line, where the kernel has to look who charges; for a call that is alone it
    * is near the budget. Who may go on beyond it would sleep there, so it follows the usage, a little behind; within the
    * budget, or what the host can bear.
    */
-  #setTripwire(currentBytes: number, hostRoomBytes: number): void {
-    const budgetBytes = this.budgetBytes();
+  #setTripwire(budgetBytes: number, currentBytes: number, hostRoomBytes: number): void {
     const awake = awakeBytes(budgetBytes);
     const most = hostRoomBytes >= LEAST_OVER_BYTES ? Infinity : awake;
     const behind = Math.min(currentBytes - (budgetBytes - awake) / 2, most);
@@ -352,22 +346,7 @@ function rankable(call: Call): Precedence {
   return { class: limits.class, leftover: phase === 'lingering', startedAtMs };
 }
 
-/** Page cache without what lies on tmpfs, which has nowhere to go. */
-function reclaimable(cgroup: Cgroup): number {
-  const stat = memoryStat(cgroup);
-  return (stat.get('active_file') ?? 0) + (stat.get('inactive_file') ?? 0);
-}
-
 /** What a kill frees beyond the session's guarantee: files on tmpfs stay charged to who is left. */
 function freeableBytes({ cgroup, sessionCgroup }: Call): number {
-  return Math.max(0, (memoryStat(cgroup).get('anon') ?? 0) - sessionCgroup.guaranteedBytes);
-}
-
-/** Empty for a cgroup that was removed under us. */
-function memoryStat(cgroup: Cgroup): ReadonlyMap<string, number> {
-  try {
-    return parseFlatKeyed(cgroup.read(files.memoryStat));
-  } catch {
-    return new Map();
-  }
+  return Math.max(0, (cgroup.memoryStat().get('anon') ?? 0) - sessionCgroup.guaranteedBytes);
 }

@@ -30,7 +30,6 @@ function member(name: string, fields: Partial<PoolMember> = {}): Named {
     class: 'background',
     leftover: false,
     startedAtMs: 0,
-    usageBytes: 100 * MIB,
     grownBytes: MIB,
     grewAtMs: NOW,
     freeableBytes: 100 * MIB,
