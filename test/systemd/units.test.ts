@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The units as `make install` leaves them, in a machine whose process 1 is systemd.
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { type Ran, runCommand, TestDaemon, top, until } from '../lib/daemon.ts';
 
@@ -140,5 +140,27 @@ describe('the systemd units', () => {
     assert.equal(of('"msg":"configuration kept"')?.PRIORITY, '3');
     assert.ok(of('"msg":"ready"')?.MESSAGE.startsWith('{'));
     assert.equal(of('Got notification message'), undefined);
+  });
+
+  // The last one: what comes after it in this machine finds none of it, a user's own daemon for instance.
+  test('uninstalled, it leaves what runs alone and nothing else behind', async () => {
+    const call = await startCall();
+    const { code, stderr } = await runCommand('make', ['-s', '-C', top, 'uninstall']);
+    assert.deepEqual([code, stderr], [0, '']);
+    await call.ends();
+    const { stdout: loaded } = await runCommand('systemctl', [
+      'list-units',
+      '--all',
+      '--plain',
+      'agentrm*.service',
+    ]);
+    assert.doesNotMatch(loaded, /agentrm-?(d|calls|guard)\.service .* (active|failed)/);
+    const { stdout: left } = await runCommand('find', ['/usr/local', '/run', '-xdev', '-name', 'agentrm*']);
+    assert.equal(left, '');
+    await until(
+      () => !existsSync('/sys/fs/cgroup/agentrm.slice/agentrm-calls.service'),
+      'its cgroup is gone',
+    );
+    assert.ok(existsSync('/etc/agentrm/agentrmd.yaml'));
   });
 });
