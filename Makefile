@@ -158,22 +158,20 @@ install: build ## to PREFIX=/usr/local, below DESTDIR if set
 		setcap $(foreach program,agentrm-bash agentrm-run,cap_dac_override=p $(DESTDIR)$(LIBDIR)/dist/$(program)); \
 	fi
 
-# The calls' unit refuses to be stopped, so it goes last: without its file, only its idle process has to be ended, and
-# calls that still run go on, unmanaged.
+# The calls' unit refuses to be stopped; told otherwise, it leaves calls that still run as they are.
+STOPPABLE := /run/systemd/system/agentrm-calls.service.d
 uninstall: ## what install brought; /etc/agentrm and the database stay
-	$(Q)running=; if [[ ! "$(DESTDIR)" && -d /run/systemd/system && $$EUID == 0 ]]; then running=1; fi; \
-	if [[ $$running ]]; then \
-		systemctl disable --quiet $(UNITS) 2>/dev/null || true; \
-		systemctl stop $(filter-out agentrm-calls.service,$(UNITS)) 2>/dev/null || true; \
-	fi; \
-	rm -f $(foreach unit,$(UNITS),$(DESTDIR)$(UNITDIR)/system/$(unit) $(DESTDIR)$(UNITDIR)/user/$(unit)); \
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/agentrm bin/agentrm-bash sbin/agentrmd); \
-	rm -rf $(DESTDIR)$(LIBDIR); \
-	if [[ $$running ]]; then \
+	$(Q)if [[ ! "$(DESTDIR)" && -d /run/systemd/system && $$EUID == 0 ]]; then \
+		mkdir -p $(STOPPABLE) && printf '[Unit]\nRefuseManualStop=no\n' >$(STOPPABLE)/stop.conf; \
 		systemctl daemon-reload; \
-		systemctl kill --kill-whom=main agentrm-calls.service 2>/dev/null || true; \
-		rm -rf /run/agentrm; \
+		systemctl disable --quiet $(UNITS) 2>/dev/null || true; \
+		systemctl stop $(UNITS) 2>/dev/null || true; \
+		rm -rf $(STOPPABLE) /run/agentrm; \
 	fi
+	$(Q)rm -f $(foreach unit,$(UNITS),$(DESTDIR)$(UNITDIR)/system/$(unit) $(DESTDIR)$(UNITDIR)/user/$(unit))
+	$(Q)rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/agentrm bin/agentrm-bash sbin/agentrmd)
+	$(Q)rm -rf $(DESTDIR)$(LIBDIR)
+	$(Q)if [[ ! "$(DESTDIR)" && -d /run/systemd/system && $$EUID == 0 ]]; then systemctl daemon-reload; fi
 
 clean: ## what the build made (not what set-up brought)
 	$(Q)rm -rf build dist
