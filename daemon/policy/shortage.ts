@@ -5,8 +5,9 @@ import { formatBytes, formatMs } from '../units.ts';
 /*
  * What to do when all calls together want more than the pool has. Calls have an order, by class and then by age, and
  * each but the first has a line: once the pool is used up to it, the call is frozen if it still grows. The lines are
- * graded, so that the last in order stops first, and what is left then is for those before it. A call that does not
- * grow is never touched, and the first in order is never frozen.
+ * graded, so that the last in order stops first, and what is left then is for those before it: while one of them wants
+ * it. Kept for calls that hold still, it would stop two others half-way, each with what the other lacks. A call that
+ * does not grow is never touched, and the first in order is never frozen.
  */
 
 export interface ShortageSettings {
@@ -34,8 +35,14 @@ export interface Precedence {
   readonly startedAtMs: number;
 }
 
+/** What a call's line depends on. */
+export interface Claimant extends Precedence {
+  /** Since when it has held still, as far as is known; undefined: it is frozen, and wants more. */
+  readonly quietSinceMs: number | undefined;
+}
+
 /** A call as the pool sees it. */
-export interface PoolMember extends Precedence {
+export interface PoolMember extends Claimant {
   /** By how much its usage has grown since it was looked at last. */
   readonly grownBytes: number;
   /** When it was last seen to grow. */
@@ -71,7 +78,10 @@ export type ShortageAction<M extends PoolMember> =
   | { readonly action: 'pass'; readonly member: M; readonly untilMs: number; readonly reason: string };
 
 /** Less growth between two looks is the noise of per-CPU charges, 64 pages each (MEMCG_CHARGE_BATCH). */
-const GROWS_BYTES = 256 * 1024;
+export const GROWS_BYTES = 256 * 1024;
+
+/** Who has not grown for so long leaves what is kept free to the others: a build between two of its bursts does not pause longer. */
+const QUIET_MS = 250;
 
 /**
  * How far the kernel lets a task go beyond memory.high without putting it to sleep, in per cent, and a little less: from
@@ -88,8 +98,9 @@ const LONGEST_SLEEP_MS = 2500;
 /** The least step: a dozen tasks may each have 256 KiB under way. */
 const LEAST_STEP_BYTES = 4 * 1024 * 1024;
 
-/** Steps below the budget at which each class stops growing, and what is left over. */
+/** Steps below the budget at which each class stops growing, and what is left over; while nobody before it grows, at the least. */
 const STEPS: readonly number[] = [1, 2, 3, 3];
+const LEAST_STEPS = 1;
 const MOST_STEPS = 4;
 
 /** Interactive before subagent before background before what is left over; the older first. */
@@ -108,23 +119,27 @@ export function awakeBytes(budgetBytes: number): number {
 }
 
 /** Up to where the pool may be used while each call grows. */
-export function poolLines<M extends Precedence>(
+export function poolLines<M extends Claimant>(
   members: Iterable<M>,
   budgetBytes: number,
+  nowMs: number,
   settings: ShortageSettings,
 ): Map<M, number> {
-  const all = [...members];
-  const best = (some: readonly M[]) =>
-    some.reduce<M | undefined>((a, b) => (a !== undefined && byPrecedence(a, b) <= 0 ? a : b), undefined);
-  const first = best(all);
-  const behind = all.filter((member) => member !== first);
-  const heads = new Set(STEPS.map((_, order) => best(behind.filter((one) => classOrder(one) === order))));
+  const order = [...members].sort(byPrecedence);
   const step = stepBytes(budgetBytes, settings);
-  const stepsOf = (member: M): number => {
-    if (member === first) return 0;
-    return (STEPS[classOrder(member)] ?? MOST_STEPS) + (heads.has(member) ? 0 : 1);
-  };
-  return new Map(all.map((member) => [member, budgetBytes - stepsOf(member) * step]));
+  const lines = new Map<M, number>();
+  const seen = new Set<number>();
+  let wanted = false;
+  for (const [rank, member] of order.entries()) {
+    const behindItsOwn = rank > 0 && seen.has(classOrder(member)) ? 1 : 0;
+    const graded = (STEPS[classOrder(member)] ?? MOST_STEPS) + behindItsOwn;
+    const steps = rank === 0 ? 0 : wanted ? graded : LEAST_STEPS;
+    lines.set(member, budgetBytes - steps * step);
+    // The first of all is none of its class: the one behind it is.
+    if (rank > 0) seen.add(classOrder(member));
+    wanted ||= member.quietSinceMs === undefined || nowMs - member.quietSinceMs < QUIET_MS;
+  }
+  return lines;
 }
 
 /** Whether the pool is so full that its calls have to be looked at often. */
@@ -159,7 +174,7 @@ export function decideShortage<M extends PoolMember>(
   settings: ShortageSettings,
 ): ShortageAction<M>[] {
   const order = [...members].sort(byPrecedence);
-  const lines = poolLines(order, use.budgetBytes, settings);
+  const lines = poolLines(order, use.budgetBytes, nowMs, settings);
   const ranked = order.map((member, rank) => ({
     member,
     lineBytes: lines.get(member) ?? 0,

@@ -12,13 +12,14 @@ import { cgroupPathOf } from '../kernel/proc.ts';
 import type { PoolSettings } from '../policy/pool.ts';
 import {
   awakeBytes,
+  type Claimant,
   decideShortage,
+  GROWS_BYTES,
   isExhausted,
   lowestLine,
   nearShortage,
   type PoolMember,
   type PoolUse,
-  type Precedence,
   poolLines,
 } from '../policy/shortage.ts';
 import type { Call } from './call.ts';
@@ -61,6 +62,7 @@ interface Baseline {
   readonly heldBytes: number;
   readonly atMs: number;
   readonly grewAtMs: number;
+  readonly quietSinceMs: number;
 }
 
 type Member = PoolMember & { readonly call: Call };
@@ -209,10 +211,11 @@ export class PoolKeeper {
     const members: Member[] = [];
     for (const call of this.#deps.calls()) {
       const usageBytes = this.#deps.usageBytes(call);
+      const growth = this.#growth(call, usageBytes, now);
       members.push({
-        ...rankable(call),
+        ...this.#claimant(call, now),
         call,
-        ...this.#growth(call, usageBytes, now),
+        ...growth,
         // Of interest in a last resort only, and dear.
         freeableBytes: this.#exhaustedSinceMs === undefined ? 0 : freeableBytes(call),
         frozenSinceMs: call.frozenFor === 'pool' ? call.frozenSinceMs : undefined,
@@ -234,18 +237,27 @@ export class PoolKeeper {
     const heldBytes = usageBytes - call.cgroup.reclaimableBytes();
     const grownBytes = Math.max(0, before === undefined ? 0 : heldBytes - before.heldBytes);
     const grewAtMs = grownBytes > 0 ? now : (before?.grewAtMs ?? 0);
+    const quiet = before !== undefined && grownBytes < GROWS_BYTES;
+    const quietSinceMs = quiet ? before.quietSinceMs : now;
     const stale = before === undefined || grownBytes === 0 || now - before.atMs >= BASELINE_MS;
-    this.#baselines.set(
-      call,
-      stale ? { usageBytes, heldBytes, atMs: now, grewAtMs } : { ...before, grewAtMs },
-    );
+    const from = stale ? { usageBytes, heldBytes, atMs: now } : before;
+    this.#baselines.set(call, { ...from, grewAtMs, quietSinceMs });
     return { grownBytes, grewAtMs };
+  }
+
+  /** One that was not looked at yet may be growing. */
+  #claimant(call: Call, now: number): Claimant {
+    const { limits, phase, startedAtMs, frozenSinceMs } = call;
+    const quietSinceMs =
+      frozenSinceMs === undefined ? (this.#baselines.get(call)?.quietSinceMs ?? now) : undefined;
+    return { class: limits.class, leftover: phase === 'lingering', startedAtMs, quietSinceMs };
   }
 
   /** Gives each call its line, and tells the kernel of those that have changed. */
   #tell(budgetBytes: number, now: number): void {
-    const members = [...this.#deps.calls()].map((call) => ({ ...rankable(call), call }));
-    for (const [{ call }, lineBytes] of poolLines(members, budgetBytes, this.#deps.config().pool.shortage)) {
+    const { shortage } = this.#deps.config().pool;
+    const members = [...this.#deps.calls()].map((call) => ({ ...this.#claimant(call, now), call }));
+    for (const [{ call }, lineBytes] of poolLines(members, budgetBytes, now, shortage)) {
       // The first in order has the whole budget.
       const free = lineBytes >= budgetBytes || now < call.passUntilMs;
       const poolLineBytes = free ? 0 : Math.floor(lineBytes);
@@ -339,11 +351,6 @@ export class PoolKeeper {
       throw error;
     }
   }
-}
-
-function rankable(call: Call): Precedence {
-  const { limits, phase, startedAtMs } = call;
-  return { class: limits.class, leftover: phase === 'lingering', startedAtMs };
 }
 
 /** What a kill frees beyond the session's guarantee: files on tmpfs stay charged to who is left. */

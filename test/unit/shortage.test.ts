@@ -30,6 +30,7 @@ function member(name: string, fields: Partial<PoolMember> = {}): Named {
     class: 'background',
     leftover: false,
     startedAtMs: 0,
+    quietSinceMs: NOW,
     grownBytes: MIB,
     grewAtMs: NOW,
     freeableBytes: 100 * MIB,
@@ -60,7 +61,13 @@ const user = member('user', { class: 'interactive', startedAtMs: 300 });
 const helper = member('helper', { class: 'subagent', startedAtMs: 200 });
 const old = member('old', { startedAtMs: 100 });
 const young = member('young', { startedAtMs: 200 });
-const frozen = (one: Named, forMs: number): Named => ({ ...one, grownBytes: 0, frozenSinceMs: NOW - forMs });
+const frozen = (one: Named, forMs: number): Named => ({
+  ...one,
+  grownBytes: 0,
+  frozenSinceMs: NOW - forMs,
+  quietSinceMs: undefined,
+});
+const quiet = (one: Named, forMs = 250): Named => ({ ...one, grownBytes: 0, quietSinceMs: NOW - forMs });
 
 describe('who comes before whom', () => {
   test('by class, then by age; what is left over last', () => {
@@ -73,17 +80,27 @@ describe('who comes before whom', () => {
     const second = member('second', { class: 'interactive', startedAtMs: 400 });
     const third = member('third', { class: 'interactive', startedAtMs: 500 });
     const left = member('left', { leftover: true, startedAtMs: 1 });
-    const lines = poolLines([left, young, third, old, helper, second, user], BUDGET, settings);
+    const lines = poolLines([left, young, third, old, helper, second, user], BUDGET, NOW, settings);
     const mib = (one: Named) => (lines.get(one) ?? 0) / MIB;
     assert.deepEqual(
       [user, second, third, helper, old, young, left].map(mib),
       [1000, 990, 980, 980, 970, 960, 970],
     );
     assert.equal(lowestLine(BUDGET, settings), 960 * MIB);
-    assert.deepEqual([...poolLines([old], BUDGET, settings).values()], [BUDGET]);
-    assert.equal(poolLines([], BUDGET, settings).size, 0);
+    assert.deepEqual([...poolLines([old], BUDGET, NOW, settings).values()], [BUDGET]);
+    assert.equal(poolLines([], BUDGET, NOW, settings).size, 0);
     // On a tiny pool a step must still hold what a few tasks have under way.
     assert.equal(lowestLine(64 * MIB, settings), 48 * MIB);
+  });
+
+  test('nothing is kept free for calls that hold still, but a step for the first', () => {
+    const lines = (...members: Named[]) =>
+      [...poolLines(members, BUDGET, NOW, settings).values()].map((bytes) => bytes / MIB);
+    assert.deepEqual(lines(quiet(user), old, young), [1000, 990, 960]);
+    assert.deepEqual(lines(quiet(user), quiet(old), young), [1000, 990, 990]);
+    assert.deepEqual(lines(quiet(user, 249), old, young), [1000, 970, 960]);
+    // Who is frozen wants more, however long it has held still.
+    assert.deepEqual(lines(quiet(user), frozen(old, 5000), young), [1000, 990, 960]);
   });
 
   test('nobody sleeps within the budget', () => {
@@ -140,6 +157,17 @@ describe('letting go on', () => {
     assert.deepEqual(decide(both, 960), ['thaw old']);
     assert.deepEqual(decide([user, old, frozen(young, 1000)], 951), []);
     assert.deepEqual(decide([user, old, frozen(young, 1000)], 950), ['thaw young']);
+  });
+
+  test('two that have stopped each other half-way do not wait for one that holds still', () => {
+    const stopped = [frozen(old, 200), frozen(young, 200)];
+    assert.deepEqual(decide([user, ...stopped], 980), []);
+    assert.deepEqual(decide([quiet(user), ...stopped], 980), ['thaw old']);
+    assert.deepEqual(decide([quiet(user), ...stopped], 981), []);
+    // The other has its turn when the first of them holds still or gives something back.
+    assert.deepEqual(decide([quiet(user), old, frozen(young, 200)], 980), []);
+    assert.deepEqual(decide([quiet(user), quiet(old), frozen(young, 200)], 980), ['thaw young']);
+    assert.deepEqual(decide([quiet(user), old, frozen(young, 200)], 950), ['thaw young']);
   });
 
   test('no freeze is shorter than the least', () => {
@@ -253,6 +281,7 @@ test('whatever the calls are like: the first is never frozen or killed, nobody t
     startedAtMs: fc.nat(1000),
     grownBytes: fc.nat(4 * MIB),
     grewAtMs: fc.constant(NOW),
+    quietSinceMs: fc.option(fc.integer({ min: NOW - 500, max: NOW }), { nil: undefined }),
     freeableBytes: fc.nat(400 * MIB),
     frozenSinceMs: fc.option(fc.integer({ min: NOW - 70_000, max: NOW }), { nil: undefined }),
     held: fc.boolean(),
