@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import { CALL_CLASSES, type CallClass } from '../toolcall/intent.ts';
 import { formatBytes, formatMs } from '../units.ts';
+import type { Patience } from './patience.ts';
 
 /*
  * What to do when all calls together want more than the pool has. Calls have an order, by class and then by age, and
  * each but the first has a line: once the pool is used up to it, the call is frozen if it still grows. The lines are
- * graded, so that the last in order stops first, and what is left then is for those before it: while one of them wants
- * it. Kept for calls that hold still, it would stop two others half-way, each with what the other lacks. A call that
- * does not grow is never touched, and the first in order is never frozen.
+ * graded, so that the last in order stops first, and what is left then is for those before it: as much as they have taken
+ * of late. Kept for calls that hold still, it would stop two others half-way, each with what the other lacks. A call
+ * that does not grow is never touched, and the first in order is never frozen.
  */
 
 export interface ShortageSettings {
@@ -37,8 +38,8 @@ export interface Precedence {
 
 /** What a call's line depends on. */
 export interface Claimant extends Precedence {
-  /** Since when it has held still, as far as is known; undefined: it is frozen, and wants more. */
-  readonly quietSinceMs: number | undefined;
+  /** What it may want soon: what it has taken of late (`takenOfLate`). Infinite where that is not known, or it is frozen. */
+  readonly wantsBytes: number;
 }
 
 /** A call as the pool sees it. */
@@ -51,6 +52,8 @@ export interface PoolMember extends Claimant {
   readonly freeableBytes: number;
   /** Since when it is frozen for the pool, if it is. */
   readonly frozenSinceMs: number | undefined;
+  /** For how long it is to stay so before it is tried, and since when it has got nowhere (`patience.ts`). */
+  readonly patience: Pick<Patience, 'ms' | 'stuckSinceMs'>;
   /** Frozen at a line of its own: it runs no more than one frozen for the pool does. */
   readonly held: boolean;
   /** It may go on until then, whatever the pool has. */
@@ -78,10 +81,7 @@ export type ShortageAction<M extends PoolMember> =
   | { readonly action: 'pass'; readonly member: M; readonly untilMs: number; readonly reason: string };
 
 /** Less growth between two looks is the noise of per-CPU charges, 64 pages each (MEMCG_CHARGE_BATCH). */
-export const GROWS_BYTES = 256 * 1024;
-
-/** Who has not grown for so long leaves what is kept free to the others: a build between two of its bursts does not pause longer. */
-const QUIET_MS = 250;
+const GROWS_BYTES = 256 * 1024;
 
 /**
  * How far the kernel lets a task go beyond memory.high without putting it to sleep, in per cent, and a little less: from
@@ -98,7 +98,10 @@ const LONGEST_SLEEP_MS = 2500;
 /** The least step: a dozen tasks may each have 256 KiB under way. */
 const LEAST_STEP_BYTES = 4 * 1024 * 1024;
 
-/** Steps below the budget at which each class stops growing, and what is left over; while nobody before it grows, at the least. */
+/**
+ * Steps below the budget at which each class stops growing, and what is left over; at the least, while those before it
+ * take little.
+ */
 const STEPS: readonly number[] = [1, 2, 3, 3];
 const LEAST_STEPS = 1;
 const MOST_STEPS = 4;
@@ -122,22 +125,24 @@ export function awakeBytes(budgetBytes: number): number {
 export function poolLines<M extends Claimant>(
   members: Iterable<M>,
   budgetBytes: number,
-  nowMs: number,
   settings: ShortageSettings,
 ): Map<M, number> {
-  const order = [...members].sort(byPrecedence);
   const step = stepBytes(budgetBytes, settings);
   const lines = new Map<M, number>();
-  const seen = new Set<number>();
-  let wanted = false;
-  for (const [rank, member] of order.entries()) {
-    const behindItsOwn = rank > 0 && seen.has(classOrder(member)) ? 1 : 0;
-    const graded = (STEPS[classOrder(member)] ?? MOST_STEPS) + behindItsOwn;
-    const steps = rank === 0 ? 0 : wanted ? graded : LEAST_STEPS;
-    lines.set(member, budgetBytes - steps * step);
-    // The first of all is none of its class: the one behind it is.
-    if (rank > 0) seen.add(classOrder(member));
-    wanted ||= member.quietSinceMs === undefined || nowMs - member.quietSinceMs < QUIET_MS;
+  const heads = new Set<number>();
+  let wantsBytes = 0;
+  for (const member of [...members].sort(byPrecedence)) {
+    if (lines.size === 0) lines.set(member, budgetBytes);
+    else {
+      const order = classOrder(member);
+      // The first of each class stops last: what stops it must not be that the others of its class go on.
+      const behind = heads.has(order) ? 1 : 0;
+      heads.add(order);
+      const most = (STEPS[order] ?? MOST_STEPS) + behind;
+      const steps = Math.min(Math.max(Math.ceil(wantsBytes / step), LEAST_STEPS + behind), most);
+      lines.set(member, budgetBytes - steps * step);
+    }
+    wantsBytes += member.wantsBytes;
   }
   return lines;
 }
@@ -174,7 +179,7 @@ export function decideShortage<M extends PoolMember>(
   settings: ShortageSettings,
 ): ShortageAction<M>[] {
   const order = [...members].sort(byPrecedence);
-  const lines = poolLines(order, use.budgetBytes, nowMs, settings);
+  const lines = poolLines(order, use.budgetBytes, settings);
   const ranked = order.map((member, rank) => ({
     member,
     lineBytes: lines.get(member) ?? 0,
@@ -192,6 +197,8 @@ export function decideShortage<M extends PoolMember>(
   if (actions.length > 0) return actions;
 
   const roomBytes = (use.budgetBytes * settings.roomPercent) / 100;
+  // Each try may cost what its tasks charge before the kernel stops them.
+  const triable = use.budgetBytes - stepBytes(use.budgetBytes, settings) / 2;
   for (const { member, lineBytes, first } of ranked) {
     const { frozenSinceMs } = member;
     if (frozenSinceMs === undefined || member.killed) continue;
@@ -204,9 +211,13 @@ export function decideShortage<M extends PoolMember>(
       // One at a time: how much it takes is known at the next look.
       return [{ action: 'thaw', member, reason: first ? 'first in order' : 'room in the pool' }];
     }
-    if (frozenMs < settings.rotateMs) continue;
+    if (frozenMs >= member.patience.ms && use.usedBytes <= triable) {
+      return [{ action: 'thaw', member, reason: 'it may not grow any more' }];
+    }
+    const stuckMs = nowMs - member.patience.stuckSinceMs;
+    if (stuckMs < settings.rotateMs) continue;
     const untilMs = nowMs + settings.passMs;
-    const waited = `frozen for ${formatMs(frozenMs)}`;
+    const waited = `frozen for ${formatMs(stuckMs)}`;
     if (use.hostRoomBytes >= roomBytes) {
       return [{ action: 'pass', member, untilMs, reason: `${waited}, over the budget` }];
     }
@@ -246,10 +257,11 @@ function lastResort<M extends PoolMember>(
     }
   }
   const expired = order.findLast(
-    ({ frozenSinceMs }) => frozenSinceMs !== undefined && nowMs - frozenSinceMs >= settings.deadlineMs,
+    ({ frozenSinceMs, patience }) =>
+      frozenSinceMs !== undefined && nowMs - patience.stuckSinceMs >= settings.deadlineMs,
   );
-  if (expired?.frozenSinceMs === undefined) return [];
-  const waited = formatMs(nowMs - expired.frozenSinceMs);
+  if (expired === undefined) return [];
+  const waited = formatMs(nowMs - expired.patience.stuckSinceMs);
   return [{ action: 'kill', member: expired, reason: `host memory short, frozen for ${waited}` }];
 }
 

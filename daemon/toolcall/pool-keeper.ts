@@ -14,7 +14,6 @@ import {
   awakeBytes,
   type Claimant,
   decideShortage,
-  GROWS_BYTES,
   isExhausted,
   lowestLine,
   nearShortage,
@@ -24,15 +23,13 @@ import {
 } from '../policy/shortage.ts';
 import type { Call } from './call.ts';
 import { cgroupNumber } from './limit-files.ts';
+import { PoolHistory } from './pool-history.ts';
 
 /**
  * How often the calls are looked at while the pool is nearly used up: a look is a few reads, and the lines are 10 MiB a GiB
  * apart, which one core fills in some milliseconds.
  */
 const NEAR_MS = 10;
-
-/** Growth is measured against a look at least this old, or a slow leak would never be seen to grow. */
-const BASELINE_MS = 100;
 
 /** Room on the host that is worth going over the budget for: what one task charges in a few milliseconds. */
 const LEAST_OVER_BYTES = 16 * 1024 * 1024;
@@ -57,14 +54,6 @@ export interface PoolKeeperDeps {
   readonly onError: (error: unknown) => void;
 }
 
-interface Baseline {
-  readonly usageBytes: number;
-  readonly heldBytes: number;
-  readonly atMs: number;
-  readonly grewAtMs: number;
-  readonly quietSinceMs: number;
-}
-
 type Member = PoolMember & { readonly call: Call };
 
 /**
@@ -73,7 +62,7 @@ type Member = PoolMember & { readonly call: Call };
  */
 export class PoolKeeper {
   readonly #deps: PoolKeeperDeps;
-  readonly #baselines = new WeakMap<Call, Baseline>();
+  readonly #history = new PoolHistory();
   #timer: NodeJS.Timeout | undefined;
   #tripwireBytes: number | undefined;
   #exhaustedSinceMs: number | undefined;
@@ -197,7 +186,7 @@ export class PoolKeeper {
       else if (action.action === 'kill') this.#deps.kill(call, action.reason);
       else {
         if (action.action === 'pass') call.passUntilMs = action.untilMs;
-        this.#baselines.delete(call);
+        this.#history.goesOn(call, now);
         this.#tell(ownBytes, now);
         this.#deps.thaw(call, action.reason);
       }
@@ -208,14 +197,15 @@ export class PoolKeeper {
   }
 
   #members(now: number): Member[] {
+    const { shortage } = this.#deps.config().pool;
     const members: Member[] = [];
     for (const call of this.#deps.calls()) {
-      const usageBytes = this.#deps.usageBytes(call);
-      const growth = this.#growth(call, usageBytes, now);
+      const growth = this.#history.look(call, this.#deps.usageBytes(call), now);
       members.push({
-        ...this.#claimant(call, now),
+        ...this.#claimant(call),
         call,
         ...growth,
+        patience: this.#history.patience(call, shortage.leastFreezeMs),
         // Of interest in a last resort only, and dear.
         freeableBytes: this.#exhaustedSinceMs === undefined ? 0 : freeableBytes(call),
         frozenSinceMs: call.frozenFor === 'pool' ? call.frozenSinceMs : undefined,
@@ -228,36 +218,17 @@ export class PoolKeeper {
     return members;
   }
 
-  /** Growth of what cannot be reclaimed. memory.stat is read only of calls whose usage has changed. */
-  #growth(call: Call, usageBytes: number, now: number): Pick<PoolMember, 'grownBytes' | 'grewAtMs'> {
-    const before = this.#baselines.get(call);
-    if (call.frozenSinceMs !== undefined || before?.usageBytes === usageBytes) {
-      return { grownBytes: 0, grewAtMs: before?.grewAtMs ?? 0 };
-    }
-    const heldBytes = usageBytes - call.cgroup.reclaimableBytes();
-    const grownBytes = Math.max(0, before === undefined ? 0 : heldBytes - before.heldBytes);
-    const grewAtMs = grownBytes > 0 ? now : (before?.grewAtMs ?? 0);
-    const quiet = before !== undefined && grownBytes < GROWS_BYTES;
-    const quietSinceMs = quiet ? before.quietSinceMs : now;
-    const stale = before === undefined || grownBytes === 0 || now - before.atMs >= BASELINE_MS;
-    const from = stale ? { usageBytes, heldBytes, atMs: now } : before;
-    this.#baselines.set(call, { ...from, grewAtMs, quietSinceMs });
-    return { grownBytes, grewAtMs };
-  }
-
-  /** One that was not looked at yet may be growing. */
-  #claimant(call: Call, now: number): Claimant {
-    const { limits, phase, startedAtMs, frozenSinceMs } = call;
-    const quietSinceMs =
-      frozenSinceMs === undefined ? (this.#baselines.get(call)?.quietSinceMs ?? now) : undefined;
-    return { class: limits.class, leftover: phase === 'lingering', startedAtMs, quietSinceMs };
+  #claimant(call: Call): Claimant {
+    const { limits, phase, startedAtMs } = call;
+    const wantsBytes = this.#history.wantsBytes(call);
+    return { class: limits.class, leftover: phase === 'lingering', startedAtMs, wantsBytes };
   }
 
   /** Gives each call its line, and tells the kernel of those that have changed. */
   #tell(budgetBytes: number, now: number): void {
     const { shortage } = this.#deps.config().pool;
-    const members = [...this.#deps.calls()].map((call) => ({ ...this.#claimant(call, now), call }));
-    for (const [{ call }, lineBytes] of poolLines(members, budgetBytes, now, shortage)) {
+    const members = [...this.#deps.calls()].map((call) => ({ ...this.#claimant(call), call }));
+    for (const [{ call }, lineBytes] of poolLines(members, budgetBytes, shortage)) {
       // The first in order has the whole budget.
       const free = lineBytes >= budgetBytes || now < call.passUntilMs;
       const poolLineBytes = free ? 0 : Math.floor(lineBytes);

@@ -30,11 +30,12 @@ function member(name: string, fields: Partial<PoolMember> = {}): Named {
     class: 'background',
     leftover: false,
     startedAtMs: 0,
-    quietSinceMs: NOW,
+    wantsBytes: 100 * MIB,
     grownBytes: MIB,
     grewAtMs: NOW,
     freeableBytes: 100 * MIB,
     frozenSinceMs: undefined,
+    patience: { ms: 100, stuckSinceMs: NOW },
     held: false,
     passUntilMs: 0,
     blocksOthers: false,
@@ -61,13 +62,14 @@ const user = member('user', { class: 'interactive', startedAtMs: 300 });
 const helper = member('helper', { class: 'subagent', startedAtMs: 200 });
 const old = member('old', { startedAtMs: 100 });
 const young = member('young', { startedAtMs: 200 });
-const frozen = (one: Named, forMs: number): Named => ({
+const frozen = (one: Named, forMs: number, patienceMs = Infinity): Named => ({
   ...one,
   grownBytes: 0,
   frozenSinceMs: NOW - forMs,
-  quietSinceMs: undefined,
+  wantsBytes: Infinity,
+  patience: { ms: patienceMs, stuckSinceMs: NOW - forMs },
 });
-const quiet = (one: Named, forMs = 250): Named => ({ ...one, grownBytes: 0, quietSinceMs: NOW - forMs });
+const still = (one: Named, wantsBytes = 0): Named => ({ ...one, grownBytes: 0, wantsBytes });
 
 describe('who comes before whom', () => {
   test('by class, then by age; what is left over last', () => {
@@ -80,27 +82,31 @@ describe('who comes before whom', () => {
     const second = member('second', { class: 'interactive', startedAtMs: 400 });
     const third = member('third', { class: 'interactive', startedAtMs: 500 });
     const left = member('left', { leftover: true, startedAtMs: 1 });
-    const lines = poolLines([left, young, third, old, helper, second, user], BUDGET, NOW, settings);
+    const lines = poolLines([left, young, third, old, helper, second, user], BUDGET, settings);
     const mib = (one: Named) => (lines.get(one) ?? 0) / MIB;
     assert.deepEqual(
       [user, second, third, helper, old, young, left].map(mib),
       [1000, 990, 980, 980, 970, 960, 970],
     );
     assert.equal(lowestLine(BUDGET, settings), 960 * MIB);
-    assert.deepEqual([...poolLines([old], BUDGET, NOW, settings).values()], [BUDGET]);
-    assert.equal(poolLines([], BUDGET, NOW, settings).size, 0);
+    assert.deepEqual([...poolLines([old], BUDGET, settings).values()], [BUDGET]);
+    assert.equal(poolLines([], BUDGET, settings).size, 0);
     // On a tiny pool a step must still hold what a few tasks have under way.
     assert.equal(lowestLine(64 * MIB, settings), 48 * MIB);
   });
 
-  test('nothing is kept free for calls that hold still, but a step for the first', () => {
+  test('no more is kept free than those before it have taken of late, but a step', () => {
     const lines = (...members: Named[]) =>
-      [...poolLines(members, BUDGET, NOW, settings).values()].map((bytes) => bytes / MIB);
-    assert.deepEqual(lines(quiet(user), old, young), [1000, 990, 960]);
-    assert.deepEqual(lines(quiet(user), quiet(old), young), [1000, 990, 990]);
-    assert.deepEqual(lines(quiet(user, 249), old, young), [1000, 970, 960]);
-    // Who is frozen wants more, however long it has held still.
-    assert.deepEqual(lines(quiet(user), frozen(old, 5000), young), [1000, 990, 960]);
+      [...poolLines(members, BUDGET, settings).values()].map((bytes) => bytes / MIB);
+    assert.deepEqual(lines(still(user), old, young), [1000, 990, 960]);
+    // The first of a class is not stopped by those behind it.
+    assert.deepEqual(lines(still(user), still(old), young), [1000, 990, 980]);
+    assert.deepEqual(lines(still(user, 10 * MIB), old, young), [1000, 990, 960]);
+    assert.deepEqual(lines(still(user, 10 * MIB + 1), old, young), [1000, 980, 960]);
+    assert.deepEqual(lines(still(user, 6 * MIB), still(helper, 5 * MIB), old), [1000, 990, 980]);
+    assert.deepEqual(lines(still(user, 500 * MIB), old), [1000, 970]);
+    // Who is frozen wants more.
+    assert.deepEqual(lines(still(user), frozen(old, 5000), young), [1000, 990, 960]);
   });
 
   test('nobody sleeps within the budget', () => {
@@ -162,12 +168,20 @@ describe('letting go on', () => {
   test('two that have stopped each other half-way do not wait for one that holds still', () => {
     const stopped = [frozen(old, 200), frozen(young, 200)];
     assert.deepEqual(decide([user, ...stopped], 980), []);
-    assert.deepEqual(decide([quiet(user), ...stopped], 980), ['thaw old']);
-    assert.deepEqual(decide([quiet(user), ...stopped], 981), []);
+    assert.deepEqual(decide([still(user), ...stopped], 980), ['thaw old']);
+    assert.deepEqual(decide([still(user), ...stopped], 981), []);
     // The other has its turn when the first of them holds still or gives something back.
-    assert.deepEqual(decide([quiet(user), old, frozen(young, 200)], 980), []);
-    assert.deepEqual(decide([quiet(user), quiet(old), frozen(young, 200)], 980), ['thaw young']);
-    assert.deepEqual(decide([quiet(user), old, frozen(young, 200)], 950), ['thaw young']);
+    assert.deepEqual(decide([still(user), old, frozen(young, 200)], 970), []);
+    assert.deepEqual(decide([still(user), still(old), frozen(young, 200)], 970), ['thaw young']);
+    assert.deepEqual(decide([still(user), old, frozen(young, 200)], 950), ['thaw young']);
+  });
+
+  test('each is tried when its patience is over: it may not grow any more', () => {
+    assert.deepEqual(decide([user, frozen(old, 199, 200), frozen(young, 199, 200)], 995), []);
+    assert.deepEqual(decide([user, frozen(old, 200, 400), frozen(young, 200, 200)], 995), ['thaw young']);
+    assert.deepEqual(decide([user, frozen(old, 200, 200), frozen(young, 200, 200)], 995), ['thaw old']);
+    // What a try may cost is not there.
+    assert.deepEqual(decide([user, frozen(old, 200, 200)], 996), []);
   });
 
   test('no freeze is shorter than the least', () => {
@@ -281,7 +295,11 @@ test('whatever the calls are like: the first is never frozen or killed, nobody t
     startedAtMs: fc.nat(1000),
     grownBytes: fc.nat(4 * MIB),
     grewAtMs: fc.constant(NOW),
-    quietSinceMs: fc.option(fc.integer({ min: NOW - 500, max: NOW }), { nil: undefined }),
+    wantsBytes: fc.constantFrom(0, 15 * MIB, Infinity),
+    patience: fc.record({
+      ms: fc.integer({ min: 100, max: 2000 }),
+      stuckSinceMs: fc.integer({ min: NOW - 70_000, max: NOW }),
+    }),
     freeableBytes: fc.nat(400 * MIB),
     frozenSinceMs: fc.option(fc.integer({ min: NOW - 70_000, max: NOW }), { nil: undefined }),
     held: fc.boolean(),

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/*
+ * Nobody knows whether a frozen call would grow: it may have had all it wants, and give it back once it goes on. So each
+ * goes on now and then, and is stopped again if it grows; the more often that was in vain, the later it is tried again.
+ */
+
+/** What was taken is forgotten at this pace: within a burst nobody pauses for longer. */
+const LATELY_MS = 250;
+
+/** At the most between two tries: bursts of builds and tests last for seconds. */
+const LONGEST_MS = 2000;
+
+/** How a call gets on with being frozen. */
+export interface Patience {
+  /** The freeze that this is about. */
+  readonly frozenSinceMs: number;
+  /** For how long it is to stay frozen before it is tried. */
+  readonly ms: number;
+  /** Since when it has got nowhere: the first freeze of a series in which all tries were in vain. */
+  readonly stuckSinceMs: number;
+  /** When it went on from there, if it has. */
+  readonly wentOnAtMs: number | undefined;
+}
+
+/** @param leastMs of a freeze. */
+export function firstPatience(frozenSinceMs: number, leastMs: number): Patience {
+  return { frozenSinceMs, ms: leastMs, stuckSinceMs: frozenSinceMs, wentOnAtMs: undefined };
+}
+
+/** A call has been frozen again: twice as long if it had only just gone on. */
+export function nextPatience(before: Patience | undefined, frozenSinceMs: number, leastMs: number): Patience {
+  const ranMs = frozenSinceMs - (before?.wentOnAtMs ?? -Infinity);
+  if (before === undefined || ranMs >= LATELY_MS) return firstPatience(frozenSinceMs, leastMs);
+  const ms = Math.max(leastMs, Math.min(2 * before.ms, LONGEST_MS));
+  return { frozenSinceMs, ms, stuckSinceMs: before.stuckSinceMs, wentOnAtMs: undefined };
+}
+
+/**
+ * What a call has taken of late, in bytes; what it took before fades.
+ * @param beforeBytes what this was `elapsedMs` ago.
+ * @param grownBytes since then; negative if it gave something back.
+ */
+export function takenOfLate(beforeBytes: number, grownBytes: number, elapsedMs: number): number {
+  return beforeBytes * Math.exp(-elapsedMs / LATELY_MS) + Math.max(0, grownBytes);
+}

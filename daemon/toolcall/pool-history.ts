@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+import { firstPatience, nextPatience, type Patience, takenOfLate } from '../policy/patience.ts';
+import type { Call } from './call.ts';
+
+/** Growth is measured against a look at least this old, or a slow leak would never be seen to grow. */
+const BASELINE_MS = 100;
+
+interface Seen {
+  /** What growth is measured against. */
+  readonly baseline: { readonly usageBytes: number; readonly heldBytes: number; readonly atMs: number };
+  readonly last: { readonly heldBytes: number; readonly atMs: number };
+  readonly grewAtMs: number;
+  readonly takenBytes: number;
+}
+
+export interface Growth {
+  /** Since the baseline, 0 while it is frozen. */
+  readonly grownBytes: number;
+  /** When it was last seen to grow. */
+  readonly grewAtMs: number;
+}
+
+/** What each call did at the looks before: how it grew, and how it got on with being frozen. */
+export class PoolHistory {
+  readonly #seen = new WeakMap<Call, Seen>();
+  readonly #patience = new WeakMap<Call, Patience>();
+
+  /** Growth of what cannot be reclaimed. memory.stat is read only of calls whose usage has changed. */
+  look(call: Call, usageBytes: number, nowMs: number): Growth {
+    const before = this.#seen.get(call);
+    if (call.frozenSinceMs !== undefined) return { grownBytes: 0, grewAtMs: before?.grewAtMs ?? 0 };
+    if (before === undefined) {
+      const heldBytes = usageBytes - call.cgroup.reclaimableBytes();
+      const last = { heldBytes, atMs: nowMs };
+      this.#seen.set(call, { baseline: { ...last, usageBytes }, last, grewAtMs: 0, takenBytes: 0 });
+      return { grownBytes: 0, grewAtMs: 0 };
+    }
+    const { baseline, last } = before;
+    const same = baseline.usageBytes === usageBytes;
+    const heldBytes = same ? baseline.heldBytes : usageBytes - call.cgroup.reclaimableBytes();
+    const grownBytes = Math.max(0, heldBytes - baseline.heldBytes);
+    const grewAtMs = grownBytes > 0 ? nowMs : before.grewAtMs;
+    const stale = grownBytes === 0 || nowMs - baseline.atMs >= BASELINE_MS;
+    this.#seen.set(call, {
+      baseline: stale ? { usageBytes, heldBytes, atMs: nowMs } : baseline,
+      last: { heldBytes, atMs: nowMs },
+      grewAtMs,
+      takenBytes: takenOfLate(before.takenBytes, heldBytes - last.heldBytes, nowMs - last.atMs),
+    });
+    return { grownBytes, grewAtMs };
+  }
+
+  /** One that is frozen wants more; one that was not looked at yet may. */
+  wantsBytes(call: Call): number {
+    return call.frozenSinceMs === undefined ? (this.#seen.get(call)?.takenBytes ?? Infinity) : Infinity;
+  }
+
+  /** @param leastMs of a freeze. */
+  patience(call: Call, leastMs: number): Patience {
+    const before = this.#patience.get(call);
+    const frozenSinceMs = call.frozenFor === 'pool' ? call.frozenSinceMs : undefined;
+    if (frozenSinceMs === undefined) return before ?? firstPatience(0, leastMs);
+    if (before?.frozenSinceMs === frozenSinceMs) return before;
+    const patience = nextPatience(before, frozenSinceMs, leastMs);
+    this.#patience.set(call, patience);
+    return patience;
+  }
+
+  /** It goes on: what it does now is compared with what it has now. */
+  goesOn(call: Call, nowMs: number): void {
+    this.#seen.delete(call);
+    const patience = this.#patience.get(call);
+    if (patience !== undefined) this.#patience.set(call, { ...patience, wentOnAtMs: nowMs });
+  }
+}
