@@ -200,7 +200,8 @@ static __always_inline int after_reclaim(unsigned long reclaimed)
 	if (!for_pool)
 		__sync_fetch_and_add(&st->empty_reclaims, 1);
 	policy = bpf_map_lookup_elem(&policies, &call);
-	if (!policy || !(cfg->hooks & AGENTRM_HOOK_RECLAIM))
+	/* For the pool always: its wire follows the usage so closely that no sleep comes, see kernel-notes/pool.md. */
+	if (!policy || !(for_pool || cfg->hooks & AGENTRM_HOOK_RECLAIM))
 		return 0;
 	/* Without the sleep's own hook its length is not known: then the budget counts empty reclaims. */
 	if (!for_pool && !(cfg->hooks & AGENTRM_HOOK_SLEEP))

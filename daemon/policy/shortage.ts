@@ -72,6 +72,8 @@ export interface PoolUse {
   readonly hostRoomBytes: number;
   /** Since when the first in order has wanted to grow and the pool was used up, if it has. */
   readonly exhaustedSinceMs: number | undefined;
+  /** The kernel stops at the next charge who is over its line. Else a call that is tried may grow until the next look. */
+  readonly stopsAtCharge: boolean;
   /** A limit on all calls is so near that the kernel may kill at any moment, and not the last in order. */
   readonly cornered: boolean;
 }
@@ -198,7 +200,8 @@ export function decideShortage<M extends PoolMember>(
 
   const roomBytes = (use.budgetBytes * settings.roomPercent) / 100;
   // Each try may cost what its tasks charge before the kernel stops them.
-  const triable = use.budgetBytes - stepBytes(use.budgetBytes, settings) / 2;
+  const triable =
+    use.stopsAtCharge && use.usedBytes <= use.budgetBytes - stepBytes(use.budgetBytes, settings) / 2;
   for (const { member, lineBytes, first } of ranked) {
     const { frozenSinceMs } = member;
     if (frozenSinceMs === undefined || member.killed) continue;
@@ -211,7 +214,7 @@ export function decideShortage<M extends PoolMember>(
       // One at a time: how much it takes is known at the next look.
       return [{ action: 'thaw', member, reason: first ? 'first in order' : 'room in the pool' }];
     }
-    if (frozenMs >= member.patience.ms && use.usedBytes <= triable) {
+    if (triable && frozenMs >= member.patience.ms) {
       return [{ action: 'thaw', member, reason: 'it may not grow any more' }];
     }
     const stuckMs = nowMs - member.patience.stuckSinceMs;

@@ -4,6 +4,7 @@ import { nowMs } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
 import { errnoOf } from '../errors.ts';
 import type { Cgroup } from '../kernel/cgroup.ts';
+import type { Enforcer } from '../kernel/enforcer.ts';
 import { files } from '../kernel/files.ts';
 import type { HostMemory } from '../kernel/host.ts';
 import { blockedLocks } from '../kernel/locks.ts';
@@ -34,11 +35,15 @@ const NEAR_MS = 10;
 /** Room on the host that is worth going over the budget for: what one task charges in a few milliseconds. */
 const LEAST_OVER_BYTES = 16 * 1024 * 1024;
 
+/** Next to nothing: a dozen tasks may each have 256 KiB under way. */
+const LEAST_GROWTH_BYTES = 4 * 1024 * 1024;
+
 /** /proc/locks lists every lock of the host; it matters only to who is frozen, for some milliseconds. */
 const LOCKS_MS = 100;
 
 export interface PoolKeeperDeps {
   readonly native: Native;
+  readonly enforcer: Pick<Enforcer, 'mode'>;
   /** Of all calls: its memory.high is the pool's tripwire. */
   readonly root: Cgroup;
   readonly config: () => Config;
@@ -175,7 +180,8 @@ export class PoolKeeper {
       budgetBytes,
       hostRoomBytes,
       exhaustedSinceMs: this.#exhaustedSinceMs,
-      cornered: fenceBytes - currentBytes < LEAST_OVER_BYTES,
+      stopsAtCharge: this.#deps.enforcer.mode === 'bpf',
+      cornered: fenceBytes - currentBytes < nextGrowth(members),
     };
     // The first in order may go over the budget if the host can bear it: then nobody has to die for it.
     const exhausted = hostRoomBytes < LEAST_OVER_BYTES && isExhausted(members, use, now);
@@ -322,6 +328,12 @@ export class PoolKeeper {
       throw error;
     }
   }
+}
+
+/** What those who run may charge until the next look and what it decides take effect. */
+function nextGrowth(members: readonly Member[]): number {
+  const wanted = members.reduce((sum, { wantsBytes }) => sum + (wantsBytes === Infinity ? 0 : wantsBytes), 0);
+  return Math.min(Math.max(2 * wanted, LEAST_GROWTH_BYTES), LEAST_OVER_BYTES);
 }
 
 /** What a kill frees beyond the session's guarantee: files on tmpfs stay charged to who is left. */

@@ -50,6 +50,7 @@ function decide(members: readonly Named[], usedMiB: number, use: Partial<PoolUse
     budgetBytes: BUDGET,
     hostRoomBytes: 0,
     exhaustedSinceMs: undefined,
+    stopsAtCharge: true,
     cornered: false,
     ...use,
   };
@@ -180,6 +181,7 @@ describe('letting go on', () => {
     assert.deepEqual(decide([user, frozen(old, 199, 200), frozen(young, 199, 200)], 995), []);
     assert.deepEqual(decide([user, frozen(old, 200, 400), frozen(young, 200, 200)], 995), ['thaw young']);
     assert.deepEqual(decide([user, frozen(old, 200, 200), frozen(young, 200, 200)], 995), ['thaw old']);
+    assert.deepEqual(decide([user, frozen(old, 200, 200)], 995, { stopsAtCharge: false }), []);
     // What a try may cost is not there.
     assert.deepEqual(decide([user, frozen(old, 200, 200)], 996), []);
   });
@@ -217,6 +219,7 @@ describe('letting go on', () => {
       budgetBytes: BUDGET,
       hostRoomBytes: BUDGET,
       exhaustedSinceMs: undefined,
+      stopsAtCharge: true,
       cornered: false,
     };
     const [action] = decideShortage([user, helper, frozen(old, 10_000)], use, NOW, settings);
@@ -235,6 +238,7 @@ describe('the last resort', () => {
       budgetBytes: BUDGET,
       hostRoomBytes: 0,
       exhaustedSinceMs: undefined,
+      stopsAtCharge: true,
       cornered: false,
     };
     const is = (members: readonly Named[], changes = {}) => isExhausted(members, { ...use, ...changes }, NOW);
@@ -279,6 +283,7 @@ describe('the last resort', () => {
         budgetBytes: BUDGET,
         hostRoomBytes: 0,
         exhaustedSinceMs: undefined,
+        stopsAtCharge: true,
         cornered: false,
       },
       NOW,
@@ -322,6 +327,7 @@ test('whatever the calls are like: the first is never frozen or killed, nobody t
           budgetBytes: BUDGET,
           hostRoomBytes: 0,
           exhaustedSinceMs,
+          stopsAtCharge: true,
           cornered: false,
         };
         const actions = decideShortage(members, use, NOW, settings);
