@@ -1,19 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-import { CALL_CLASSES, type CallClass } from '../toolcall/intent.ts';
 import { formatBytes, formatMs } from '../units.ts';
 import type { Patience } from './patience.ts';
+import {
+  byPrecedence,
+  type Claimant,
+  classOrder,
+  type Grant,
+  lowestLine,
+  poolLines,
+  type StepSettings,
+  stepBytes,
+} from './pool-lines.ts';
 
 /*
  * What to do when all calls together want more than the pool has. Calls have an order, by class and then by age, and
  * each but the first has a line: once the pool is used up to it, the call is frozen if it still grows. The lines are
- * graded, so that the last in order stops first, and what is left then is for those before it: as much as they have taken
- * of late. Kept for calls that hold still, it would stop two others half-way, each with what the other lacks. A call
- * that does not grow is never touched, and the first in order is never frozen.
+ * graded, so that the last in order stops first, and what is left then is for those before it. Kept for calls that hold
+ * still, it would leave two others stopped half-way, each with what the other lacks: so whoever was stopped goes on as
+ * soon as those before it leave room. A call that does not grow is never touched, and the first in order is never
+ * frozen.
  */
 
-export interface ShortageSettings {
-  /** By how much the lines of the classes differ. */
-  readonly stepPercent: number;
+export interface ShortageSettings extends StepSettings {
   /** A frozen call goes on once there is this much room below its line. */
   readonly roomPercent: number;
   /** No freeze is shorter: what it takes to hand a call to the freezer and back should be little beside it. */
@@ -26,20 +34,6 @@ export interface ShortageSettings {
   readonly deadlineMs: number;
   /** How long the first in order may be held up by a pool that is used up before another is killed for it. */
   readonly lastResortMs: number;
-}
-
-/** What puts a call before or behind another. */
-export interface Precedence {
-  readonly class: CallClass;
-  /** Its shell has ended: what is left of it comes last. */
-  readonly leftover: boolean;
-  readonly startedAtMs: number;
-}
-
-/** What a call's line depends on. */
-export interface Claimant extends Precedence {
-  /** What it may want soon: what it has taken of late (`takenOfLate`). Infinite where that is not known, or it is frozen. */
-  readonly wantsBytes: number;
 }
 
 /** A call as the pool sees it. */
@@ -79,7 +73,9 @@ export interface PoolUse {
 }
 
 export type ShortageAction<M extends PoolMember> =
-  | { readonly action: 'freeze' | 'thaw' | 'kill'; readonly member: M; readonly reason: string }
+  | { readonly action: 'freeze'; readonly member: M; readonly reason: string }
+  | { readonly action: 'kill'; readonly member: M; readonly reason: string }
+  | { readonly action: 'thaw'; readonly member: M; readonly grant: Grant; readonly reason: string }
   | { readonly action: 'pass'; readonly member: M; readonly untilMs: number; readonly reason: string };
 
 /** Less growth between two looks is the noise of per-CPU charges, 64 pages each (MEMCG_CHARGE_BATCH). */
@@ -91,62 +87,18 @@ const GROWS_BYTES = 256 * 1024;
  */
 const AWAKE_PERCENT = 1.2;
 
+/** Long enough to have tried several. */
+const STUCK_MS = 500;
+
 /** What is used up to here has nothing left that a task could charge: 64 pages at a time. */
 const NEARLY = 0.998;
 
 /** The kernel's longest throttle sleep is 2 s (MEMCG_MAX_HIGH_DELAY_JIFFIES); a task may wait for a CPU after it. */
 const LONGEST_SLEEP_MS = 2500;
 
-/** The least step: a dozen tasks may each have 256 KiB under way. */
-const LEAST_STEP_BYTES = 4 * 1024 * 1024;
-
-/**
- * Steps below the budget at which each class stops growing, and what is left over; at the least, while those before it
- * take little.
- */
-const STEPS: readonly number[] = [1, 2, 3, 3];
-const LEAST_STEPS = 1;
-const MOST_STEPS = 4;
-
-/** Interactive before subagent before background before what is left over; the older first. */
-export function byPrecedence(a: Precedence, b: Precedence): number {
-  return classOrder(a) - classOrder(b) || a.startedAtMs - b.startedAtMs;
-}
-
-/** The lowest line that a call can have: from here on the kernel has to look who charges. */
-export function lowestLine(budgetBytes: number, settings: ShortageSettings): number {
-  return budgetBytes - MOST_STEPS * stepBytes(budgetBytes, settings);
-}
-
 /** The highest memory.high up to which nobody sleeps who stays within the budget. */
 export function awakeBytes(budgetBytes: number): number {
   return Math.floor(budgetBytes * (1 - AWAKE_PERCENT / 100));
-}
-
-/** Up to where the pool may be used while each call grows. */
-export function poolLines<M extends Claimant>(
-  members: Iterable<M>,
-  budgetBytes: number,
-  settings: ShortageSettings,
-): Map<M, number> {
-  const step = stepBytes(budgetBytes, settings);
-  const lines = new Map<M, number>();
-  const heads = new Set<number>();
-  let wantsBytes = 0;
-  for (const member of [...members].sort(byPrecedence)) {
-    if (lines.size === 0) lines.set(member, budgetBytes);
-    else {
-      const order = classOrder(member);
-      // The first of each class stops last: what stops it must not be that the others of its class go on.
-      const behind = heads.has(order) ? 1 : 0;
-      heads.add(order);
-      const most = (STEPS[order] ?? MOST_STEPS) + behind;
-      const steps = Math.min(Math.max(Math.ceil(wantsBytes / step), LEAST_STEPS + behind), most);
-      lines.set(member, budgetBytes - steps * step);
-    }
-    wantsBytes += member.wantsBytes;
-  }
-  return lines;
 }
 
 /** Whether the pool is so full that its calls have to be looked at often. */
@@ -181,43 +133,49 @@ export function decideShortage<M extends PoolMember>(
   settings: ShortageSettings,
 ): ShortageAction<M>[] {
   const order = [...members].sort(byPrecedence);
-  const lines = poolLines(order, use.budgetBytes, settings);
-  const ranked = order.map((member, rank) => ({
-    member,
-    lineBytes: lines.get(member) ?? 0,
-    first: rank === 0,
-  }));
+  const lines = poolLines(order, use, settings);
+  const ranked = order.map((member, rank) => ({ member, line: lines.get(member), first: rank === 0 }));
   const actions: ShortageAction<M>[] = [];
 
   // From the end: as few as the shortage needs. At the last step there is no time for one after the other.
   const urgent = use.usedBytes > use.budgetBytes - stepBytes(use.budgetBytes, settings);
-  for (const { member, lineBytes, first } of ranked.toReversed()) {
-    if (first || use.usedBytes <= lineBytes || !grows(member, nowMs)) continue;
+  for (const { member, line, first } of ranked.toReversed()) {
+    if (first || use.usedBytes <= (line?.bytes ?? 0) || !grows(member, nowMs)) continue;
     actions.push({ action: 'freeze', member, reason: shortOf(use) });
     if (!urgent) break;
   }
   if (actions.length > 0) return actions;
 
   const roomBytes = (use.budgetBytes * settings.roomPercent) / 100;
-  // Each try may cost what its tasks charge before the kernel stops them.
-  const triable =
-    use.stopsAtCharge && use.usedBytes <= use.budgetBytes - stepBytes(use.budgetBytes, settings) / 2;
-  for (const { member, lineBytes, first } of ranked) {
+  const tryBytes = stepBytes(use.budgetBytes, settings) / 8;
+  const triable = use.stopsAtCharge && use.usedBytes + tryBytes <= use.budgetBytes;
+  let ahead = false;
+  for (const { member, line, first } of ranked) {
     const { frozenSinceMs } = member;
     if (frozenSinceMs === undefined || member.killed) continue;
     const frozenMs = nowMs - frozenSinceMs;
+    const stuckMs = nowMs - member.patience.stuckSinceMs;
     if (member.blocksOthers) {
       const untilMs = nowMs + settings.passMs;
       return [{ action: 'pass', member, untilMs, reason: 'another call waits for its lock' }];
     }
-    if (first || (frozenMs >= settings.leastFreezeMs && use.usedBytes + roomBytes <= lineBytes)) {
-      // One at a time: how much it takes is known at the next look.
-      return [{ action: 'thaw', member, reason: first ? 'first in order' : 'room in the pool' }];
+    // One at a time: how much it takes is known at the next look.
+    if (
+      first ||
+      (frozenMs >= settings.leastFreezeMs && use.usedBytes + roomBytes <= (line?.relaxedBytes ?? 0))
+    ) {
+      const reason = first ? 'first in order' : 'room in the pool';
+      return [{ action: 'thaw', member, grant: { kind: 'relaxed' }, reason }];
     }
     if (triable && frozenMs >= member.patience.ms) {
-      return [{ action: 'thaw', member, reason: 'it may not grow any more' }];
+      // By then the others have been tried: the first of those that are stuck gets on, or none of them does.
+      if (!ahead && stuckMs >= STUCK_MS && use.usedBytes + tryBytes <= (line?.restBytes ?? 0)) {
+        return [{ action: 'thaw', member, grant: { kind: 'rest' }, reason: 'what is left of the pool' }];
+      }
+      const grant = { kind: 'try', growBytes: tryBytes } as const;
+      return [{ action: 'thaw', member, grant, reason: 'it may not grow any more' }];
     }
-    const stuckMs = nowMs - member.patience.stuckSinceMs;
+    ahead = true;
     if (stuckMs < settings.rotateMs) continue;
     const untilMs = nowMs + settings.passMs;
     const waited = `frozen for ${formatMs(stuckMs)}`;
@@ -283,16 +241,8 @@ function grows(member: PoolMember, nowMs: number): boolean {
   );
 }
 
-function stepBytes(budgetBytes: number, { stepPercent }: ShortageSettings): number {
-  return Math.max((budgetBytes * stepPercent) / 100, LEAST_STEP_BYTES);
-}
-
 function isFrozen(member: PoolMember): boolean {
   return member.frozenSinceMs !== undefined || member.held;
-}
-
-function classOrder(member: Precedence): number {
-  return member.leftover ? CALL_CLASSES.length : CALL_CLASSES.indexOf(member.class);
 }
 
 function shortOf({ usedBytes, budgetBytes }: PoolUse): string {

@@ -55,6 +55,11 @@ export class PoolHistory {
     return call.frozenSinceMs === undefined ? (this.#seen.get(call)?.takenBytes ?? Infinity) : Infinity;
   }
 
+  /** Without what can be reclaimed, at the last look since it goes on. */
+  heldBytes(call: Call): number | undefined {
+    return this.#seen.get(call)?.last.heldBytes;
+  }
+
   /** @param leastMs of a freeze. */
   patience(call: Call, leastMs: number): Patience {
     const before = this.#patience.get(call);

@@ -11,16 +11,14 @@ import { blockedLocks } from '../kernel/locks.ts';
 import type { Native, Watch } from '../kernel/native.ts';
 import { cgroupPathOf } from '../kernel/proc.ts';
 import type { PoolSettings } from '../policy/pool.ts';
+import { type Claimant, type Grant, lowestLine, poolLines } from '../policy/pool-lines.ts';
 import {
   awakeBytes,
-  type Claimant,
   decideShortage,
   isExhausted,
-  lowestLine,
   nearShortage,
   type PoolMember,
   type PoolUse,
-  poolLines,
 } from '../policy/shortage.ts';
 import type { Call } from './call.ts';
 import { cgroupNumber } from './limit-files.ts';
@@ -59,6 +57,13 @@ export interface PoolKeeperDeps {
   readonly onError: (error: unknown) => void;
 }
 
+interface Granted {
+  readonly grant: Grant;
+  /** The freeze that it ended. */
+  readonly frozenSinceMs: number | undefined;
+  readonly heldBytes: number;
+}
+
 type Member = PoolMember & { readonly call: Call };
 
 /**
@@ -68,6 +73,7 @@ type Member = PoolMember & { readonly call: Call };
 export class PoolKeeper {
   readonly #deps: PoolKeeperDeps;
   readonly #history = new PoolHistory();
+  #grants = new WeakMap<Call, Granted>();
   #timer: NodeJS.Timeout | undefined;
   #tripwireBytes: number | undefined;
   #exhaustedSinceMs: number | undefined;
@@ -106,7 +112,7 @@ export class PoolKeeper {
     if (this.#closed) return;
     try {
       const budgetBytes = this.budgetBytes();
-      this.#tell(budgetBytes, nowMs());
+      this.#tell({ usedBytes: this.#readRoot(files.memoryCurrent) ?? 0, budgetBytes }, nowMs());
       const crowded = [...this.#deps.calls()].length > 1;
       if (crowded !== this.#crowded) {
         this.#crowded = crowded;
@@ -166,9 +172,13 @@ export class PoolKeeper {
     const budgetBytes = Math.min(ownBytes, currentBytes + hostRoomBytes);
     if (!nearShortage({ usedBytes: currentBytes, budgetBytes }, shortage) && !this.short) {
       this.#exhaustedSinceMs = undefined;
+      this.#grants = new WeakMap();
+      this.#tell({ usedBytes: currentBytes, budgetBytes: ownBytes }, now);
       this.#setTripwire(ownBytes, 0, 0);
       return false;
     }
+    // What the kernel compares: it counts page cache too, and knows no other use of the host.
+    const raw = { usedBytes: currentBytes, budgetBytes: ownBytes };
     // Nobody has to stop below the lowest line, however much of this is page cache.
     const over = currentBytes > lowestLine(budgetBytes, shortage);
     const usedBytes = over ? currentBytes - this.#deps.root.reclaimableBytes() : currentBytes;
@@ -192,12 +202,13 @@ export class PoolKeeper {
       else if (action.action === 'kill') this.#deps.kill(call, action.reason);
       else {
         if (action.action === 'pass') call.passUntilMs = action.untilMs;
+        else this.#grant(call, action.grant);
         this.#history.goesOn(call, now);
-        this.#tell(ownBytes, now);
+        this.#tell(raw, now);
         this.#deps.thaw(call, action.reason);
       }
     }
-    this.#tell(ownBytes, now);
+    this.#tell(raw, now);
     this.#setTripwire(ownBytes, currentBytes, hostRoomBytes);
     return true;
   }
@@ -226,18 +237,38 @@ export class PoolKeeper {
 
   #claimant(call: Call): Claimant {
     const { limits, phase, startedAtMs } = call;
-    const wantsBytes = this.#history.wantsBytes(call);
-    return { class: limits.class, leftover: phase === 'lingering', startedAtMs, wantsBytes };
+    return {
+      class: limits.class,
+      leftover: phase === 'lingering',
+      startedAtMs,
+      wantsBytes: this.#history.wantsBytes(call),
+      grant: this.#grantOf(call),
+    };
+  }
+
+  #grant(call: Call, grant: Grant): void {
+    const heldBytes = this.#deps.usageBytes(call) - call.cgroup.reclaimableBytes();
+    this.#grants.set(call, { grant, frozenSinceMs: call.frozenSinceMs, heldBytes });
+  }
+
+  #grantOf(call: Call): Grant | undefined {
+    const granted = this.#grants.get(call);
+    if (granted === undefined) return undefined;
+    const { frozenSinceMs } = call;
+    if (frozenSinceMs !== undefined && frozenSinceMs !== granted.frozenSinceMs) return undefined;
+    if (granted.grant.kind !== 'try') return granted.grant;
+    const grownBytes = (this.#history.heldBytes(call) ?? granted.heldBytes) - granted.heldBytes;
+    return { kind: 'try', growBytes: granted.grant.growBytes - grownBytes };
   }
 
   /** Gives each call its line, and tells the kernel of those that have changed. */
-  #tell(budgetBytes: number, now: number): void {
+  #tell(use: Pick<PoolUse, 'usedBytes' | 'budgetBytes'>, now: number): void {
     const { shortage } = this.#deps.config().pool;
     const members = [...this.#deps.calls()].map((call) => ({ ...this.#claimant(call), call }));
-    for (const [{ call }, lineBytes] of poolLines(members, budgetBytes, shortage)) {
+    for (const [{ call }, line] of poolLines(members, use, shortage)) {
       // The first in order has the whole budget.
-      const free = lineBytes >= budgetBytes || now < call.passUntilMs;
-      const poolLineBytes = free ? 0 : Math.floor(lineBytes);
+      const free = line.bytes === Infinity || now < call.passUntilMs;
+      const poolLineBytes = free ? 0 : Math.floor(line.bytes);
       if (call.poolLineBytes === poolLineBytes) continue;
       call.poolLineBytes = poolLineBytes;
       this.#deps.enforce(call);

@@ -3,16 +3,14 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { configSchema } from '../../daemon/config/schema.ts';
+import { byPrecedence, type Grant, lowestLine, poolLines } from '../../daemon/policy/pool-lines.ts';
 import {
   awakeBytes,
-  byPrecedence,
   decideShortage,
   isExhausted,
-  lowestLine,
   nearShortage,
   type PoolMember,
   type PoolUse,
-  poolLines,
 } from '../../daemon/policy/shortage.ts';
 
 const MIB = 2 ** 20;
@@ -31,6 +29,7 @@ function member(name: string, fields: Partial<PoolMember> = {}): Named {
     leftover: false,
     startedAtMs: 0,
     wantsBytes: 100 * MIB,
+    grant: undefined,
     grownBytes: MIB,
     grewAtMs: NOW,
     freeableBytes: 100 * MIB,
@@ -54,9 +53,11 @@ function decide(members: readonly Named[], usedMiB: number, use: Partial<PoolUse
     cornered: false,
     ...use,
   };
-  return decideShortage(members, full, NOW, settings).map(
-    ({ action, member: { name } }) => `${action} ${name}`,
-  );
+  return decideShortage(members, full, NOW, settings).map((decided) => {
+    const granted =
+      decided.action === 'thaw' && decided.grant.kind !== 'relaxed' ? ` ${decided.grant.kind}` : '';
+    return `${decided.action} ${decided.member.name}${granted}`;
+  });
 }
 
 const user = member('user', { class: 'interactive', startedAtMs: 300 });
@@ -72,6 +73,9 @@ const frozen = (one: Named, forMs: number, patienceMs = Infinity): Named => ({
 });
 const still = (one: Named, wantsBytes = 0): Named => ({ ...one, grownBytes: 0, wantsBytes });
 
+const linesOf = (members: readonly Named[], usedMiB = 900) =>
+  poolLines(members, { usedBytes: usedMiB * MIB, budgetBytes: BUDGET }, settings);
+
 describe('who comes before whom', () => {
   test('by class, then by age; what is left over last', () => {
     const left = member('left', { class: 'interactive', leftover: true, startedAtMs: 1 });
@@ -83,31 +87,48 @@ describe('who comes before whom', () => {
     const second = member('second', { class: 'interactive', startedAtMs: 400 });
     const third = member('third', { class: 'interactive', startedAtMs: 500 });
     const left = member('left', { leftover: true, startedAtMs: 1 });
-    const lines = poolLines([left, young, third, old, helper, second, user], BUDGET, settings);
-    const mib = (one: Named) => (lines.get(one) ?? 0) / MIB;
-    assert.deepEqual(
-      [user, second, third, helper, old, young, left].map(mib),
-      [1000, 990, 980, 980, 970, 960, 970],
-    );
+    const lines = linesOf([left, young, third, old, helper, second, user]);
+    const mib = (one: Named) => (lines.get(one)?.bytes ?? 0) / MIB;
+    assert.deepEqual([user, second, third, helper, old, young, left].map(mib), [
+      Infinity,
+      990,
+      980,
+      980,
+      970,
+      960,
+      970,
+    ]);
     assert.equal(lowestLine(BUDGET, settings), 960 * MIB);
-    assert.deepEqual([...poolLines([old], BUDGET, settings).values()], [BUDGET]);
-    assert.equal(poolLines([], BUDGET, settings).size, 0);
+    assert.deepEqual(linesOf([old]).get(old)?.bytes, Infinity);
+    assert.equal(linesOf([]).size, 0);
     // On a tiny pool a step must still hold what a few tasks have under way.
     assert.equal(lowestLine(64 * MIB, settings), 48 * MIB);
   });
 
-  test('no more is kept free than those before it have taken of late, but a step', () => {
-    const lines = (...members: Named[]) =>
-      [...poolLines(members, BUDGET, settings).values()].map((bytes) => bytes / MIB);
-    assert.deepEqual(lines(still(user), old, young), [1000, 990, 960]);
+  test('granted, no more is kept free than those before it have taken of late, but a step', () => {
+    const relaxed = (...members: Named[]) =>
+      [...linesOf(members).values()].slice(1).map(({ relaxedBytes }) => relaxedBytes / MIB);
+    assert.deepEqual(relaxed(still(user), old, young), [990, 960]);
     // The first of a class is not stopped by those behind it.
-    assert.deepEqual(lines(still(user), still(old), young), [1000, 990, 980]);
-    assert.deepEqual(lines(still(user, 10 * MIB), old, young), [1000, 990, 960]);
-    assert.deepEqual(lines(still(user, 10 * MIB + 1), old, young), [1000, 980, 960]);
-    assert.deepEqual(lines(still(user, 6 * MIB), still(helper, 5 * MIB), old), [1000, 990, 980]);
-    assert.deepEqual(lines(still(user, 500 * MIB), old), [1000, 970]);
+    assert.deepEqual(relaxed(still(user), still(old), young), [990, 980]);
+    assert.deepEqual(relaxed(still(user, 10 * MIB), old, young), [990, 960]);
+    assert.deepEqual(relaxed(still(user, 10 * MIB + 1), old, young), [980, 960]);
+    assert.deepEqual(relaxed(still(user, 6 * MIB), still(helper, 5 * MIB), old), [990, 980]);
+    assert.deepEqual(relaxed(still(user, 500 * MIB), old), [970]);
     // Who is frozen wants more.
-    assert.deepEqual(lines(still(user), frozen(old, 5000), young), [1000, 990, 960]);
+    assert.deepEqual(relaxed(still(user), frozen(old, 5000), young), [990, 960]);
+  });
+
+  test('a line is what was granted, and never less than without', () => {
+    const line = (grant: Grant | undefined, first: Named, usedMiB = 975) => {
+      const one = { ...old, grant };
+      return (linesOf([first, one], usedMiB).get(one)?.bytes ?? 0) / MIB;
+    };
+    assert.deepEqual([line(undefined, still(user)), line({ kind: 'relaxed' }, still(user))], [970, 990]);
+    assert.deepEqual([line({ kind: 'rest' }, still(user)), line({ kind: 'rest' }, user)], [1000, 970]);
+    const grown = (mib: number) => ({ kind: 'try', growBytes: mib * MIB }) as const;
+    assert.deepEqual([line(grown(2), user), line(grown(0), user), line(grown(-1), user)], [977, 970, 970]);
+    assert.equal(line(grown(2), user, 900), 970);
   });
 
   test('nobody sleeps within the budget', () => {
@@ -179,11 +200,22 @@ describe('letting go on', () => {
 
   test('each is tried when its patience is over: it may not grow any more', () => {
     assert.deepEqual(decide([user, frozen(old, 199, 200), frozen(young, 199, 200)], 995), []);
-    assert.deepEqual(decide([user, frozen(old, 200, 400), frozen(young, 200, 200)], 995), ['thaw young']);
-    assert.deepEqual(decide([user, frozen(old, 200, 200), frozen(young, 200, 200)], 995), ['thaw old']);
+    assert.deepEqual(decide([user, frozen(old, 200, 400), frozen(young, 200, 200)], 995), ['thaw young try']);
+    assert.deepEqual(decide([user, frozen(old, 200, 200), frozen(young, 200, 200)], 995), ['thaw old try']);
     assert.deepEqual(decide([user, frozen(old, 200, 200)], 995, { stopsAtCharge: false }), []);
     // What a try may cost is not there.
-    assert.deepEqual(decide([user, frozen(old, 200, 200)], 996), []);
+    assert.deepEqual(decide([user, frozen(old, 200, 200)], 999), []);
+  });
+
+  test('after that the first of those that are stuck gets what is left, if those before it take little', () => {
+    const stuck = (one: Named, forMs: number) => ({ ...frozen(one, 200, 200), ...since(forMs) });
+    const since = (forMs: number) => ({ patience: { ms: 200, stuckSinceMs: NOW - forMs } });
+    assert.deepEqual(decide([still(user), stuck(old, 499), stuck(young, 600)], 995), ['thaw old try']);
+    assert.deepEqual(decide([still(user), stuck(old, 500), stuck(young, 600)], 995), ['thaw old rest']);
+    assert.deepEqual(decide([user, stuck(old, 500)], 995), ['thaw old try']);
+    assert.deepEqual(decide([still(user), frozen(old, 200, 400), stuck(young, 600)], 995), [
+      'thaw young try',
+    ]);
   });
 
   test('no freeze is shorter than the least', () => {

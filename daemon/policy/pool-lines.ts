@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+import { CALL_CLASSES, type CallClass } from '../toolcall/intent.ts';
+
+/*
+ * Up to where the pool may be used while each call grows. The kernel holds calls to these lines at the charge, so they are
+ * drawn before a burst comes: as if everybody before a call wanted to grow. A call that was stopped there is granted
+ * more if it turns out that they do not.
+ */
+
+/** What puts a call before or behind another. */
+export interface Precedence {
+  readonly class: CallClass;
+  /** Its shell has ended: what is left of it comes last. */
+  readonly leftover: boolean;
+  readonly startedAtMs: number;
+}
+
+/** What a call that was frozen for the pool may take when it goes on, until it is frozen again or the shortage is over. */
+export type Grant =
+  /** What those before it leave, by what they took of late. */
+  | { readonly kind: 'relaxed' }
+  /** All that is left while they take little. */
+  | { readonly kind: 'rest' }
+  /** So much for itself, to see whether it grows. */
+  | { readonly kind: 'try'; readonly growBytes: number };
+
+/** What a call's line depends on. */
+export interface Claimant extends Precedence {
+  /** What it may want soon: what it has taken of late (`takenOfLate`). Infinite where that is not known, or it is frozen. */
+  readonly wantsBytes: number;
+  readonly grant: Grant | undefined;
+}
+
+export interface PoolLine {
+  /** While the pool is used beyond it the call must not grow. Infinite for the first in order. */
+  readonly bytes: number;
+  /** What it would be with a grant of what those before it leave, and of the rest. */
+  readonly relaxedBytes: number;
+  readonly restBytes: number;
+}
+
+export interface StepSettings {
+  /** By how much the lines of the classes differ. */
+  readonly stepPercent: number;
+}
+
+/** The least step: a dozen tasks may each have 256 KiB under way. */
+const LEAST_STEP_BYTES = 4 * 1024 * 1024;
+
+/** Steps below the budget at which each class stops growing, and what is left over. */
+const STEPS: readonly number[] = [1, 2, 3, 3];
+const MOST_STEPS = 4;
+
+/** Interactive before subagent before background before what is left over; the older first. */
+export function byPrecedence(a: Precedence, b: Precedence): number {
+  return classOrder(a) - classOrder(b) || a.startedAtMs - b.startedAtMs;
+}
+
+export function classOrder(member: Precedence): number {
+  return member.leftover ? CALL_CLASSES.length : CALL_CLASSES.indexOf(member.class);
+}
+
+export function stepBytes(budgetBytes: number, { stepPercent }: StepSettings): number {
+  return Math.max((budgetBytes * stepPercent) / 100, LEAST_STEP_BYTES);
+}
+
+/** The lowest line that a call can have: from here on the kernel has to look who charges. */
+export function lowestLine(budgetBytes: number, settings: StepSettings): number {
+  return budgetBytes - MOST_STEPS * stepBytes(budgetBytes, settings);
+}
+
+export function poolLines<M extends Claimant>(
+  members: Iterable<M>,
+  { usedBytes, budgetBytes }: { readonly usedBytes: number; readonly budgetBytes: number },
+  settings: StepSettings,
+): Map<M, PoolLine> {
+  const step = stepBytes(budgetBytes, settings);
+  const lines = new Map<M, PoolLine>();
+  const heads = new Set<number>();
+  let wantsBytes = 0;
+  for (const member of [...members].sort(byPrecedence)) {
+    if (lines.size === 0) lines.set(member, { bytes: Infinity, relaxedBytes: Infinity, restBytes: Infinity });
+    else {
+      const order = classOrder(member);
+      const behind = heads.has(order) ? 1 : 0;
+      heads.add(order);
+      const most = (STEPS[order] ?? MOST_STEPS) + behind;
+      // At least one for the first of all, and one more for the first of its class: it must not be stopped by the others.
+      const relaxed = Math.min(Math.max(Math.ceil(wantsBytes / step), 1 + behind), most);
+      const gradedBytes = budgetBytes - most * step;
+      const relaxedBytes = budgetBytes - relaxed * step;
+      const restBytes = wantsBytes <= step ? budgetBytes : relaxedBytes;
+      const bytes = granted(member.grant, { gradedBytes, relaxedBytes, restBytes, usedBytes });
+      lines.set(member, { bytes, relaxedBytes, restBytes });
+    }
+    wantsBytes += member.wantsBytes;
+  }
+  return lines;
+}
+
+function granted(
+  grant: Grant | undefined,
+  lines: { gradedBytes: number; relaxedBytes: number; restBytes: number; usedBytes: number },
+): number {
+  if (grant === undefined) return lines.gradedBytes;
+  if (grant.kind === 'relaxed') return lines.relaxedBytes;
+  if (grant.kind === 'rest') return lines.restBytes;
+  return grant.growBytes > 0
+    ? Math.max(lines.gradedBytes, lines.usedBytes + grant.growBytes)
+    : lines.gradedBytes;
+}
