@@ -149,6 +149,7 @@ export function decideShortage<M extends PoolMember>(
   const roomBytes = (use.budgetBytes * settings.roomPercent) / 100;
   const tryBytes = stepBytes(use.budgetBytes, settings) / 8;
   const triable = use.stopsAtCharge && use.usedBytes + tryBytes <= use.budgetBytes;
+  const tried = order.some((member) => member.grant?.kind === 'try' && !isFrozen(member));
   let ahead = false;
   for (const { member, line, first } of ranked) {
     const { frozenSinceMs } = member;
@@ -168,11 +169,14 @@ export function decideShortage<M extends PoolMember>(
       return [{ action: 'thaw', member, grant: { kind: 'relaxed' }, reason }];
     }
     if (triable && frozenMs >= member.patience.ms) {
-      // By then the others have been tried: the first of those that are stuck gets on, or none of them does.
-      if (!ahead && stuckMs >= STUCK_MS && use.usedBytes + tryBytes <= (line?.restBytes ?? 0)) {
+      // By then the others have been tried: one of those that are stuck gets on, or none of them does.
+      const due = stuckMs >= (tried ? settings.rotateMs : STUCK_MS);
+      if (!ahead && due && use.usedBytes + tryBytes <= (line?.restBytes ?? 0)) {
         return [{ action: 'thaw', member, grant: { kind: 'rest' }, reason: 'what is left of the pool' }];
       }
-      const grant = { kind: 'try', growBytes: tryBytes } as const;
+      // Less each time, or all that is left would go to tries.
+      const growBytes = (tryBytes * settings.leastFreezeMs) / member.patience.ms;
+      const grant = { kind: 'try', growBytes } as const;
       return [{ action: 'thaw', member, grant, reason: 'it may not grow any more' }];
     }
     ahead = true;

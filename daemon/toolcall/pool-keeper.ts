@@ -165,7 +165,8 @@ export class PoolKeeper {
     const currentBytes = this.#readRoot(files.memoryCurrent) ?? 0;
     const { keepAvailableBytes } = this.#deps.poolSettings();
     const availableBytes = this.#deps.hostMemory().availableBytes - keepAvailableBytes;
-    const fenceBytes = this.#fenceBytes();
+    const maxBytes = this.#readRoot(files.memoryMax) ?? Infinity;
+    const fenceBytes = awakeBytes(maxBytes);
     const hostRoomBytes = Math.max(0, Math.min(availableBytes, fenceBytes - currentBytes));
     const ownBytes = this.#within(fenceBytes);
     // What others on the host take is not there for calls, whatever the budget says.
@@ -191,7 +192,7 @@ export class PoolKeeper {
       hostRoomBytes,
       exhaustedSinceMs: this.#exhaustedSinceMs,
       stopsAtCharge: this.#deps.enforcer.mode === 'bpf',
-      cornered: fenceBytes - currentBytes < nextGrowth(members),
+      cornered: maxBytes - currentBytes < nextGrowth(members),
     };
     // The first in order may go over the budget if the host can bear it: then nobody has to die for it.
     const exhausted = hostRoomBytes < LEAST_OVER_BYTES && isExhausted(members, use, now);

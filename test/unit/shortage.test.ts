@@ -213,6 +213,10 @@ describe('letting go on', () => {
     assert.deepEqual(decide([still(user), stuck(old, 499), stuck(young, 600)], 995), ['thaw old try']);
     assert.deepEqual(decide([still(user), stuck(old, 500), stuck(young, 600)], 995), ['thaw old rest']);
     assert.deepEqual(decide([user, stuck(old, 500)], 995), ['thaw old try']);
+    // One that was tried and does not grow may give something back.
+    const trying = { ...still(young), grant: { kind: 'try', growBytes: 0 } } as const;
+    assert.deepEqual(decide([still(user), stuck(old, 500), trying], 995), ['thaw old try']);
+    assert.deepEqual(decide([still(user), stuck(old, 10_000), trying], 995), ['thaw old rest']);
     assert.deepEqual(decide([still(user), frozen(old, 200, 400), stuck(young, 600)], 995), [
       'thaw young try',
     ]);
