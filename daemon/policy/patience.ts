@@ -17,6 +17,8 @@ export interface Patience {
   readonly frozenSinceMs: number;
   /** For how long it is to stay frozen before it is tried. */
   readonly ms: number;
+  /** How often it was tried since it got nowhere. */
+  readonly tries: number;
   /** Since when it has got nowhere: the first freeze of a series in which all tries were in vain. */
   readonly stuckSinceMs: number;
   /** When it went on from there, if it has. */
@@ -25,7 +27,7 @@ export interface Patience {
 
 /** @param leastMs of a freeze. */
 export function firstPatience(frozenSinceMs: number, leastMs: number): Patience {
-  return { frozenSinceMs, ms: leastMs, stuckSinceMs: frozenSinceMs, wentOnAtMs: undefined };
+  return { frozenSinceMs, ms: leastMs, tries: 0, stuckSinceMs: frozenSinceMs, wentOnAtMs: undefined };
 }
 
 /** A call has been frozen again: twice as long if it had only just gone on. */
@@ -33,7 +35,7 @@ export function nextPatience(before: Patience | undefined, frozenSinceMs: number
   const ranMs = frozenSinceMs - (before?.wentOnAtMs ?? -Infinity);
   if (before === undefined || ranMs >= LATELY_MS) return firstPatience(frozenSinceMs, leastMs);
   const ms = Math.max(leastMs, Math.min(2 * before.ms, LONGEST_MS));
-  return { frozenSinceMs, ms, stuckSinceMs: before.stuckSinceMs, wentOnAtMs: undefined };
+  return { ...before, frozenSinceMs, ms, tries: before.tries + 1, wentOnAtMs: undefined };
 }
 
 /**

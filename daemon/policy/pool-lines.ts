@@ -34,7 +34,8 @@ export interface Claimant extends Precedence {
 export interface PoolLine {
   /** While the pool is used beyond it the call must not grow. Infinite for the first in order. */
   readonly bytes: number;
-  /** What it would be with a grant of what those before it leave, and of the rest. */
+  /** What it is without a grant, with one of what those before it leave, and with one of the rest. */
+  readonly gradedBytes: number;
   readonly relaxedBytes: number;
   readonly restBytes: number;
 }
@@ -50,6 +51,13 @@ const LEAST_STEP_BYTES = 4 * 1024 * 1024;
 /** Steps below the budget at which each class stops growing, and what is left over. */
 const STEPS: readonly number[] = [1, 2, 3, 3];
 const MOST_STEPS = 4;
+
+const UNLIMITED: PoolLine = {
+  bytes: Infinity,
+  gradedBytes: Infinity,
+  relaxedBytes: Infinity,
+  restBytes: Infinity,
+};
 
 /** Interactive before subagent before background before what is left over; the older first. */
 export function byPrecedence(a: Precedence, b: Precedence): number {
@@ -79,7 +87,7 @@ export function poolLines<M extends Claimant>(
   const heads = new Set<number>();
   let wantsBytes = 0;
   for (const member of [...members].sort(byPrecedence)) {
-    if (lines.size === 0) lines.set(member, { bytes: Infinity, relaxedBytes: Infinity, restBytes: Infinity });
+    if (lines.size === 0) lines.set(member, UNLIMITED);
     else {
       const order = classOrder(member);
       const behind = heads.has(order) ? 1 : 0;
@@ -91,7 +99,7 @@ export function poolLines<M extends Claimant>(
       const relaxedBytes = budgetBytes - relaxed * step;
       const restBytes = wantsBytes <= step ? budgetBytes : relaxedBytes;
       const bytes = granted(member.grant, { gradedBytes, relaxedBytes, restBytes, usedBytes });
-      lines.set(member, { bytes, relaxedBytes, restBytes });
+      lines.set(member, { bytes, gradedBytes, relaxedBytes, restBytes });
     }
     wantsBytes += member.wantsBytes;
   }

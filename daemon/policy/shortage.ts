@@ -47,7 +47,7 @@ export interface PoolMember extends Claimant {
   /** Since when it is frozen for the pool, if it is. */
   readonly frozenSinceMs: number | undefined;
   /** For how long it is to stay so before it is tried, and since when it has got nowhere (`patience.ts`). */
-  readonly patience: Pick<Patience, 'ms' | 'stuckSinceMs'>;
+  readonly patience: Pick<Patience, 'ms' | 'tries' | 'stuckSinceMs'>;
   /** Frozen at a line of its own: it runs no more than one frozen for the pool does. */
   readonly held: boolean;
   /** It may go on until then, whatever the pool has. */
@@ -87,8 +87,14 @@ const GROWS_BYTES = 256 * 1024;
  */
 const AWAKE_PERCENT = 1.2;
 
-/** Long enough to have tried several. */
+/** Who was tried in vain for so long gets what is left. */
 const STUCK_MS = 500;
+
+/** What is left is worth nothing below: a few tasks would not get on with it. */
+const LEAST_REST_BYTES = 1024 * 1024;
+
+/** Bursts of builds and tests last for one to three seconds (AgentCgroup's measurements). */
+const BURST_MS = 2000;
 
 /** What is used up to here has nothing left that a task could charge: 64 pages at a time. */
 const NEARLY = 0.998;
@@ -147,54 +153,56 @@ export function decideShortage<M extends PoolMember>(
   if (actions.length > 0) return actions;
 
   const roomBytes = (use.budgetBytes * settings.roomPercent) / 100;
-  const tryBytes = stepBytes(use.budgetBytes, settings) / 8;
-  const triable = use.stopsAtCharge && use.usedBytes + tryBytes <= use.budgetBytes;
-  const tried = order.some((member) => member.grant?.kind === 'try' && !isFrozen(member));
+  const stepOf = stepBytes(use.budgetBytes, settings);
+  const triableBytes = use.budgetBytes - stepOf / 2 - use.usedBytes;
+  const stuck = order.filter((member) => member.frozenSinceMs !== undefined && !member.killed);
+  // Before one of them takes what is left it is known who does not need it, and may give something back.
+  const untried = use.stopsAtCharge && stuck.some(({ patience }) => patience.tries === 0);
+  const trying = order.some((member) => member.grant?.kind === 'try' && !isFrozen(member));
   let ahead = false;
   for (const { member, line, first } of ranked) {
     const { frozenSinceMs } = member;
-    if (frozenSinceMs === undefined || member.killed) continue;
+    if (frozenSinceMs === undefined || member.killed || line === undefined) continue;
     const frozenMs = nowMs - frozenSinceMs;
     const stuckMs = nowMs - member.patience.stuckSinceMs;
     if (member.blocksOthers) {
       const untilMs = nowMs + settings.passMs;
       return [{ action: 'pass', member, untilMs, reason: 'another call waits for its lock' }];
     }
+    const thaw = (grant: Grant, reason: string) => [{ action: 'thaw', member, grant, reason }] as const;
+    if (first) return [...thaw({ kind: 'relaxed' }, 'first in order')];
     // One at a time: how much it takes is known at the next look.
-    if (
-      first ||
-      (frozenMs >= settings.leastFreezeMs && use.usedBytes + roomBytes <= (line?.relaxedBytes ?? 0))
-    ) {
-      const reason = first ? 'first in order' : 'room in the pool';
-      return [{ action: 'thaw', member, grant: { kind: 'relaxed' }, reason }];
+    const wantedBytes = use.usedBytes + roomBytes;
+    if (frozenMs >= settings.leastFreezeMs) {
+      const free = wantedBytes <= line.gradedBytes;
+      const left = wantedBytes <= line.relaxedBytes && !untried && (!trying || stuckMs >= BURST_MS);
+      if (free || left) return [...thaw({ kind: 'relaxed' }, 'room in the pool')];
     }
-    if (triable && frozenMs >= member.patience.ms) {
-      // By then the others have been tried: one of those that are stuck gets on, or none of them does.
-      const due = stuckMs >= (tried ? settings.rotateMs : STUCK_MS);
-      if (!ahead && due && use.usedBytes + tryBytes <= (line?.restBytes ?? 0)) {
-        return [{ action: 'thaw', member, grant: { kind: 'rest' }, reason: 'what is left of the pool' }];
-      }
+    if (use.stopsAtCharge && triableBytes >= 0 && frozenMs >= member.patience.ms) {
       // Less each time, or all that is left would go to tries.
-      const growBytes = (tryBytes * settings.leastFreezeMs) / member.patience.ms;
-      const grant = { kind: 'try', growBytes } as const;
-      return [{ action: 'thaw', member, grant, reason: 'it may not grow any more' }];
+      const growBytes = Math.min((stepOf / 4) * (settings.leastFreezeMs / member.patience.ms), triableBytes);
+      return [...thaw({ kind: 'try', growBytes }, 'it may not grow any more')];
+    }
+    if (stuckMs >= settings.rotateMs) {
+      const untilMs = nowMs + settings.passMs;
+      const waited = `frozen for ${formatMs(stuckMs)}`;
+      if (use.hostRoomBytes >= roomBytes) {
+        return [{ action: 'pass', member, untilMs, reason: `${waited}, over the budget` }];
+      }
+      const others = order.slice(1).filter((one) => classOrder(one) === classOrder(member));
+      const other = others.findLast((one) => grows(one, nowMs));
+      if (other !== undefined) {
+        return [
+          { action: 'pass', member, untilMs, reason: `${waited}, its turn` },
+          { action: 'freeze', member: other, reason: 'others take their turn' },
+        ];
+      }
+    }
+    const due = stuckMs >= (trying ? settings.rotateMs : STUCK_MS);
+    if (!ahead && !untried && due && use.usedBytes + LEAST_REST_BYTES <= line.restBytes) {
+      return [...thaw({ kind: 'rest' }, 'what is left of the pool')];
     }
     ahead = true;
-    if (stuckMs < settings.rotateMs) continue;
-    const untilMs = nowMs + settings.passMs;
-    const waited = `frozen for ${formatMs(stuckMs)}`;
-    if (use.hostRoomBytes >= roomBytes) {
-      return [{ action: 'pass', member, untilMs, reason: `${waited}, over the budget` }];
-    }
-    const others = order
-      .slice(1)
-      .filter((one) => classOrder(one) === classOrder(member) && grows(one, nowMs));
-    const other = others.at(-1);
-    if (other === undefined) continue;
-    return [
-      { action: 'pass', member, untilMs, reason: `${waited}, its turn` },
-      { action: 'freeze', member: other, reason: 'others take their turn' },
-    ];
   }
   return lastResort(order, use, nowMs, settings);
 }

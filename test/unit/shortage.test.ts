@@ -34,7 +34,7 @@ function member(name: string, fields: Partial<PoolMember> = {}): Named {
     grewAtMs: NOW,
     freeableBytes: 100 * MIB,
     frozenSinceMs: undefined,
-    patience: { ms: 100, stuckSinceMs: NOW },
+    patience: { ms: 100, tries: 0, stuckSinceMs: NOW },
     held: false,
     passUntilMs: 0,
     blocksOthers: false,
@@ -43,17 +43,17 @@ function member(name: string, fields: Partial<PoolMember> = {}): Named {
   };
 }
 
+const useOf = (usedMiB: number): PoolUse => ({
+  usedBytes: usedMiB * MIB,
+  budgetBytes: BUDGET,
+  hostRoomBytes: 0,
+  exhaustedSinceMs: undefined,
+  stopsAtCharge: true,
+  cornered: false,
+});
+
 function decide(members: readonly Named[], usedMiB: number, use: Partial<PoolUse> = {}): string[] {
-  const full: PoolUse = {
-    usedBytes: usedMiB * MIB,
-    budgetBytes: BUDGET,
-    hostRoomBytes: 0,
-    exhaustedSinceMs: undefined,
-    stopsAtCharge: true,
-    cornered: false,
-    ...use,
-  };
-  return decideShortage(members, full, NOW, settings).map((decided) => {
+  return decideShortage(members, { ...useOf(usedMiB), ...use }, NOW, settings).map((decided) => {
     const granted =
       decided.action === 'thaw' && decided.grant.kind !== 'relaxed' ? ` ${decided.grant.kind}` : '';
     return `${decided.action} ${decided.member.name}${granted}`;
@@ -69,7 +69,7 @@ const frozen = (one: Named, forMs: number, patienceMs = Infinity): Named => ({
   grownBytes: 0,
   frozenSinceMs: NOW - forMs,
   wantsBytes: Infinity,
-  patience: { ms: patienceMs, stuckSinceMs: NOW - forMs },
+  patience: { ms: patienceMs, tries: 1, stuckSinceMs: NOW - forMs },
 });
 const still = (one: Named, wantsBytes = 0): Named => ({ ...one, grownBytes: 0, wantsBytes });
 
@@ -180,11 +180,11 @@ describe('making room', () => {
 
 describe('letting go on', () => {
   test('once there is room below its line, the first in order first, one at a time', () => {
-    const both = [user, frozen(old, 1000), frozen(young, 1000)];
+    const both = [user, frozen(old, 400), frozen(young, 400)];
     assert.deepEqual(decide(both, 961), []);
     assert.deepEqual(decide(both, 960), ['thaw old']);
-    assert.deepEqual(decide([user, old, frozen(young, 1000)], 951), []);
-    assert.deepEqual(decide([user, old, frozen(young, 1000)], 950), ['thaw young']);
+    assert.deepEqual(decide([user, old, frozen(young, 400)], 951), []);
+    assert.deepEqual(decide([user, old, frozen(young, 400)], 950), ['thaw young']);
   });
 
   test('two that have stopped each other half-way do not wait for one that holds still', () => {
@@ -204,22 +204,44 @@ describe('letting go on', () => {
     assert.deepEqual(decide([user, frozen(old, 200, 200), frozen(young, 200, 200)], 995), ['thaw old try']);
     assert.deepEqual(decide([user, frozen(old, 200, 200)], 995, { stopsAtCharge: false }), []);
     // What a try may cost is not there.
-    assert.deepEqual(decide([user, frozen(old, 200, 200)], 999), []);
+    assert.deepEqual(decide([user, frozen(old, 200, 200)], 996), []);
   });
 
-  test('after that the first of those that are stuck gets what is left, if those before it take little', () => {
-    const stuck = (one: Named, forMs: number) => ({ ...frozen(one, 200, 200), ...since(forMs) });
-    const since = (forMs: number) => ({ patience: { ms: 200, stuckSinceMs: NOW - forMs } });
-    assert.deepEqual(decide([still(user), stuck(old, 499), stuck(young, 600)], 995), ['thaw old try']);
-    assert.deepEqual(decide([still(user), stuck(old, 500), stuck(young, 600)], 995), ['thaw old rest']);
-    assert.deepEqual(decide([user, stuck(old, 500)], 995), ['thaw old try']);
-    // One that was tried and does not grow may give something back.
+  test('a try costs less each time, and nothing of the last half step', () => {
+    const growMiB = (patienceMs: number, usedMiB: number) => {
+      const members = [user, frozen(old, patienceMs, patienceMs)];
+      const [action] = decideShortage(members, useOf(usedMiB), NOW, settings);
+      assert.ok(action?.action === 'thaw' && action.grant.kind === 'try');
+      return action.grant.growBytes / MIB;
+    };
+    assert.deepEqual([growMiB(100, 985), growMiB(200, 985), growMiB(400, 985)], [2.5, 1.25, 0.625]);
+    assert.deepEqual([growMiB(100, 994), growMiB(100, 995)], [1, 0]);
+  });
+
+  test('nobody takes what is left before all were tried, nor at once while one goes on after it was', () => {
+    const untried = { ...frozen(young, 50), patience: { ms: 100, tries: 0, stuckSinceMs: NOW - 50 } };
+    const tried = frozen(young, 50);
+    assert.deepEqual(decide([still(user), frozen(old, 400), untried], 980), []);
+    assert.deepEqual(decide([still(user), frozen(old, 400), tried], 980), ['thaw old']);
     const trying = { ...still(young), grant: { kind: 'try', growBytes: 0 } } as const;
-    assert.deepEqual(decide([still(user), stuck(old, 500), trying], 995), ['thaw old try']);
-    assert.deepEqual(decide([still(user), stuck(old, 10_000), trying], 995), ['thaw old rest']);
-    assert.deepEqual(decide([still(user), frozen(old, 200, 400), stuck(young, 600)], 995), [
-      'thaw young try',
+    assert.deepEqual(decide([still(user), frozen(old, 1999), trying], 980), []);
+    assert.deepEqual(decide([still(user), frozen(old, 2000), trying], 980), ['thaw old']);
+    // There is room anyway.
+    assert.deepEqual(decide([still(user), frozen(old, 400), untried, trying], 960), ['thaw old']);
+    // Where nobody can be tried there is nothing to wait for.
+    assert.deepEqual(decide([still(user), frozen(old, 400), untried], 980, { stopsAtCharge: false }), [
+      'thaw old',
     ]);
+  });
+
+  test('after that the first of those that are stuck gets the rest, if those before it take little', () => {
+    assert.deepEqual(decide([still(user), frozen(old, 499), frozen(young, 600)], 998), []);
+    assert.deepEqual(decide([still(user), frozen(old, 500), frozen(young, 600)], 998), ['thaw old rest']);
+    assert.deepEqual(decide([still(user), frozen(old, 500)], 999.5), []);
+    assert.deepEqual(decide([user, frozen(old, 500)], 998), []);
+    const trying = { ...still(young), grant: { kind: 'try', growBytes: 0 } } as const;
+    assert.deepEqual(decide([still(user), frozen(old, 9_999), trying], 998), []);
+    assert.deepEqual(decide([still(user), frozen(old, 10_000), trying], 998), ['thaw old rest']);
   });
 
   test('no freeze is shorter than the least', () => {
@@ -338,6 +360,7 @@ test('whatever the calls are like: the first is never frozen or killed, nobody t
     grewAtMs: fc.constant(NOW),
     wantsBytes: fc.constantFrom(0, 15 * MIB, Infinity),
     patience: fc.record({
+      tries: fc.nat(2),
       ms: fc.integer({ min: 100, max: 2000 }),
       stuckSinceMs: fc.integer({ min: NOW - 70_000, max: NOW }),
     }),
