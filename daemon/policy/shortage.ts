@@ -198,7 +198,7 @@ export function decideShortage<M extends PoolMember>(
         ];
       }
     }
-    const due = stuckMs >= (trying ? settings.rotateMs : STUCK_MS);
+    const due = stuckMs >= (trying ? settings.rotateMs : STUCK_MS) && line.restBytes > line.relaxedBytes;
     if (!ahead && !untried && due && use.usedBytes + LEAST_REST_BYTES <= line.restBytes) {
       return [...thaw({ kind: 'rest' }, 'what is left of the pool')];
     }
