@@ -12,13 +12,16 @@ interface SessionQueue {
   readonly turns: Heap<'turnIndex', QueueEntry>;
   /** The session's dominant share, in steps within which shares count as equal; as it was while turns wait. */
   rank: number;
+  /** When one of its turns was last given a lane: of equals, who came or was served longest ago goes first. */
+  servedAtMs: number;
   /** In the order of its level, while turns wait. */
   index?: number;
 }
 
 /**
  * The turns of one level by session: a turn that lost its lane through no fault of its own first, then the session
- * with the smallest dominant share, of equals who came first.
+ * with the smallest dominant share, of equals who came or was served longest ago: who has many turns waiting is not
+ * served in a row for it.
  */
 export class SessionHeap {
   readonly #rankOf: (session: string) => number;
@@ -50,7 +53,7 @@ export class SessionHeap {
     const { session } = entry.turn;
     let queue = this.#sessions.get(session);
     if (queue === undefined) {
-      queue = { session, turns: new Heap('turnIndex', cameBefore), rank: 0 };
+      queue = { session, turns: new Heap('turnIndex', cameBefore), rank: 0, servedAtMs: 0 };
       this.#sessions.set(session, queue);
     }
     this.#size += 1;
@@ -61,6 +64,14 @@ export class SessionHeap {
     } else {
       this.#order.move(queue);
     }
+  }
+
+  /** A turn of it has a lane. */
+  served({ turn: { session } }: QueueEntry, nowMs: number): void {
+    const queue = this.#sessions.peek(session);
+    if (queue === undefined) return;
+    queue.servedAtMs = nowMs;
+    if (queue.turns.size > 0) this.#order.move(queue);
   }
 
   /** Without effect if it is not in it. */
@@ -105,5 +116,8 @@ function goesBefore(a: SessionQueue, b: SessionQueue): boolean {
   const first = a.turns.peek() as QueueEntry;
   const second = b.turns.peek() as QueueEntry;
   if (first.retry !== second.retry) return first.retry;
-  return a.rank === b.rank ? cameBefore(first, second) : a.rank < b.rank;
+  if (a.rank !== b.rank) return a.rank < b.rank;
+  const firstMs = Math.max(first.sinceMs, a.servedAtMs);
+  const secondMs = Math.max(second.sinceMs, b.servedAtMs);
+  return firstMs === secondMs ? cameBefore(first, second) : firstMs < secondMs;
 }
