@@ -67,6 +67,8 @@ export class Upstream {
   readonly #usage: RecentMap<string, SessionUsage>;
   readonly #heldAtLevel: [number, number, number] = [0, 0, 0];
   readonly #lastCameMs: [number, number, number] = [-MINUTE_MS, -MINUTE_MS, -MINUTE_MS];
+  /** From this level on limits are handed out evenly: the best that had to wait for one. Infinity: none has. */
+  #evenFrom = Number.POSITIVE_INFINITY;
   #timer: Timer | null = null;
   #dispatching = false;
 
@@ -144,6 +146,7 @@ export class Upstream {
         this.queue.take(found, nowMs);
         this.#host.grant(found.entry, found.aged);
       }
+      if (this.queue.size === 0) this.#relax();
     } finally {
       this.#dispatching = false;
     }
@@ -171,14 +174,22 @@ export class Upstream {
       }
       const { entry, aged } = choice;
       const keep = aged ? 0 : this.#reserve(entry.level, nowMs);
-      const waitMs = this.limits.waitMs(this.expected(entry), keep, nowMs);
+      const expected = this.expected(entry);
+      const waitMs = this.limits.waitMs(expected, keep, nowMs, entry.level >= this.#evenFrom);
       if (waitMs === 0) return choice;
+      if (this.limits.pace(expected, nowMs) && entry.level < this.#evenFrom) this.#evenFrom = entry.level;
       wakeAtMs = Math.min(wakeAtMs, nowMs + waitMs);
       // Better ones may go before it while it does not fit, worse ones never; and nobody before one that has
       // waited too long.
       if (aged || entry.level === 0) return { wakeAtMs };
       worst = entry.level - 1;
     }
+  }
+
+  /** Nobody waits any more. */
+  #relax(): void {
+    this.#evenFrom = Number.POSITIVE_INFINITY;
+    this.limits.relax();
   }
 
   /** Levels that hold as many lanes as the host's memory allows them. */

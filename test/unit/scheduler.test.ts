@@ -417,6 +417,19 @@ describe('rate limits', () => {
     assert.ok(leaseOf(large).waitedMs >= 300_000 && leaseOf(large).waitedMs < 370_000);
   });
 
+  test('a limit that background turns wait for is handed out evenly to them, not to users', () => {
+    const lab = new SchedulerLab(limited({ requests: 60 }));
+    const background = Array.from({ length: 80 }, () => lab.submit({ class: 'background' }));
+    const served = () => background.filter(({ leases }) => leases.length > 0).length;
+    for (const { leases } of background) leases[0]?.end({ kind: 'ok' });
+    assert.equal(served(), 60);
+    // All 60 are there again after 61 s.
+    lab.pass(66_000);
+    assert.ok(served() > 62 && served() < 75, `${served()}: not all of the minute at once`);
+    const users = Array.from({ length: 10 }, () => lab.submit());
+    assert.equal(users.filter(({ leases }) => leases.length > 0).length, 10);
+  });
+
   test('background turns leave a fifth of a limit to the others, as long as there are any', () => {
     const alone = new SchedulerLab(limited({ requests: 10 }));
     const all = Array.from({ length: 10 }, () => alone.submit({ class: 'background' }));
