@@ -15,6 +15,8 @@ import { usageOf } from './usage.ts';
 const MAX_ERROR_BYTES = 256 * 1024;
 /** A whole response that is larger is not read for its tokens: 1 MB of text is 250,000 of them. */
 const MAX_JSON_BYTES = 2 * 1024 * 1024;
+/** How often the scheduler is told what a stream has written: a thousandth of a small account's minute. */
+const TELL_TOKENS = 50;
 
 /** An error answer that says nothing about the client's request; the SDKs send such a request again. */
 function isUpstreamError(status: number): boolean {
@@ -31,6 +33,12 @@ export interface Answer {
   readonly isStream: boolean;
   /** How it is compressed; null: not at all. */
   readonly encoding: string | null;
+}
+
+/** What answers of the turn's model hold: see OutputEstimator. */
+export interface WrittenTokens {
+  estimate(characters: number): number | undefined;
+  learn(characters: number, tokens: number): void;
 }
 
 /** The turn, as one attempt to serve it needs it. */
@@ -59,6 +67,11 @@ export class Attempt implements Dispatcher.DispatchHandler {
   readonly #owner: AttemptOwner;
   readonly #lease: Lease;
   readonly #api: TurnApi;
+  readonly #written: WrittenTokens;
+  /** The estimate of what was written when the scheduler was told last, by it or by the API. */
+  #toldTokens = 0;
+  /** By the API's own word. */
+  #outputTokens: number | undefined;
   #controller: Dispatcher.DispatchController | undefined;
   #mode: Mode = 'waiting';
   #answer: Answer | undefined;
@@ -73,10 +86,11 @@ export class Attempt implements Dispatcher.DispatchHandler {
   /** Whether a whole response is the agent's answer to its user, as far as it tells. */
   #endsRun: boolean | undefined;
 
-  constructor(owner: AttemptOwner, lease: Lease, api: TurnApi) {
+  constructor(owner: AttemptOwner, lease: Lease, api: TurnApi, written: WrittenTokens) {
     this.#owner = owner;
     this.#lease = lease;
     this.#api = api;
+    this.#written = written;
   }
 
   /** Events of the stream so far, keep-alives not counted. */
@@ -211,6 +225,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
     }
     const seen = this.#observer.feed(chunk);
     this.#lease.progress(seen === 'content' ? 'content' : 'ping');
+    this.#tellWritten(this.#observer);
     const whole = this.#frames.push(chunk);
     const { error } = this.#observer;
     if (error !== undefined && !this.#committed) {
@@ -226,7 +241,17 @@ export class Attempt implements Dispatcher.DispatchHandler {
   #readDecoded(bytes: Buffer): void {
     if (this.#mode === 'over') return;
     if (this.#observer === undefined) this.#keep(bytes);
-    else if (this.#observer.feed(bytes) === 'content') this.#lease.progress('content');
+    else {
+      if (this.#observer.feed(bytes) === 'content') this.#lease.progress('content');
+      this.#tellWritten(this.#observer);
+    }
+  }
+
+  #tellWritten({ characters }: StreamObserver): void {
+    const outputTokens = this.#written.estimate(characters) ?? 0;
+    if (outputTokens < this.#toldTokens + TELL_TOKENS) return;
+    this.#toldTokens = outputTokens;
+    this.#lease.usage({ outputTokens });
   }
 
   #forward(bytes: Buffer): void {
@@ -249,6 +274,10 @@ export class Attempt implements Dispatcher.DispatchHandler {
 
   #usage(usage: Usage): void {
     this.#lease.usage(usage);
+    if (usage.outputTokens !== undefined) {
+      this.#outputTokens = usage.outputTokens;
+      this.#toldTokens = this.#written.estimate(this.#observer?.characters ?? 0) ?? 0;
+    }
     this.#owner.usage(usage);
   }
 
@@ -260,6 +289,8 @@ export class Attempt implements Dispatcher.DispatchHandler {
     if (this.#collected.length > 0) this.#readWhole();
     this.#mode = 'over';
     if (error === undefined) {
+      if (this.#observer !== undefined && this.#outputTokens !== undefined)
+        this.#written.learn(this.#observer.characters, this.#outputTokens);
       const endsRun = this.#observer?.endsRun ?? this.#endsRun;
       this.#lease.end({ kind: 'ok', ...(endsRun === undefined ? {} : { endsRun }) });
       this.#owner.complete();

@@ -9,7 +9,7 @@ import type { Clock, Turn, TurnScheduler } from '../scheduler/types.ts';
 import { sessionKey } from '../session/name.ts';
 import { sendError, startError } from './client-response.ts';
 import { credentialName } from './credential.ts';
-import { InputEstimator, rawTokensOf } from './estimate.ts';
+import { InputEstimator, OutputEstimator, rawTokensOf } from './estimate.ts';
 import { requestHeaders } from './headers.ts';
 import { identify, modelClassOf, WANTED } from './identify.ts';
 import { ProxyMetrics, type Rejection } from './metrics.ts';
@@ -75,6 +75,7 @@ export class ProxyServer {
   readonly #upstreams: Upstreams;
   readonly #bodies: BodyBudget;
   readonly #estimator = new InputEstimator();
+  readonly #outputs = new OutputEstimator();
   readonly #peers = new PeerUids();
   #turns = 0;
   #live = 0;
@@ -190,6 +191,7 @@ export class ProxyServer {
     );
     const credential = credentialName(this.#parts.key, request.headers);
     const modelClass = modelClassOf(identity.model);
+    const model = `${credential} ${modelClass} ${api}`;
     const who = `${credential} ${modelClass} ${identity.session ?? ''} ${identity.agent ?? ''}`;
     const uid = await this.#peers.of(request.socket, `${credential} ${identity.session ?? ''}`);
     if (response.destroyed) return this.#bodies.give(size);
@@ -217,6 +219,10 @@ export class ProxyServer {
       upstreams: this.#upstreams,
       clock: this.#parts.clock,
       earlyStream: this.#settings.earlyStream,
+      written: {
+        estimate: (characters) => this.#outputs.estimate(model, characters),
+        learn: (characters, tokens) => this.#outputs.learn(model, characters, tokens),
+      },
       onHung: (evidence, verdict) => {
         this.#parts.log.warn({ ...evidence, modelClass, action: verdict.action }, 'turn hung');
       },
