@@ -19,9 +19,9 @@ interface LevelQueue {
 /**
  * Three levels that share the lanes by strides (Waldspurger and Weihl, "Stride Scheduling", MIT 1995; with the
  * finish tags of start-time fair queueing, so that a background turn that comes is not served at once), so that
- * none starves and none needs a boost; in a level the session with the smallest dominant share, of equals who
- * was served longest ago, of a session who came first; a turn that lost its lane through no fault of its own before the others of its level; and who has
- * waited too long next of all.
+ * none starves and none needs a boost; in a level the session with the smallest dominant share, of equals who came
+ * or was served longest ago; a turn that lost its lane through no fault of its own before the others of its level; and
+ * who has waited too long next of all.
  */
 export class LeveledQueue implements Discipline {
   readonly #settings: LevelSettings;

@@ -18,6 +18,14 @@ interface SessionQueue {
   index?: number;
 }
 
+/** The next turn of a session. */
+export interface SessionHead {
+  readonly entry: QueueEntry;
+  readonly rank: number;
+  /** Since when it is the session's turn: it came, or another of its turns was served. */
+  readonly sinceMs: number;
+}
+
 /**
  * The turns of one level by session: a turn that lost its lane through no fault of its own first, then the session
  * with the smallest dominant share, of equals who came or was served longest ago: who has many turns waiting is not
@@ -84,10 +92,9 @@ export class SessionHeap {
   }
 
   /** Whose turn it is. */
-  head(): { readonly entry: QueueEntry; readonly rank: number } | undefined {
+  head(): SessionHead | undefined {
     const queue = this.#order.peek();
-    const entry = queue?.turns.peek();
-    return queue === undefined || entry === undefined ? undefined : { entry, rank: queue.rank };
+    return queue === undefined ? undefined : headOf(queue);
   }
 
   /** The first turn of each session, in no order. */
@@ -112,12 +119,20 @@ export class SessionHeap {
   }
 }
 
+function headOf({ turns, rank, servedAtMs }: SessionQueue): SessionHead {
+  const entry = turns.peek() as QueueEntry;
+  return { entry, rank, sinceMs: Math.max(entry.sinceMs, servedAtMs) };
+}
+
 function goesBefore(a: SessionQueue, b: SessionQueue): boolean {
-  const first = a.turns.peek() as QueueEntry;
-  const second = b.turns.peek() as QueueEntry;
-  if (first.retry !== second.retry) return first.retry;
+  const first = headOf(a);
+  const second = headOf(b);
+  if (first.entry.retry !== second.entry.retry) return first.entry.retry;
+  return usedLess(first, second);
+}
+
+/** By share; of equals who came or was served longest ago. */
+export function usedLess(a: SessionHead, b: SessionHead): boolean {
   if (a.rank !== b.rank) return a.rank < b.rank;
-  const firstMs = Math.max(first.sinceMs, a.servedAtMs);
-  const secondMs = Math.max(second.sinceMs, b.servedAtMs);
-  return firstMs === secondMs ? cameBefore(first, second) : firstMs < secondMs;
+  return a.sinceMs === b.sinceMs ? cameBefore(a.entry, b.entry) : a.sinceMs < b.sinceMs;
 }
