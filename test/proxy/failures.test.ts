@@ -5,7 +5,7 @@ import { suite, type TestContext, test } from 'node:test';
 import { SimulatedClock } from '../../daemon/sim/clock.ts';
 import { API_CASES, type ApiCase, CHAT, MESSAGES, RESPONSES } from './answers.ts';
 import { ask, held, type Lab, nextChunk, open, readAll, startProxy, turn } from './lab.ts';
-import { type Answer, JSON_HEADERS, type Script, STREAM_HEADERS, StandIn } from './upstream.ts';
+import { type Answer, JSON_HEADERS, type Script, STREAM_HEADERS, StandIn, type Step } from './upstream.ts';
 
 const SECOND = 1000;
 
@@ -18,7 +18,7 @@ async function simulated(t: TestContext, script: Script, options: Parameters<typ
   return { upstream, clock, lab, pass };
 }
 
-const stream = ({ events }: ApiCase, ...steps: Answer['steps']): Answer => ({
+const stream = ({ events }: ApiCase, ...steps: Step[]): Answer => ({
   headers: STREAM_HEADERS,
   steps: steps.length > 0 ? steps : events,
 });

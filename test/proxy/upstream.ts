@@ -20,7 +20,8 @@ export interface Answer {
   readonly status?: number;
   /** Names and values in turn. */
   readonly headers?: readonly string[];
-  readonly steps: readonly Step[];
+  /** One after the other; those that are made on the way are not asked for any more once nobody waits for them. */
+  readonly steps: Iterable<Step> | AsyncIterable<Step>;
 }
 
 /** A request as it came in. */
@@ -116,7 +117,8 @@ export class StandIn {
     response.sendDate = false;
     response.writeHead(answer.status ?? 200, [...(answer.headers ?? JSON_HEADERS)]);
     response.flushHeaders();
-    for (const step of answer.steps) {
+    for await (const step of answer.steps) {
+      if (response.destroyed) return;
       if (step === 'stall') return;
       if (step === 'cut') {
         // What was written must be on its way first.
