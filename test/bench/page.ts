@@ -239,7 +239,7 @@ function turns({ results, counts }: BenchResult<TurnsResults>): string {
       [wire.lanes, wire.waiting, wire.reserved, wire.drift, wire.bodyBytes].join(', '),
     ],
     ['descriptors before and after', `${wire.descriptors.before}, ${wire.descriptors.after}`],
-    ['resident after each fifth of them, MiB', wire.rssBytes.map(mib).join(', ')],
+    ['resident after each eighth of them, MiB', wire.rssBytes.map(mib).join(', ')],
     ['turns that went wrong on a simulated clock, and left nothing', `${simulated.ends}`],
   ];
   const goalRows = results.goals.map(({ goal, wanted, found, reached }) => [

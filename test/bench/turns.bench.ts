@@ -18,7 +18,7 @@ const minutes = count('MINUTES', 5);
 /** Turns of each kind that the reaper meets. */
 const copies = count('COPIES', 5);
 /** Requests that go wrong on the wire, and turns that do so on a simulated clock. */
-const aborts = count('ABORTS', 8_000);
+const aborts = count('ABORTS', 10_000);
 const ends = count('ENDS', 100_000);
 
 /** So few that ten agents want more: on all others there are as many as the model bears. */

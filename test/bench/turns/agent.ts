@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Anthropic, { APIError } from '@anthropic-ai/sdk';
+import { MODEL } from './model.ts';
 
 export interface AgentOptions {
   /** Where it sends its turns. */
@@ -43,7 +44,7 @@ export class Agent {
     let error: string | null = 'the answer broke off';
     try {
       const events = await this.#client.messages.create({
-        model: 'claude-sonnet-4-20250514',
+        model: MODEL,
         max_tokens: 8_192,
         stream: true,
         messages: [{ role: 'user', content: text }],

@@ -15,7 +15,7 @@ const SETTINGS = 'proxy: { reaper: { firstByte: 1s, betweenBytes: 1s, pingsOnly:
 const AT_ONCE = 256;
 /** So that one that pauses for a 429 does not keep all. */
 const ACCOUNTS = 64;
-const ROUNDS = 5;
+const ROUNDS = 8;
 /** Until nobody's use of the last minute counts any more, and connections that are idle are closed. */
 const QUIET_MS = 65_000;
 /** Turns end within this, retries of hung ones too. */

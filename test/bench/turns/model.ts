@@ -14,7 +14,7 @@ import type { Account } from './account.ts';
 
 /** Models write in pieces; ten a second are as many as matter here. */
 const PIECE_MS = 100;
-const MODEL = 'claude-sonnet-4-20250514';
+export const MODEL = 'claude-sonnet-4-20250514';
 
 /** One model API for all experiments: each has accounts of its own there, known by their keys. */
 export class Models {
