@@ -430,6 +430,20 @@ describe('rate limits', () => {
     assert.equal(users.filter(({ leases }) => leases.length > 0).length, 10);
   });
 
+  test('when nobody waits any more, what there is goes at once again', () => {
+    const lab = new SchedulerLab(limited({ requests: 60 }));
+    const served = (count: number) => {
+      const turns = Array.from({ length: count }, () => lab.submit());
+      for (const { leases } of turns) leases[0]?.end({ kind: 'ok' });
+      return turns;
+    };
+    const last = served(61).at(-1);
+    lab.pass(61_000);
+    assert.ok(last);
+    leaseOf(last).end({ kind: 'ok' });
+    assert.equal(served(40).filter(({ leases }) => leases.length > 0).length, 40);
+  });
+
   test('background turns leave a fifth of a limit to the others, as long as there are any', () => {
     const alone = new SchedulerLab(limited({ requests: 10 }));
     const all = Array.from({ length: 10 }, () => alone.submit({ class: 'background' }));
