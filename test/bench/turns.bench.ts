@@ -2,6 +2,7 @@
 // What becomes of turns when there is too little for all, or when they go wrong: the real core before a stand-in for the
 // model API, on the wire, in real minutes, because limits count by the minute and the reaper's timers are as they are
 // shipped. What takes minutes runs at the same time, each on accounts of its own; the baselines too.
+import { setTimeout as delay } from 'node:timers/promises';
 import { count, record } from './record.ts';
 import { Core } from './turns/core.ts';
 import { type FairnessResult, fairness } from './turns/fairness.ts';
@@ -21,6 +22,8 @@ const copies = count('COPIES', 5);
 const aborts = count('ABORTS', 10_000);
 const ends = count('ENDS', 100_000);
 
+/** A turn that is not ended although it should be would be waited for for ever. */
+const LONGEST_MS = (minutes + 10) * 60_000;
 /** So few that ten agents want more: on all others there are as many as the model bears. */
 const FEW_LANES = 'proxy: { lanes: { fixed: 8 } }\n';
 
@@ -53,25 +56,32 @@ async function measure(): Promise<Found> {
     return core;
   };
   try {
-    const core = await start();
-    const narrow = await start(FEW_LANES);
-    console.log(
-      `storms, tokens, fairness and the reaper, together for some ${Math.max(5, minutes)} minutes:`,
-    );
-    const [storm, overshoot, lanes, requests, reaper] = await Promise.all([
-      storms(models, core, [11, 50], turns),
-      overshoots(models, core, minutes),
-      fairness(models, narrow, 'lanes', minutes),
-      fairness(models, core, 'requests', minutes),
-      reaping(models, core, copies),
-    ]);
-    const wire = await wireLeaks(models, aborts);
-    const simulated = simulatedLeaks(ends);
-    return { storms: storm, overshoots: overshoot, fairness: [lanes, requests], reaper, wire, simulated };
+    return await Promise.race([experiments(models, start), tooLong()]);
   } finally {
     for (const core of cores) await core.close();
     await models.close();
   }
+}
+
+async function tooLong(): Promise<never> {
+  await delay(LONGEST_MS, undefined, { ref: false });
+  throw new Error(`not all turns have ended after ${LONGEST_MS / 60_000} minutes`);
+}
+
+async function experiments(models: Models, start: (settings?: string) => Promise<Core>): Promise<Found> {
+  const core = await start();
+  const narrow = await start(FEW_LANES);
+  console.log(`storms, tokens, fairness and the reaper, together for some ${Math.max(5, minutes)} minutes:`);
+  const [storm, overshoot, lanes, requests, reaper] = await Promise.all([
+    storms(models, core, [11, 50], turns),
+    overshoots(models, core, minutes),
+    fairness(models, narrow, 'lanes', minutes),
+    fairness(models, core, 'requests', minutes),
+    reaping(models, core, copies),
+  ]);
+  const wire = await wireLeaks(models, start, aborts);
+  const simulated = simulatedLeaks(ends);
+  return { storms: storm, overshoots: overshoot, fairness: [lanes, requests], reaper, wire, simulated };
 }
 
 function goalsOf({

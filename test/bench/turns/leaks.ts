@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { generator } from '../../../daemon/sim/random.ts';
 import { Chaos } from '../../lib/chaos.ts';
 import { JSON_HEADERS, type Script, type Step } from '../../proxy/upstream.ts';
-import { Core } from './core.ts';
+import type { Core } from './core.ts';
 import { body, failure, frame, type Models, stream, words } from './model.ts';
 
 /** Timers of the reaper short enough to be met often, and longer than whatever is healthy here. */
@@ -64,9 +64,16 @@ export interface SimulatedResult {
 const CLIENT_ENDS = ['answered', 'error', 'cut', 'left'] as const;
 type ClientEnd = (typeof CLIENT_ENDS)[number];
 
-/** @param requests in all rounds together */
-export async function wireLeaks(models: Models, requests: number): Promise<WireResult> {
-  const core = await Core.start(models, SETTINGS);
+/**
+ * @param start makes a core with these settings
+ * @param requests in all rounds together
+ */
+export async function wireLeaks(
+  models: Models,
+  start: (settings: string) => Promise<Core>,
+  requests: number,
+): Promise<WireResult> {
+  const core = await start(SETTINGS);
   try {
     const random = generator(requests);
     for (let account = 0; account < ACCOUNTS; account += 1) models.serve(`leaks-${account}`, badly(random));
