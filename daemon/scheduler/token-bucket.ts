@@ -107,7 +107,7 @@ export class TokenBucket {
   /** Something was used, reserved or not. */
   use(amount: number, nowMs: number): void {
     this.#advance(nowMs);
-    this.#use(amount, amount);
+    this.#use(amount, amount, this.#slot);
   }
 
   /**
@@ -116,7 +116,10 @@ export class TokenBucket {
    */
   refund(amount: number, countedAtMs: number, nowMs: number): void {
     this.#advance(nowMs);
-    this.#use(this.#learnedAtMs >= countedAtMs ? 0 : -amount, -amount);
+    const slot = Math.floor(countedAtMs / SLOT_MS);
+    // Taken back from where it was counted, and not at all once that is over: else the minute would later be short of it.
+    const ofMinute = this.#slot - slot < SLOTS ? -amount : 0;
+    this.#use(this.#learnedAtMs >= countedAtMs ? 0 : -amount, ofMinute, slot);
   }
 
   /** The upstream's own word. @param remaining null: it only told the limit. */
@@ -139,11 +142,11 @@ export class TokenBucket {
     return (amount * MINUTE_MS) / this.#limitPerMin;
   }
 
-  #use(ofLevel: number, ofMinute: number): void {
+  #use(ofLevel: number, ofMinute: number, slot: number): void {
     this.#paceBy(-ofMinute);
     if (this.#known) this.#level = Math.min(this.#limitPerMin, this.#level - ofLevel);
-    this.#usedInMinute = Math.max(0, this.#usedInMinute + ofMinute);
-    const index = this.#slot % SLOTS;
+    this.#usedInMinute += ofMinute;
+    const index = slot % SLOTS;
     this.#slots[index] = (this.#slots[index] ?? 0) + ofMinute;
   }
 
@@ -155,13 +158,11 @@ export class TokenBucket {
     }
     const slot = Math.floor(nowMs / SLOT_MS);
     const steps = Math.min(slot - this.#slot, SLOTS);
-    for (let step = 1; step <= steps; step += 1) {
-      const index = (this.#slot + step) % SLOTS;
-      this.#usedInMinute -= this.#slots[index] ?? 0;
-      this.#slots[index] = 0;
-    }
-    if (steps > 0) this.#slot = slot;
-    if (steps === SLOTS) this.#usedInMinute = 0;
+    if (steps <= 0) return;
+    for (let step = 1; step <= steps; step += 1) this.#slots[(this.#slot + step) % SLOTS] = 0;
+    this.#slot = slot;
+    // Added up anew: fractions that are added and taken away would not end at 0.
+    this.#usedInMinute = this.#slots.reduce((sum, amount) => sum + amount, 0);
   }
 
   #refill(amount: number): void {

@@ -79,6 +79,26 @@ describe('TokenBucket', () => {
     assert.ok(bucket.available(10) < 21, 'what was used on top counts');
   });
 
+  for (const [when, refundedAtMs] of [
+    ['while it counts', 5_000],
+    ['when it does not count any more', 70_000],
+  ] as const) {
+    test(`what was taken back ${when} is in no minute, however often it is looked at`, () => {
+      const bucket = new TokenBucket(100, 0);
+      bucket.use(50, 0);
+      let least = 100;
+      for (let ms = 0; ms <= 300_000; ms += 1_000) {
+        if (ms === refundedAtMs) bucket.refund(40.3, 0, ms);
+        // Something is always used, as a busy account does.
+        bucket.use(0.1, ms);
+        if (ms > refundedAtMs + 60_000) least = Math.min(least, bucket.available(ms));
+      }
+      // A tenth each second is six and a tenth a minute.
+      assert.ok(least > 93.8, `${least}`);
+      assert.equal(bucket.available(400_000), 100);
+    });
+  }
+
   test('counts what is used before its limit is known', () => {
     const bucket = new TokenBucket(Number.POSITIVE_INFINITY, 0);
     assert.equal(bucket.waitMs(1e9, 0, 0), 0);
