@@ -106,6 +106,8 @@ export async function wireLeaks(
       .flatMap(({ buckets }) => buckets)
       .reduce((sum, bucket) => sum + bucket.reserved, 0);
     await delay(QUIET_MS);
+    // Before anything is asked: each question is a connection.
+    const after = core.descriptors;
     const quiet = await core.turns();
     const drifts = quiet.upstreams
       .flatMap(({ buckets }) => buckets)
@@ -119,7 +121,7 @@ export async function wireLeaks(
       reserved,
       drift: Math.max(...drifts),
       bodyBytes: await core.counted('agentrm_proxy_body_bytes'),
-      descriptors: { before, after: core.descriptors },
+      descriptors: { before, after },
       rssBytes,
     };
     const { waiting, drift, descriptors } = result;
