@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import * as z from 'zod';
 import type { ProxyMonitor } from '../control/types.ts';
+import { SUBSCRIPTION_STATUSES, SUBSCRIPTION_WINDOWS } from '../scheduler/subscription-headers.ts';
 import { type CallsOfSession, TURN_CLASSES, type TurnClass } from '../scheduler/types.ts';
 
 /*
@@ -57,6 +58,22 @@ const upstream = z.object({
   ),
   pausedMs: z.number().nullable(),
   breaker: z.enum(['closed', 'open', 'half-open']),
+  subscription: z
+    .object({
+      status: z.enum(SUBSCRIPTION_STATUSES),
+      claim: text.nullable(),
+      fallback: z.boolean(),
+      resetMs: z.number().nullable(),
+      windows: z.array(
+        z.object({
+          window: z.enum(SUBSCRIPTION_WINDOWS),
+          status: z.enum(SUBSCRIPTION_STATUSES).nullable(),
+          used: z.number().nullable(),
+          resetMs: z.number().nullable(),
+        }),
+      ),
+    })
+    .nullable(),
 });
 const session = z.object({
   id: text,

@@ -187,8 +187,7 @@ export class TurnExchange implements AttemptOwner {
 
   #refused(refusal: Refusal): void {
     if (this.#over) return;
-    const { status, message, retryAfterMs, shouldRetry } = refusal;
-    this.#fail({ status, message, retryAfterMs, shouldRetry }, 'refused', true);
+    this.#fail(refusal, 'refused', true);
   }
 
   #hung(evidence: HungEvidence, verdict: Verdict): void {

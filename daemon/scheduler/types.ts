@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { SubscriptionStatus, SubscriptionWindowName } from './subscription-headers.ts';
 
 /*
  * What the proxy (or the simulator) and the scheduler say to each other. The scheduler does no I/O and knows
@@ -157,6 +158,7 @@ export const REFUSAL_CODES = [
   'wait-expired', // it waited as long as a client does; its place is kept for the same request
   'session-budget', // the session has used up its tokens
   'quota', // the account's quota is used up, as the upstream said a moment ago
+  'subscription', // a limit of the account's subscription is reached, likewise
   'owner-ended', // who submitted it has gone
   'cancelled', // the client has gone
   'closed', // the scheduler is being shut down
@@ -172,6 +174,8 @@ export interface Refusal {
   readonly shouldRetry: boolean;
   /** One plain sentence for the client. */
   readonly message: string;
+  /** Further headers for the client, names and values in turn: what the upstream itself said of the reason. */
+  readonly headers?: readonly string[];
 }
 
 /** Which limit of silence was reached. */
@@ -360,8 +364,24 @@ export interface UpstreamSnapshot {
   /** Until when the upstream asked for silence, if it did. */
   readonly pausedUntilMs: number | null;
   readonly breaker: 'closed' | 'open' | 'half-open';
+  /** The same for every model class of the account; null: it has none, as far as its answers have told. */
+  readonly subscription: SubscriptionSnapshot | null;
   readonly expectedOutputTokens: number;
   readonly turns: readonly TurnSnapshot[];
+}
+
+/** What the newest answer said of the account's subscription. Times are from now, 0 once they have passed. */
+export interface SubscriptionSnapshot {
+  readonly status: SubscriptionStatus;
+  readonly claim: string | null;
+  readonly fallback: boolean;
+  readonly resetMs: number | null;
+  readonly windows: readonly {
+    readonly window: SubscriptionWindowName;
+    readonly status: SubscriptionStatus | null;
+    readonly used: number | null;
+    readonly resetMs: number | null;
+  }[];
 }
 
 export interface LevelSnapshot {
