@@ -18,6 +18,7 @@ import type {
 } from '../scheduler/types.ts';
 import type { CoreEvent } from './messages.ts';
 import { proxyMonitor } from './monitor.ts';
+import { upstreamsOf } from './upstreams.ts';
 
 /** How often the state is handed out if it has changed: what a crash can lose. */
 const SAVE_MS = 1_000;
@@ -71,10 +72,15 @@ export async function startCore(options: CoreOptions): Promise<Core> {
   if (listen === null) throw new Error('proxy.listen is off');
   const scheduler = schedulerOf(options);
   const { mode, earlyAfterMs, pingMs } = config.queue;
+  const upstreams = upstreamsOf(config.upstreams, process.env);
+  for (const [provider, { via }] of Object.entries(upstreams)) {
+    // Without what may be its password.
+    if (via !== null) log.info({ provider, via: via.host }, 'upstream behind a proxy');
+  }
   const proxy = new ProxyServer({
     settings: {
       listen,
-      upstreams: { anthropic: config.upstreams.anthropic.url, openai: config.upstreams.openai.url },
+      upstreams,
       maxBodyBytes: config.bodyBytes,
       maxBodiesBytes: config.bodiesBytes,
       maxConnections: config.connections,

@@ -18,7 +18,7 @@ import { PeerUids } from './peer-uid.ts';
 import { BodyBudget, type BodyFailure, readBody } from './request-body.ts';
 import { type Provider, type Route, routeOf } from './routes.ts';
 import { type EarlyStream, TurnExchange, type TurnParts } from './turn.ts';
-import { Upstreams } from './upstream.ts';
+import { type UpstreamSettings, Upstreams } from './upstream.ts';
 
 /** How long a client may take to send a request. */
 export interface Patience {
@@ -46,7 +46,7 @@ const LINGER_MS = 2_000;
 
 export interface ProxySettings {
   readonly listen: { readonly host: string; readonly port: number };
-  readonly upstreams: Readonly<Record<Provider, string>>;
+  readonly upstreams: Readonly<Record<Provider, UpstreamSettings>>;
   readonly maxBodyBytes: number;
   readonly maxBodiesBytes: number;
   readonly maxConnections: number;

@@ -14,8 +14,8 @@ import type {
 } from '../scheduler/types.ts';
 import { errorEvent, type ProxyError, pingEvent, retryHeaders } from './api-errors.ts';
 import { type Answer, Attempt, type AttemptOwner } from './attempt.ts';
-import { sendError, sendHead } from './client-response.ts';
-import { headerOf, withHeader } from './headers.ts';
+import { endWith, sendError, sendHead } from './client-response.ts';
+import { headerOf, type RawHeaders, withHeader } from './headers.ts';
 import type { Provider, TurnApi } from './routes.ts';
 import type { Upstreams } from './upstream.ts';
 
@@ -120,8 +120,8 @@ export class TurnExchange implements AttemptOwner {
     this.#usage = { ...this.#usage, ...usage };
   }
 
-  end(): void {
-    if (!this.#over) this.#response.end();
+  end(trailers: RawHeaders): void {
+    if (!this.#over) endWith(this.#response, trailers);
   }
 
   /** The response is complete and all of it was forwarded. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The core as a process: what it runs as, what survives it, and that its parent does not feel it.
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -18,6 +18,7 @@ import { top } from '../lib/daemon.ts';
 import { freePort } from '../lib/port.ts';
 import { MESSAGES } from './answers.ts';
 import { ask, nextChunk, open, readAll, turn } from './lab.ts';
+import { startProxyOnly } from './proxy-only.ts';
 import { JSON_HEADERS, STREAM_HEADERS, StandIn } from './upstream.ts';
 
 const isRoot = process.getuid?.() === 0;
@@ -220,44 +221,13 @@ test('bodies of 32 MB and a crash cost the parent next to nothing', async (t) =>
   assert.ok(parent <= core / 4, `the parent used ${parent} ticks, the core ${core}`);
 });
 
-/** `agentrmd --proxy-only`, from source. */
-async function alone(
-  t: TestContext,
-  upstreamUrl: string,
-): Promise<{ child: ChildProcess; url: string; dir: string }> {
-  const dir = folder(t);
-  const port = await freePort();
-  const args = [
-    '--disable-warning=ExperimentalWarning',
-    join(top, 'daemon/main.ts'),
-    '--proxy-only',
-    '--socket',
-    join(dir, 'socket'),
-  ];
-  const child = spawn(process.execPath, args, {
-    stdio: ['ignore', 'pipe', 'inherit'],
-    env: {
-      PATH: process.env.PATH,
-      HOME: dir,
-      AGENTRM_STATE_DIR: join(dir, 'state'),
-      AGENTRM_PROXY_LISTEN: `127.0.0.1:${port}`,
-      AGENTRM_UPSTREAM_ANTHROPIC: upstreamUrl,
-    },
-  });
-  t.after(() => child.kill('SIGKILL'));
-  for await (const line of createInterface({ input: child.stdout ?? assert.fail() })) {
-    if (line.includes('"msg":"ready"')) break;
-  }
-  return { child, url: `http://127.0.0.1:${port}`, dir };
-}
-
 test('--proxy-only: serves when it says ready, finishes what runs on SIGTERM, ends with 0', async (t) => {
   const gate = Promise.withResolvers<void>();
   const upstream = await StandIn.start(t, () => ({
     headers: STREAM_HEADERS,
     steps: [String(MESSAGES.events[0]), { after: gate.promise }, ...MESSAGES.events.slice(1)],
   }));
-  const { child, url, dir } = await alone(t, upstream.url);
+  const { child, url, dir } = await startProxyOnly(t, { AGENTRM_UPSTREAM_ANTHROPIC: upstream.url });
   assert.equal((await ask(url, { method: 'HEAD', path: '/' })).status, 200);
   assert.ok(existsSync(join(dir, 'socket')));
   const stream = await open(url, turn(MESSAGES, true));
@@ -273,7 +243,7 @@ test('--proxy-only: serves when it says ready, finishes what runs on SIGTERM, en
 
 test('--proxy-only: a second one refuses; the socket has health and metrics', async (t) => {
   const upstream = await StandIn.start(t, () => ({ headers: JSON_HEADERS, steps: [MESSAGES.whole] }));
-  const { dir } = await alone(t, upstream.url);
+  const { dir } = await startProxyOnly(t, { AGENTRM_UPSTREAM_ANTHROPIC: upstream.url });
   const get = (path: string) => fetchSocket(join(dir, 'socket'), path);
   assert.equal(await get('/healthz'), 'ok\n');
   assert.match(await get('/metrics'), /^agentrm_turns_total\{outcome="ok"\} 0$/m);
