@@ -3,7 +3,7 @@ import type { ProxyConfig } from '../config/proxy.ts';
 import type { ProxyMonitor } from '../control/types.ts';
 import { messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
-import { ProxyServer } from '../proxy/server.ts';
+import { ProxyServer, type ProxySettings } from '../proxy/server.ts';
 import { disciplineOf } from '../scheduler/policies.ts';
 import { realClock } from '../scheduler/real-clock.ts';
 import { Scheduler } from '../scheduler/scheduler.ts';
@@ -52,6 +52,11 @@ export interface Core {
   setPressure(pressure: HostPressure): void;
   /** What the node agent knows of a session's tool calls; null: nothing any more. */
   setCalls(session: string, calls: CallsOfSession | null): void;
+  /**
+   * Another configuration, as far as {@link reloadable} lets it be in force.
+   * @throws AgentrmError if it cannot be; the old one is in force then.
+   */
+  configure(config: ProxyConfig): void;
   /** The Prometheus text format. */
   metrics(): Promise<string>;
   /** @param sees whose sessions; default everybody's. */
@@ -71,22 +76,8 @@ export async function startCore(options: CoreOptions): Promise<Core> {
   const { listen } = config;
   if (listen === null) throw new Error('proxy.listen is off');
   const scheduler = schedulerOf(options);
-  const { mode, earlyAfterMs, pingMs } = config.queue;
-  const upstreams = upstreamsOf(config.upstreams, process.env);
-  for (const [provider, { via }] of Object.entries(upstreams)) {
-    // Without what may be its password.
-    if (via !== null) log.info({ provider, via: via.host }, 'upstream behind a proxy');
-  }
   const proxy = new ProxyServer({
-    settings: {
-      listen,
-      upstreams,
-      maxBodyBytes: config.bodyBytes,
-      maxBodiesBytes: config.bodiesBytes,
-      maxConnections: config.connections,
-      earlyStream: mode === 'hold' ? null : { afterMs: earlyAfterMs, pingMs },
-      background: config.background,
-    },
+    settings: proxySettingsOf(config, listen, log),
     scheduler,
     clock: realClock,
     key,
@@ -107,6 +98,10 @@ export async function startCore(options: CoreOptions): Promise<Core> {
     port,
     setPressure: (pressure) => scheduler.setHostPressure(pressure),
     setCalls: (session, calls) => scheduler.setCalls(session, calls),
+    configure(changed) {
+      proxy.configure(proxySettingsOf(changed, listen, log));
+      scheduler.configure(settingsOf(changed));
+    },
     metrics: () => proxy.metrics.text(),
     snapshot: (sees) => scheduler.snapshot(sees),
     monitor: (uid) => proxyMonitor(scheduler, uid),
@@ -116,6 +111,24 @@ export async function startCore(options: CoreOptions): Promise<Core> {
       hand();
       await proxy.close(drainMs);
     },
+  };
+}
+
+function proxySettingsOf(config: ProxyConfig, listen: ProxySettings['listen'], log: Log): ProxySettings {
+  const { mode, earlyAfterMs, pingMs } = config.queue;
+  const upstreams = upstreamsOf(config.upstreams, process.env);
+  for (const [provider, { via }] of Object.entries(upstreams)) {
+    // Without what may be its password.
+    if (via !== null) log.info({ provider, via: via.host }, 'upstream behind a proxy');
+  }
+  return {
+    listen,
+    upstreams,
+    maxBodyBytes: config.bodyBytes,
+    maxBodiesBytes: config.bodiesBytes,
+    maxConnections: config.connections,
+    earlyStream: mode === 'hold' ? null : { afterMs: earlyAfterMs, pingMs },
+    background: config.background,
   };
 }
 

@@ -7,6 +7,7 @@ import type { Log } from '../log.ts';
 import type { HostPressure, TurnClass } from '../scheduler/types.ts';
 import { CallsFeed, type FedCall } from '../session/calls-feed.ts';
 import { CoreProcess } from './process.ts';
+import { reloadable } from './reload.ts';
 import { StateFile } from './state-file.ts';
 
 /** PSI is an average over 10 s; the scheduler need not know sooner. */
@@ -36,6 +37,8 @@ export interface HostedCore {
   readonly process: CoreProcess;
   /** Calls or sessions have come, gone, or been frozen: the core is told soon. */
   callsChanged(): void;
+  /** Puts a new configuration in force as far as that can be; the log says what cannot, and why. */
+  reload(config: Config): void;
   close(): Promise<void>;
 }
 
@@ -100,6 +103,14 @@ export function hostCore(options: HostedCoreOptions): HostedCore | undefined {
         soon = undefined;
         feed.tell();
       }, CHANGED_MS).unref();
+    },
+    reload({ proxy: next, log: { level } }) {
+      const { config, restart } = reloadable(core.config, next);
+      for (const setting of restart) log.warn({ setting }, 'needs a restart');
+      core.configure({ config, logLevel: level }).then((problem) => {
+        if (problem === null) log.info('proxy reconfigured');
+        else log.error({ problem }, 'configuration of the proxy kept');
+      });
     },
     async close() {
       clearInterval(timer);

@@ -9,6 +9,9 @@ import { type CallsOfSession, TURN_CLASSES, type TurnClass } from '../scheduler/
  * what strangers send. What does not look as it should is dropped.
  */
 
+/** The answer to settings that are in force; anything else says why they are not. */
+export const CONFIGURED = 'configured';
+
 /** Sessions by their key; null: it has ended. */
 export type CallsMessage = readonly (readonly [session: string, calls: CallsOfSession | null])[];
 

@@ -69,7 +69,7 @@ export interface ProxyParts {
 /** The proxy on its socket. */
 export class ProxyServer {
   readonly metrics: ProxyMetrics;
-  readonly #settings: ProxySettings;
+  #settings: ProxySettings;
   readonly #parts: ProxyParts;
   readonly #server: Server;
   readonly #upstreams: Upstreams;
@@ -118,6 +118,17 @@ export class ProxyServer {
         resolve((this.#server.address() as AddressInfo).port);
       });
     });
+  }
+
+  /**
+   * Other settings, for requests to come. Where it listens and how patient it is stay as they were.
+   * @throws Error if the upstreams cannot be used; everything is as it was then.
+   */
+  configure(settings: ProxySettings): void {
+    this.#upstreams.set(settings.upstreams);
+    this.#settings = settings;
+    this.#bodies.maxBytes = settings.maxBodiesBytes;
+    this.#server.maxConnections = settings.maxConnections;
   }
 
   /**

@@ -100,7 +100,7 @@ const LEAST_WAIT_MS = 1_000;
 export class Scheduler implements TurnScheduler {
   readonly #clock: Clock;
   readonly #random: () => number;
-  readonly #settings: SchedulerSettings;
+  #settings: SchedulerSettings;
   readonly #discipline: DisciplineMaker | undefined;
   readonly #events: SchedulerEvents;
   readonly #agents: Agents;
@@ -144,8 +144,8 @@ export class Scheduler implements TurnScheduler {
     this.#gate = new AgentGate(settings.agents.running, settings.levels.agingMs);
     this.#agents = new Agents({
       clock,
-      settings: settings.agents,
-      dryRun: settings.reaper.dryRun,
+      settings: () => this.#settings.agents,
+      dryRun: () => this.#settings.reaper.dryRun,
       capacity: tables.sessions,
       evicted,
       classOf: (session, turnClass) => events.onClass?.(session, turnClass),
@@ -233,6 +233,19 @@ export class Scheduler implements TurnScheduler {
 
   setCalls(session: string, calls: CallsOfSession | null): void {
     this.#agents.setCalls(session, calls);
+  }
+
+  configure(settings: SchedulerSettings): void {
+    this.#settings = settings;
+    for (const { lanes } of this.#upstreams.values()) lanes.configure(settings.lanes);
+    this.#gate.limitTo(settings.agents.running);
+    // Whose run is under way need not wait for its own end.
+    const kept = new Set<string>();
+    for (const { phase, turn } of this.#states) if (phase === 'gated') kept.add(turn.session);
+    for (const session of this.#agents.underWay()) if (!kept.has(session)) this.#gate.restore(session);
+    this.#agents.configured();
+    this.#openGate();
+    for (const upstream of this.#upstreams.values()) upstream.dispatch();
   }
 
   endOwner(owner: string): number {
@@ -358,14 +371,21 @@ export class Scheduler implements TurnScheduler {
   #leaveGate(session: string): void {
     if (!this.#gate.holds(session)) return;
     this.#gate.leave(session);
-    if (this.#closed) return;
-    const entries = this.#gate.next(this.#clock.now());
-    for (const entry of entries) {
-      const { state } = entry;
-      this.#phase(state, 'queued');
-      state.upstream.queue.push(entry);
+    if (!this.#closed) this.#openGate();
+  }
+
+  /** Lets in whom there is a place for. */
+  #openGate(): void {
+    for (;;) {
+      const entries = this.#gate.next(this.#clock.now());
+      if (entries.length === 0) return;
+      for (const entry of entries) {
+        const { state } = entry;
+        this.#phase(state, 'queued');
+        state.upstream.queue.push(entry);
+      }
+      for (const { state } of entries) state.upstream.dispatch();
     }
-    for (const { state } of entries) state.upstream.dispatch();
   }
 
   #holds(state: TurnState): void {
@@ -661,7 +681,7 @@ export class Scheduler implements TurnScheduler {
       { provider, credential, modelClass },
       {
         clock: this.#clock,
-        settings: this.#settings,
+        settings: () => this.#settings,
         pressure: () => this.#pressure,
         grant: (entry, aged) => this.#grant(upstream, entry, aged),
         held: (entry) => this.#holds((entry as QueuedTurn).state),

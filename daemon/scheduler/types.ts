@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { SchedulerSettings } from './settings.ts';
 import type { SubscriptionStatus, SubscriptionWindowName } from './subscription-headers.ts';
 
 /*
@@ -282,6 +283,11 @@ export interface TurnScheduler {
   readonly setHostPressure: (pressure: HostPressure) => void;
   /** What the node agent knows of a session's tool calls; null: nothing any more. */
   readonly setCalls: (session: string, calls: CallsOfSession | null) => void;
+  /**
+   * Other settings. For turns to come and those that wait; what has a lane keeps the patience that it was granted
+   * with. Levels, tables and the order of the queue stay as they were.
+   */
+  readonly configure: (settings: SchedulerSettings) => void;
   /** Ends all turns of an owner that has died: leases as aborted, queued ones refused. @returns how many. */
   readonly endOwner: (owner: string) => number;
   readonly snapshot: (sees?: (session: string) => boolean) => SchedulerSnapshot;

@@ -28,7 +28,8 @@ export interface UpstreamKey {
 
 export interface UpstreamHost {
   readonly clock: Clock;
-  readonly settings: SchedulerSettings;
+  /** As they are in force. */
+  readonly settings: () => SchedulerSettings;
   readonly pressure: () => HostPressure;
   /** Give the turn its lane. Called once it is out of the queue. */
   readonly grant: (entry: QueueEntry, aged: boolean) => void;
@@ -75,7 +76,8 @@ export class Upstream {
   #dispatching = false;
 
   constructor(key: UpstreamKey, host: UpstreamHost) {
-    const { settings, clock } = host;
+    const { clock } = host;
+    const settings = host.settings();
     this.key = key;
     this.#host = host;
     this.subscription = host.subscription;
@@ -198,7 +200,7 @@ export class Upstream {
   /** Levels that hold as many lanes as the host's memory allows them. */
   #closedLevels(nowMs: number, aged: boolean): ReadonlySet<Level> {
     const host = this.#host.pressure();
-    const { admission } = this.#host.settings;
+    const { admission } = this.#host.settings();
     const full = LEVELS.filter(
       (level) => this.#heldAtLevel[level] >= admittedLanes(level, this.lanes.limit, host, admission),
     );
@@ -226,7 +228,7 @@ export class Upstream {
 
   /** What a turn must leave of each limit, as long as there are better ones that it could be left to. */
   #reserve(level: Level, nowMs: number): number {
-    const share = this.#host.settings.admission.reserve[level];
+    const share = this.#host.settings().admission.reserve[level];
     return this.#lastCameMs.some((atMs, better) => better < level && nowMs - atMs < MINUTE_MS) ? share : 0;
   }
 
@@ -239,7 +241,7 @@ export class Upstream {
     const usage = this.#usage.peek(session);
     if (usage === undefined) return Number.NEGATIVE_INFINITY;
     const log = usage.dominantLog((resource) => this.#capacity(resource));
-    return Math.floor(log / Math.log2(this.#host.settings.fairness.equalWithin));
+    return Math.floor(log / Math.log2(this.#host.settings().fairness.equalWithin));
   }
 
   #capacity(resource: FairResource): number {
@@ -247,6 +249,6 @@ export class Upstream {
   }
 
   #halfLives(): number {
-    return this.#host.clock.now() / this.#host.settings.fairness.halfLifeMs;
+    return this.#host.clock.now() / this.#host.settings().fairness.halfLifeMs;
   }
 }

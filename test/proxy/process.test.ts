@@ -221,6 +221,75 @@ test('bodies of 32 MB and a crash cost the parent next to nothing', async (t) =>
   assert.ok(parent <= core / 4, `the parent used ${parent} ticks, the core ${core}`);
 });
 
+test('another configuration is in force at once, outlives a crash, and a bad one is not taken', async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const [first, ...rest] = MESSAGES.events;
+  const old = await StandIn.start(t, () => ({
+    headers: STREAM_HEADERS,
+    steps: [String(first), { after: gate.promise }, ...rest],
+  }));
+  const other = await StandIn.start(t, () => ({ steps: [MESSAGES.whole] }));
+  const hosted = await host(t, folder(t), old.url);
+  const { core, url } = hosted;
+  const stream = await open(url, turn(MESSAGES, true));
+  const begun = await nextChunk(stream);
+
+  const { upstreams } = core.config;
+  const config = {
+    ...core.config,
+    bodyBytes: 2_000,
+    upstreams: { ...upstreams, anthropic: { ...upstreams.anthropic, url: other.url } },
+  };
+  assert.equal(await core.configure({ config, logLevel: 'fatal' }), null);
+  assert.equal((await ask(url, turn(MESSAGES, false))).status, 200);
+  assert.equal(other.received.length, 1);
+  assert.equal((await ask(url, turn(MESSAGES, false, 'x'.repeat(2_000)))).status, 413);
+  gate.resolve();
+  const { body, complete } = await readAll(stream);
+  assert.ok(complete, 'what was under way ends where it is');
+  assert.equal(begun.toString() + body.toString(), MESSAGES.events.join(''));
+
+  const bad = { ...upstreams.anthropic, url: old.url, ca: '/nonexistent/ca.pem' };
+  const problem = await core.configure({
+    config: { ...config, bodyBytes: 2 ** 20, upstreams: { ...upstreams, anthropic: bad } },
+    logLevel: 'fatal',
+  });
+  assert.match(problem ?? '', /ENOENT.*ca\.pem/);
+  for (const crashed of [false, true]) {
+    if (crashed) await crash(hosted);
+    assert.equal((await ask(url, turn(MESSAGES, false))).status, 200);
+    assert.equal((await ask(url, turn(MESSAGES, false, 'x'.repeat(2_000)))).status, 413);
+  }
+  assert.deepEqual([old.received.length, other.received.length], [1, 3]);
+});
+
+test('--proxy-only: SIGHUP takes what can change, names what cannot, and keeps the old if the new is wrong', async (t) => {
+  const upstream = await StandIn.start(t, () => ({ steps: [MESSAGES.whole] }));
+  const file = join(folder(t), 'agentrmd.yaml');
+  const write = (proxy: string): void => writeFileSync(file, `proxy: {${proxy}}\n`);
+  write('body: 1M');
+  const { child, url, logged } = await startProxyOnly(t, {
+    AGENTRM_CONFIG: file,
+    AGENTRM_UPSTREAM_ANTHROPIC: upstream.url,
+  });
+  const large = turn(MESSAGES, false, 'x'.repeat(4_000));
+  assert.equal((await ask(url, large)).status, 200);
+  write('body: 2K, user: somebody');
+  child.kill('SIGHUP');
+  assert.match(await logged('needs a restart'), /"setting":"proxy\.user"/);
+  await logged('configuration reloaded');
+  assert.equal((await ask(url, large)).status, 413);
+  for (const [wrong, why] of [
+    ['body: many', 'proxy.body'],
+    ['body: 1M, upstreams: {anthropic: {ca: /nonexistent/ca.pem}}', 'ENOENT'],
+  ] as const) {
+    write(wrong);
+    child.kill('SIGHUP');
+    assert.ok((await logged('configuration kept')).includes(why));
+    assert.equal((await ask(url, large)).status, 413);
+  }
+});
+
 test('--proxy-only: serves when it says ready, finishes what runs on SIGTERM, ends with 0', async (t) => {
   const gate = Promise.withResolvers<void>();
   const upstream = await StandIn.start(t, () => ({
