@@ -2,8 +2,10 @@
 import type { ProxyConfig } from '../config/proxy.ts';
 import type { ProxyMonitor } from '../control/types.ts';
 import { messageOf } from '../errors.ts';
+import { native } from '../kernel/native.ts';
 import type { Log } from '../log.ts';
 import { ProxyServer, type ProxySettings } from '../proxy/server.ts';
+import type { TcpOwner } from '../proxy/socket-owner.ts';
 import { disciplineOf } from '../scheduler/policies.ts';
 import { realClock } from '../scheduler/real-clock.ts';
 import { Scheduler } from '../scheduler/scheduler.ts';
@@ -81,6 +83,7 @@ export async function startCore(options: CoreOptions): Promise<Core> {
     scheduler,
     clock: realClock,
     key,
+    tcpOwner: tcpOwnerOf(log),
     log,
   });
   const port = await proxy.listen();
@@ -112,6 +115,17 @@ export async function startCore(options: CoreOptions): Promise<Core> {
       await proxy.close(drainMs);
     },
   };
+}
+
+/** The proxy alone does without the addon where there is none. */
+function tcpOwnerOf(log: Log): TcpOwner | null {
+  try {
+    const { tcpOwner } = native();
+    return tcpOwner;
+  } catch (error) {
+    log.info({ problem: messageOf(error) }, 'owners of connections are looked up in /proc');
+    return null;
+  }
 }
 
 function proxySettingsOf(config: ProxyConfig, listen: ProxySettings['listen'], log: Log): ProxySettings {

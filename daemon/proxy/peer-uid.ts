@@ -4,22 +4,15 @@ import { isIP, type Socket } from 'node:net';
 import { endianness } from 'node:os';
 import { nowMs } from '../clock.ts';
 import { RecentMap } from '../scheduler/recent-map.ts';
+import { type Ends, SocketOwners, type TcpOwner } from './socket-owner.ts';
 
 /** The fields of a line of /proc/net/tcp and tcp6 (Documentation/networking/proc_net_tcp.rst). */
 const UID_FIELD = 7;
 const INODE_FIELD = 9;
 
-/** Both ends of a connection, as this side sees it. */
-export interface Ends {
-  readonly remoteAddress: string;
-  readonly remotePort: number;
-  readonly localAddress: string;
-  readonly localPort: number;
-}
-
 /**
  * How long who asked is taken to be the user that had the connection: whoever has both the credential and the name of
- * the session. Reading the table takes the kernel a walk through all of its buckets, 36 ms on a machine with 2 GiB,
+ * the session. Only where the kernel cannot be asked for one connection: reading the table takes the kernel a walk through all of its buckets, 36 ms on a machine with 2 GiB,
  * which clients that open a connection for each request must not wait for each time.
  */
 const KEPT_MS = 60_000;
@@ -35,7 +28,7 @@ interface Kept {
 /**
  * Which user has the other end of a connection on this host, as the kernel says: a session belongs to a user, and
  * nothing that a request says of itself may reach another's. Unknown for peers elsewhere, in other network
- * namespaces, and where /proc has no such tables.
+ * namespaces, and where there is neither an answer by netlink nor a table in /proc.
  */
 export class PeerUids {
   readonly #procRoot: string;
@@ -43,18 +36,28 @@ export class PeerUids {
   readonly #kept = new RecentMap<string, Kept>(MAX_KEPT, () => {});
   readonly #tables: Readonly<Record<'tcp' | 'tcp6', SharedRead>>;
 
-  constructor(procRoot = '/proc') {
+  readonly #owners: SocketOwners;
+
+  /** @param tcpOwner null: only the tables are read. */
+  constructor(tcpOwner: TcpOwner | null, procRoot = '/proc') {
+    this.#owners = new SocketOwners(tcpOwner);
     this.#procRoot = procRoot;
     this.#tables = { tcp: this.#readerOf('tcp'), tcp6: this.#readerOf('tcp6') };
   }
 
   /**
-   * Looked up once for each connection, and not even that for one like another of a moment ago. Never rejects.
+   * Looked up once for each connection; where tables are read, not even that for one like another of a moment ago. Never
+   * rejects.
    * @param who asks: the credential and the name of the session.
    */
   of(socket: Socket, who: string): Promise<number | null> {
     const known = this.#ofSocket.get(socket);
     if (known !== undefined) return known;
+    if (this.#owners.works) {
+      const uid = this.#look(socket);
+      this.#ofSocket.set(socket, uid);
+      return uid;
+    }
     const atMs = nowMs();
     const kept = this.#kept.peek(who);
     const uid = kept !== undefined && atMs < kept.untilMs ? kept.uid : this.#look(socket);
@@ -67,6 +70,8 @@ export class PeerUids {
     if (remoteAddress === undefined || localAddress === undefined) return null;
     if (remotePort === undefined || localPort === undefined) return null;
     const ends = { remoteAddress, remotePort, localAddress, localPort };
+    const asked = this.#owners.atOtherEnd(ends);
+    if (asked !== undefined) return asked;
     return uidIn(await this.#tables.tcp.next(), ends) ?? uidIn(await this.#tables.tcp6.next(), ends);
   }
 

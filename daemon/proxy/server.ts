@@ -17,6 +17,7 @@ import { passThrough } from './pass-through.ts';
 import { PeerUids } from './peer-uid.ts';
 import { BodyBudget, type BodyFailure, readBody } from './request-body.ts';
 import { type Provider, type Route, routeOf } from './routes.ts';
+import type { TcpOwner } from './socket-owner.ts';
 import { type EarlyStream, TurnExchange, type TurnParts } from './turn.ts';
 import { type UpstreamSettings, Upstreams } from './upstream.ts';
 
@@ -63,6 +64,8 @@ export interface ProxyParts {
   readonly clock: Clock;
   /** Under which credentials are hashed. */
   readonly key: string;
+  /** Null: whose a connection is stands in tables of /proc alone. */
+  readonly tcpOwner: TcpOwner | null;
   readonly log: Log;
 }
 
@@ -75,7 +78,7 @@ export class ProxyServer {
   readonly #upstreams: Upstreams;
   readonly #bodies: BodyBudget;
   readonly #estimator = new InputEstimator();
-  readonly #peers = new PeerUids();
+  readonly #peers: PeerUids;
   #turns = 0;
   #live = 0;
   #closing = false;
@@ -85,6 +88,7 @@ export class ProxyServer {
     this.#parts = parts;
     this.#settings = parts.settings;
     this.#upstreams = new Upstreams(parts.settings.upstreams);
+    this.#peers = new PeerUids(parts.tcpOwner);
     this.#bodies = new BodyBudget(parts.settings.maxBodiesBytes);
     this.metrics = new ProxyMetrics(parts.scheduler, () => this.#bodies.heldBytes);
     const { patience = PATIENCE } = parts.settings;

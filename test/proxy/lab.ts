@@ -62,6 +62,7 @@ export async function startProxy(
     scheduler,
     clock,
     key: 'key of the tests',
+    tcpOwner: null,
     log: options.log ?? quiet,
   });
   const port = await proxy.listen();

@@ -69,7 +69,7 @@ describe('the user of a connection', () => {
       for (const socket of [...clients, ...accepted]) socket.destroy();
       server.close();
     });
-    const peers = new PeerUids();
+    const peers = new PeerUids(null);
     const found: Promise<number | null>[] = [];
     server.on('connection', (socket) => found.push(peers.of(socket, `${found.length}`)));
     await Promise.all(clients.map((client) => new Promise((resolve) => client.once('connect', resolve))));
@@ -82,10 +82,10 @@ describe('the user of a connection', () => {
     assert.equal(found.length, 20);
     const none = mkdtempSync(join(tmpdir(), 'agentrm-proc-'));
     t.after(() => rmSync(none, { recursive: true }));
-    assert.equal(await new PeerUids(none).of(accepted[0] as Socket, 'a'), null);
+    assert.equal(await new PeerUids(null, none).of(accepted[0] as Socket, 'a'), null);
     mkdirSync(join(none, 'net'));
     writeFileSync(join(none, 'net/tcp'), 'no table\n');
-    assert.equal(await new PeerUids(none).of(accepted[0] as Socket, 'a'), null);
+    assert.equal(await new PeerUids(null, none).of(accepted[0] as Socket, 'a'), null);
   });
 });
 
@@ -100,7 +100,7 @@ test('the user of a connection is looked up once, and for a moment not again for
       join(proc, 'net/tcp'),
       ` 1: 0100007F:C11C 0100007F:2124 01 0:0 00:0 0 ${uid} 0 7 1 0 20 4 30 10 -1\n`,
     );
-  const peers = new PeerUids(proc);
+  const peers = new PeerUids(null, proc);
   has(1000);
   const first = socket();
   assert.equal(await peers.of(first, 'key session'), 1000);
@@ -108,6 +108,66 @@ test('the user of a connection is looked up once, and for a moment not again for
   assert.equal(await peers.of(first, 'another'), 1000, 'it is the same connection');
   assert.equal(await peers.of(socket(), 'key session'), 1000, 'it has the same credential and name');
   assert.equal(await peers.of(socket(), 'other-key session'), 1001);
+});
+
+describe('the user of a connection, asked of the kernel', () => {
+  const ends = { remoteAddress: '127.0.0.1', remotePort: 49_436, localAddress: '127.0.0.1', localPort: 8484 };
+  const socket = () => ({ ...ends }) as unknown as Socket;
+
+  /** A host whose table says 1000, and what was asked of its kernel: `peer` and `own` are its answers for the ends. */
+  function host(t: TestContext, peer: number | null | Error, own: number | null) {
+    const proc = mkdtempSync(join(tmpdir(), 'agentrm-proc-'));
+    t.after(() => rmSync(proc, { recursive: true }));
+    mkdirSync(join(proc, 'net'));
+    const line = ' 1: 0100007F:C11C 0100007F:2124 01 0:0 00:0 0 1000 0 7 1 0 20 4 30 10 -1\n';
+    writeFileSync(join(proc, 'net/tcp'), line);
+    const asked: number[] = [];
+    const peers = new PeerUids((_address, port) => {
+      asked.push(port);
+      if (peer instanceof Error) throw peer;
+      return port === ends.remotePort ? peer : own;
+    }, proc);
+    return { peers, asked };
+  }
+
+  test('is what it says, for each connection anew', async (t) => {
+    const { peers, asked } = host(t, 1001, 0);
+    const first = socket();
+    assert.equal(await peers.of(first, 'a'), 1001);
+    assert.equal(await peers.of(first, 'a'), 1001);
+    assert.equal(await peers.of(socket(), 'a'), 1001);
+    assert.deepEqual(asked, [ends.remotePort, ends.remotePort]);
+  });
+
+  test('is nobody if it knows our own end and not the other', async (t) => {
+    const { peers } = host(t, null, 0);
+    assert.equal(await peers.of(socket(), 'a'), null);
+  });
+
+  test('stands in the table where it does not know our own end either, or may not be asked', async (t) => {
+    for (const peer of [null, Object.assign(new Error('EAFNOSUPPORT'), { code: 'EAFNOSUPPORT' })]) {
+      const { peers, asked } = host(t, peer, null);
+      assert.equal(await peers.of(socket(), 'a'), 1000);
+      const questions = asked.length;
+      assert.equal(await peers.of(socket(), 'b'), 1000);
+      assert.equal(asked.length, questions, 'it is not asked again');
+    }
+  });
+
+  test('is asked of it again after it failed once, though not found in a table meanwhile', async (t) => {
+    let broken = false;
+    const none = mkdtempSync(join(tmpdir(), 'agentrm-proc-'));
+    t.after(() => rmSync(none, { recursive: true }));
+    const peers = new PeerUids(() => {
+      if (broken) throw new Error('EMFILE');
+      return 1001;
+    }, none);
+    assert.equal(await peers.of(socket(), 'a'), 1001);
+    broken = true;
+    assert.equal(await peers.of(socket(), 'a'), null);
+    broken = false;
+    assert.equal(await peers.of(socket(), 'a'), 1001);
+  });
 });
 
 describe('one picture of both halves', () => {
