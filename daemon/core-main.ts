@@ -6,7 +6,7 @@ import { Socket } from 'node:net';
 import type { ProxyConfig } from './config/proxy.ts';
 import { Channel, type MessageKind } from './core/channel.ts';
 import { type Core, startCore } from './core/core.ts';
-import { type CallsMessage, type ClassMessage, CONFIGURED } from './core/messages.ts';
+import { type CallsMessage, type ClassMessage, CONFIGURED, type FrozenMessage } from './core/messages.ts';
 import type { CoreSettings, CoreStart } from './core/process.ts';
 import { messageOf } from './errors.ts';
 import { createLogger, flushLog, type Log } from './log.ts';
@@ -50,6 +50,9 @@ function handle(kind: MessageKind, text: string): void {
       break;
     case 'calls':
       for (const [session, calls] of JSON.parse(text) as CallsMessage) core?.setCalls(session, calls);
+      break;
+    case 'frozen':
+      core?.setFrozen(new Set(JSON.parse(text) as FrozenMessage));
       break;
     case 'configure':
       configure(text);

@@ -44,6 +44,27 @@ __be16 portArg(const Napi::Value &value, const char *name) {
 	return htons(static_cast<uint16_t>(port));
 }
 
+// The cgroup in which the socket was made, 0 if the kernel does not say: as an integer of 8 bytes among the attributes.
+double cgroupIdIn(const struct nlmsghdr *header, const struct inet_diag_msg *found) {
+	const char *at = reinterpret_cast<const char *>(found + 1);
+	const char *end = reinterpret_cast<const char *>(header) + header->nlmsg_len;
+	while (at + sizeof(struct nlattr) <= end) {
+		struct nlattr attribute;
+		memcpy(&attribute, at, sizeof(attribute));
+		if (attribute.nla_len < sizeof(attribute) || attribute.nla_len > end - at)
+			break;
+		uint64_t id;
+		if (attribute.nla_type == INET_DIAG_CGROUP_ID && attribute.nla_len >= NLA_HDRLEN + sizeof(id)) {
+			memcpy(&id, at + NLA_HDRLEN, sizeof(id));
+			return static_cast<double>(id);
+		}
+		if (NLA_ALIGN(attribute.nla_len) > end - at)
+			break;
+		at += NLA_ALIGN(attribute.nla_len);
+	}
+	return 0;
+}
+
 // One request for one socket: the kernel looks it up in its hash table, as it does for each packet. Both messages are
 // handled by the kernel within sendto(2), so nothing here can block.
 Napi::Value tcpOwner(const Napi::CallbackInfo &info) {
@@ -101,7 +122,10 @@ Napi::Value tcpOwner(const Napi::CallbackInfo &info) {
 	// and 0 for its user.
 	if (found->id.idiag_sport != ownPort || found->id.idiag_dport != peerPort || found->idiag_inode == 0)
 		return env.Null();
-	return Napi::Number::New(env, found->idiag_uid);
+	Napi::Object owner = Napi::Object::New(env);
+	owner.Set("uid", static_cast<double>(found->idiag_uid));
+	owner.Set("cgroupId", cgroupIdIn(header, found));
+	return owner;
 }
 
 }  // namespace

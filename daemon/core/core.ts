@@ -54,6 +54,8 @@ export interface Core {
   setPressure(pressure: HostPressure): void;
   /** What the node agent knows of a session's tool calls; null: nothing any more. */
   setCalls(session: string, calls: CallsOfSession | null): void;
+  /** Cgroups that are frozen, all of them. */
+  setFrozen(places: ReadonlySet<number>): void;
   /**
    * Another configuration, as far as {@link reloadable} lets it be in force.
    * @throws AgentrmError if it cannot be; the old one is in force then.
@@ -101,6 +103,7 @@ export async function startCore(options: CoreOptions): Promise<Core> {
     port,
     setPressure: (pressure) => scheduler.setHostPressure(pressure),
     setCalls: (session, calls) => scheduler.setCalls(session, calls),
+    setFrozen: (places) => scheduler.setFrozen(places),
     configure(changed) {
       proxy.configure(proxySettingsOf(changed, listen, log));
       scheduler.configure(settingsOf(changed));

@@ -6,6 +6,7 @@ import { messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { HostPressure, TurnClass } from '../scheduler/types.ts';
 import { CallsFeed, type FedCall } from '../session/calls-feed.ts';
+import { FrozenFeed } from '../session/frozen-feed.ts';
 import { CoreProcess } from './process.ts';
 import { reloadable } from './reload.ts';
 import { StateFile } from './state-file.ts';
@@ -21,7 +22,7 @@ export interface HostedCoreOptions {
   readonly stateDir: string;
   readonly log: Log;
   readonly pressure: () => HostPressure;
-  readonly calls: () => Iterable<FedCall>;
+  readonly calls: () => Iterable<FedCall & { readonly place: number }>;
   /** Keys of sessions that live. */
   readonly sessions: () => Iterable<string>;
   /** A session has shown its class, or another one. */
@@ -72,6 +73,7 @@ export function hostCore(options: HostedCoreOptions): HostedCore | undefined {
     onListening: (port) => {
       log.info({ port, corePid: core.pid }, 'proxy listens');
       feed.forget();
+      frozen.forget();
       tell();
     },
     onDown: (reason) => {
@@ -84,8 +86,13 @@ export function hostCore(options: HostedCoreOptions): HostedCore | undefined {
     sessions: options.sessions,
     send: (message) => core.setCalls(message),
   });
+  const frozen = new FrozenFeed({
+    calls: options.calls,
+    send: (places) => core.setFrozen(places),
+  });
   const tell = (): void => {
     feed.tell();
+    frozen.tell();
     try {
       core.setPressure(pressure());
     } catch (error) {
@@ -102,6 +109,7 @@ export function hostCore(options: HostedCoreOptions): HostedCore | undefined {
       soon ??= setTimeout(() => {
         soon = undefined;
         feed.tell();
+        frozen.tell();
       }, CHANGED_MS).unref();
     },
     reload({ proxy: next, log: { level } }) {

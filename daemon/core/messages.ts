@@ -15,6 +15,9 @@ export const CONFIGURED = 'configured';
 /** Sessions by their key; null: it has ended. */
 export type CallsMessage = readonly (readonly [session: string, calls: CallsOfSession | null])[];
 
+/** Ids of cgroups. */
+export type FrozenMessage = readonly number[];
+
 export interface ClassMessage {
   readonly session: string;
   readonly class: TurnClass;

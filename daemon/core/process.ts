@@ -11,6 +11,7 @@ import {
   type CallsMessage,
   CONFIGURED,
   type CoreEvent,
+  type FrozenMessage,
   parseClass,
   parseEvent,
   parseMonitor,
@@ -142,6 +143,11 @@ export class CoreProcess {
   /** @returns whether it is on its way: not while the core does not listen. */
   setCalls(calls: CallsMessage): boolean {
     return this.#port !== undefined && this.#channel?.send('calls', JSON.stringify(calls)) === true;
+  }
+
+  /** @returns as {@link setCalls}. */
+  setFrozen(places: FrozenMessage): boolean {
+    return this.#port !== undefined && this.#channel?.send('frozen', JSON.stringify(places)) === true;
   }
 
   /**

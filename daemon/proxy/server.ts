@@ -14,7 +14,7 @@ import { requestHeaders } from './headers.ts';
 import { identify, modelClassOf, WANTED } from './identify.ts';
 import { ProxyMetrics, type Rejection } from './metrics.ts';
 import { passThrough } from './pass-through.ts';
-import { PeerUids } from './peer-uid.ts';
+import { Peers } from './peers.ts';
 import { BodyBudget, type BodyFailure, readBody } from './request-body.ts';
 import { type Provider, type Route, routeOf } from './routes.ts';
 import type { TcpOwner } from './socket-owner.ts';
@@ -78,7 +78,7 @@ export class ProxyServer {
   readonly #upstreams: Upstreams;
   readonly #bodies: BodyBudget;
   readonly #estimator = new InputEstimator();
-  readonly #peers: PeerUids;
+  readonly #peers: Peers;
   #turns = 0;
   #live = 0;
   #closing = false;
@@ -88,7 +88,7 @@ export class ProxyServer {
     this.#parts = parts;
     this.#settings = parts.settings;
     this.#upstreams = new Upstreams(parts.settings.upstreams);
-    this.#peers = new PeerUids(parts.tcpOwner);
+    this.#peers = new Peers(parts.tcpOwner);
     this.#bodies = new BodyBudget(parts.settings.maxBodiesBytes);
     this.metrics = new ProxyMetrics(parts.scheduler, () => this.#bodies.heldBytes);
     const { patience = PATIENCE } = parts.settings;
@@ -206,7 +206,7 @@ export class ProxyServer {
     const credential = credentialName(this.#parts.key, request.headers);
     const modelClass = modelClassOf(identity.model);
     const who = `${credential} ${modelClass} ${identity.session ?? ''} ${identity.agent ?? ''}`;
-    const uid = await this.#peers.of(request.socket, `${credential} ${identity.session ?? ''}`);
+    const { uid, place } = await this.#peers.of(request.socket, `${credential} ${identity.session ?? ''}`);
     if (response.destroyed) return this.#bodies.give(size);
     const rawTokens = rawTokensOf(size, body.scan);
     this.#turns += 1;
@@ -224,6 +224,7 @@ export class ProxyServer {
       streaming: identity.streaming,
       retryable: identity.retryable,
       bodyHash: body.hash,
+      ...(place === null ? {} : { place }),
       ...(identity.clientTimeoutMs === null ? {} : { clientTimeoutMs: identity.clientTimeoutMs }),
       ...(identity.deadlineMs === null ? {} : { deadlineMs: identity.deadlineMs }),
     };

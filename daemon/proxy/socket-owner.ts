@@ -8,13 +8,15 @@ export interface Ends {
   readonly localPort: number;
 }
 
+/** Who has a socket. */
+export interface Owner {
+  readonly uid: number;
+  /** Of the cgroup in which it was made; 0: not known. */
+  readonly cgroupId: number;
+}
+
 /** Asks the kernel whose the socket with these ends is; null: nobody's here. See `tcpOwner` of the addon. */
-export type TcpOwner = (
-  address: string,
-  port: number,
-  peerAddress: string,
-  peerPort: number,
-) => number | null;
+export type TcpOwner = (address: string, port: number, peerAddress: string, peerPort: number) => Owner | null;
 
 /** Asks the kernel for one socket, where it answers such questions. */
 export class SocketOwners {
@@ -32,14 +34,15 @@ export class SocketOwners {
     return this.#ask !== null;
   }
 
-  /** @returns the user at the other end; null: nobody on this host; undefined: the kernel does not say. */
-  atOtherEnd({ remoteAddress, remotePort, localAddress, localPort }: Ends): number | null | undefined {
+  /** @returns who is at the other end; null: nobody on this host; undefined: the kernel does not say. */
+  atOtherEnd({ remoteAddress, remotePort, localAddress, localPort }: Ends): Owner | null | undefined {
     if (this.#ask === null) return undefined;
     try {
-      const uid = this.#ask(remoteAddress, remotePort, localAddress, localPort);
+      const owner = this.#ask(remoteAddress, remotePort, localAddress, localPort);
       // "None" may also mean that the kernel lacks the module for TCP. Our own end is surely there.
-      this.#proven ||= uid !== null || this.#ask(localAddress, localPort, remoteAddress, remotePort) !== null;
-      if (this.#proven) return uid;
+      this.#proven ||=
+        owner !== null || this.#ask(localAddress, localPort, remoteAddress, remotePort) !== null;
+      if (this.#proven) return owner;
     } catch {
       // No netlink in this sandbox, or addresses with a zone. The table knows as much.
     }

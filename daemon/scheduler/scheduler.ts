@@ -118,6 +118,7 @@ export class Scheduler implements TurnScheduler {
   #held = 0;
   #sequence = 0;
   #pressure: HostPressure = { memory: 0, poolShort: false };
+  #frozen: ReadonlySet<number> = new Set();
   #closed = false;
 
   constructor(options: SchedulerOptions) {
@@ -233,6 +234,15 @@ export class Scheduler implements TurnScheduler {
 
   setCalls(session: string, calls: CallsOfSession | null): void {
     this.#agents.setCalls(session, calls);
+  }
+
+  setFrozen(places: ReadonlySet<number>): void {
+    this.#frozen = places;
+    for (const { lease, turn } of this.#states) {
+      if (turn.place === undefined) continue;
+      if (places.has(turn.place)) lease?.pause('frozen');
+      else lease?.resume('frozen');
+    }
   }
 
   configure(settings: SchedulerSettings): void {
@@ -445,6 +455,7 @@ export class Scheduler implements TurnScheduler {
     this.#phase(state, 'running');
     this.#count('dispatched');
     if (aged) this.#count('aged');
+    if (turn.place !== undefined && this.#frozen.has(turn.place)) lease.pause('frozen');
     state.listener.onLease(lease);
   }
 

@@ -30,6 +30,8 @@ export interface Turn {
   readonly agent?: string;
   /** Who answers for the turn's life (a connection, a process): see {@link TurnScheduler.endOwner}. */
   readonly owner?: string;
+  /** Where on this host its client runs, in the node agent's own numbers: see {@link TurnScheduler.setFrozen}. */
+  readonly place?: number;
   readonly provider: string;
   /** Salted hash of the caller's credential; the credential itself never comes here. */
   readonly credential: string;
@@ -283,6 +285,11 @@ export interface TurnScheduler {
   readonly setHostPressure: (pressure: HostPressure) => void;
   /** What the node agent knows of a session's tool calls; null: nothing any more. */
   readonly setCalls: (session: string, calls: CallsOfSession | null) => void;
+  /**
+   * Places that are frozen, all of them. A client there cannot read, which says nothing of its upstream: no silence
+   * counts meanwhile.
+   */
+  readonly setFrozen: (places: ReadonlySet<number>) => void;
   /**
    * Other settings. For turns to come and those that wait; what has a lane keeps the patience that it was granted
    * with. Levels, tables and the order of the queue stay as they were.

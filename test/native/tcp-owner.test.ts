@@ -2,7 +2,9 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdirSync, readFileSync, rmdirSync, statSync } from 'node:fs';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { afterEach, describe, it } from 'node:test';
 import { addonPath, failure, native } from './addon.ts';
 
@@ -12,8 +14,12 @@ const uid = isRoot ? 65_534 : (process.getuid?.() ?? 0);
 
 /** Connects over IPv4, IPv6 or IPv4 on an IPv6 socket, says so, and closes its socket but lives on when it is told. */
 const client = `
-import socket, sys
-family, host, port = sys.argv[1:]
+import os, socket, sys
+family, host, port, cgroup, uid = sys.argv[1:]
+if cgroup:
+    open(cgroup + '/cgroup.procs', 'w').write('0')
+if uid:
+    os.setuid(int(uid))
 s = socket.socket(socket.AF_INET if family == '4' else socket.AF_INET6)
 s.connect((host, int(port)))
 sys.stdin.readline()
@@ -30,18 +36,15 @@ describe('the owner of a TCP connection', () => {
   const owner = ({ remoteAddress = '', remotePort = 0, localAddress = '', localPort = 0 }: Socket = socket) =>
     native.tcpOwner(remoteAddress, remotePort, localAddress, localPort);
 
-  async function connected(listen: string, family: '4' | '6', host: string): Promise<void> {
+  /** @param cgroup that the peer is in */
+  async function connected(listen: string, family: '4' | '6', host: string, cgroup?: string): Promise<void> {
     // Not read, so that it is not closed from this side when the peer closes.
     server = createServer({ pauseOnConnect: true, allowHalfOpen: true }).listen(0, listen);
     await once(server, 'listening');
     const { port } = server.address() as AddressInfo;
     const connection = once(server, 'connection');
-    const as = isRoot ? { uid, gid: uid } : {};
-    peer = spawn('python3', ['-c', client, family, host, String(port)], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-      cwd: '/',
-      ...as,
-    });
+    const args = [family, host, String(port), cgroup ?? '', isRoot ? String(uid) : ''];
+    peer = spawn('python3', ['-c', client, ...args], { stdio: ['pipe', 'pipe', 'inherit'], cwd: '/' });
     [socket] = (await connection) as [Socket];
   }
 
@@ -59,11 +62,33 @@ describe('the owner of a TCP connection', () => {
   ] as const) {
     it(`is found: ${listen} reached as ${host} by a socket of IPv${family}`, async () => {
       await connected(listen, family, host);
-      assert.equal(owner(), uid);
+      assert.equal(owner()?.uid, uid);
       const { remoteAddress = '', remotePort = 0, localAddress = '', localPort = 0 } = socket;
-      assert.equal(native.tcpOwner(localAddress, localPort, remoteAddress, remotePort), process.getuid?.());
+      assert.equal(
+        native.tcpOwner(localAddress, localPort, remoteAddress, remotePort)?.uid,
+        process.getuid?.(),
+      );
     });
   }
+
+  it('tells the cgroup in which it was made', async (t) => {
+    const mount = /^\S+ (\S+) cgroup2 /m.exec(readFileSync('/proc/mounts', 'utf8'))?.[1];
+    const folder = join(mount ?? '/nonexistent', `agentrm-tcp-owner-${process.pid}`);
+    try {
+      mkdirSync(folder);
+    } catch (error) {
+      return t.skip(`no cgroup can be made: ${error}`);
+    }
+    try {
+      await connected('127.0.0.1', '4', '127.0.0.1', folder);
+      assert.equal(owner()?.cgroupId, statSync(folder).ino);
+    } finally {
+      const exited = once(peer, 'exit');
+      peer.kill('SIGKILL');
+      await exited;
+      rmdirSync(folder);
+    }
+  });
 
   it('is nobody once it is closed, and never who listens on the port', async () => {
     await connected('127.0.0.1', '4', '127.0.0.1');

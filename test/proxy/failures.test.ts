@@ -572,3 +572,22 @@ test('an account whose subscription is used up: its clients read why and until w
   assert.equal((await ask(lab.url, turn(MESSAGES, true, 'later'))).status, 200);
   assert.equal(held(lab), 0);
 });
+
+test('a client inside a frozen call is no slow reader: its turn hangs only by the time that it could read', async (t) => {
+  const tcpOwner = () => ({ uid: 1000, cgroupId: 77 });
+  const { lab, pass } = await simulated(t, () => 'silent', { tcpOwner, scheduler: { retry: { most: 0 } } });
+  let ended = false;
+  const response = ask(lab.url, turn(MESSAGES, true)).finally(() => {
+    ended = true;
+  });
+  await settled(lab, ({ scheduler }) => scheduler.snapshot().running > 0);
+  pass(60 * SECOND);
+  lab.scheduler.setFrozen(new Set([77, 78]));
+  pass(600 * SECOND);
+  lab.scheduler.setFrozen(new Set([78]));
+  pass(59 * SECOND);
+  assert.equal(lab.scheduler.counters().reaped, 0);
+  assert.equal(ended, false);
+  pass(2 * SECOND);
+  assert.equal((await response).status, 504);
+});

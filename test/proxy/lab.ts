@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { type IncomingMessage, request } from 'node:http';
 import { createLogger, type Log } from '../../daemon/log.ts';
 import { ProxyServer, type ProxySettings } from '../../daemon/proxy/server.ts';
+import type { TcpOwner } from '../../daemon/proxy/socket-owner.ts';
 import type { UpstreamSettings } from '../../daemon/proxy/upstream.ts';
 import { realClock } from '../../daemon/scheduler/real-clock.ts';
 import { Scheduler } from '../../daemon/scheduler/scheduler.ts';
@@ -17,6 +18,7 @@ export interface LabOptions {
   readonly scheduler?: Changes;
   readonly clock?: Clock;
   readonly log?: Log;
+  readonly tcpOwner?: TcpOwner;
 }
 
 /** A proxy in this process, on a port of its own. */
@@ -62,7 +64,7 @@ export async function startProxy(
     scheduler,
     clock,
     key: 'key of the tests',
-    tcpOwner: null,
+    tcpOwner: options.tcpOwner ?? null,
     log: options.log ?? quiet,
   });
   const port = await proxy.listen();

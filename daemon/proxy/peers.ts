@@ -20,8 +20,18 @@ const KEPT_MS = 60_000;
 /** As many as there are sessions. */
 const MAX_KEPT = 10_000;
 
+/** Who is at the other end of a connection. */
+export interface Peer {
+  /** Null: not known. */
+  readonly uid: number | null;
+  /** The cgroup in which it connected, as the kernel numbers it; null: not known. */
+  readonly place: number | null;
+}
+
+const NOBODY: Peer = { uid: null, place: null };
+
 interface Kept {
-  readonly uid: Promise<number | null>;
+  readonly peer: Promise<Peer>;
   readonly untilMs: number;
 }
 
@@ -30,9 +40,9 @@ interface Kept {
  * nothing that a request says of itself may reach another's. Unknown for peers elsewhere, in other network
  * namespaces, and where there is neither an answer by netlink nor a table in /proc.
  */
-export class PeerUids {
+export class Peers {
   readonly #procRoot: string;
-  readonly #ofSocket = new WeakMap<Socket, Promise<number | null>>();
+  readonly #ofSocket = new WeakMap<Socket, Promise<Peer>>();
   readonly #kept = new RecentMap<string, Kept>(MAX_KEPT, () => {});
   readonly #tables: Readonly<Record<'tcp' | 'tcp6', SharedRead>>;
 
@@ -50,29 +60,34 @@ export class PeerUids {
    * rejects.
    * @param who asks: the credential and the name of the session.
    */
-  of(socket: Socket, who: string): Promise<number | null> {
+  of(socket: Socket, who: string): Promise<Peer> {
     const known = this.#ofSocket.get(socket);
     if (known !== undefined) return known;
     if (this.#owners.works) {
-      const uid = this.#look(socket);
-      this.#ofSocket.set(socket, uid);
-      return uid;
+      const peer = this.#look(socket);
+      this.#ofSocket.set(socket, peer);
+      return peer;
     }
     const atMs = nowMs();
     const kept = this.#kept.peek(who);
-    const uid = kept !== undefined && atMs < kept.untilMs ? kept.uid : this.#look(socket);
-    if (uid !== kept?.uid) this.#kept.set(who, { uid, untilMs: atMs + KEPT_MS });
-    this.#ofSocket.set(socket, uid);
-    return uid;
+    const peer = kept !== undefined && atMs < kept.untilMs ? kept.peer : this.#look(socket);
+    if (peer !== kept?.peer) this.#kept.set(who, { peer, untilMs: atMs + KEPT_MS });
+    this.#ofSocket.set(socket, peer);
+    return peer;
   }
 
-  async #look({ remoteAddress, remotePort, localAddress, localPort }: Socket): Promise<number | null> {
-    if (remoteAddress === undefined || localAddress === undefined) return null;
-    if (remotePort === undefined || localPort === undefined) return null;
+  async #look({ remoteAddress, remotePort, localAddress, localPort }: Socket): Promise<Peer> {
+    if (remoteAddress === undefined || localAddress === undefined) return NOBODY;
+    if (remotePort === undefined || localPort === undefined) return NOBODY;
     const ends = { remoteAddress, remotePort, localAddress, localPort };
     const asked = this.#owners.atOtherEnd(ends);
-    if (asked !== undefined) return asked;
-    return uidIn(await this.#tables.tcp.next(), ends) ?? uidIn(await this.#tables.tcp6.next(), ends);
+    if (asked !== undefined) {
+      return asked === null
+        ? NOBODY
+        : { uid: asked.uid, place: asked.cgroupId === 0 ? null : asked.cgroupId };
+    }
+    const uid = uidIn(await this.#tables.tcp.next(), ends) ?? uidIn(await this.#tables.tcp6.next(), ends);
+    return { uid, place: null };
   }
 
   #readerOf(name: string): SharedRead {
