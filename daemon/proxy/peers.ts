@@ -12,8 +12,9 @@ const INODE_FIELD = 9;
 
 /**
  * How long who asked is taken to be the user that had the connection: whoever has both the credential and the name of
- * the session. Only where the kernel cannot be asked for one connection: reading the table takes the kernel a walk through all of its buckets, 36 ms on a machine with 2 GiB,
- * which clients that open a connection for each request must not wait for each time.
+ * the session. Only where the kernel cannot be asked for one connection: reading the table takes it a walk through all
+ * of its buckets, 36 ms on a machine with 2 GiB, which clients that open a connection for each request must not wait
+ * for each time.
  */
 const KEPT_MS = 60_000;
 

@@ -11,8 +11,17 @@ export type Connect = ReturnType<typeof buildConnector>;
 /** `Proxy-Authorization` as a URL has it; null: it has none. */
 export function proxyAuthorization({ username, password }: URL): string | null {
   if (username === '' && password === '') return null;
-  const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+  const credentials = `${decoded(username)}:${decoded(password)}`;
   return `Basic ${Buffer.from(credentials).toString('base64')}`;
+}
+
+/** A password may have a percent sign that nobody has encoded. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 /**

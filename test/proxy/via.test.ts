@@ -95,10 +95,10 @@ test('a proxy that refuses, or is not there, is a 502 that names it, without its
 
 test('without TLS the proxy is asked for the whole URL', async (t) => {
   const upstream = await StandIn.start(t, answers);
-  const via = await startHttpProxy(t, upstream.port, 'user:word');
+  const via = await startHttpProxy(t, upstream.port);
   const { anthropic } = upstreamsOf(
     {
-      anthropic: { url: `http://${NAME}/base`, via: `http://user:word@127.0.0.1:${via.port}`, ca: null },
+      anthropic: { url: `http://${NAME}/base`, via: `http://user:100%@127.0.0.1:${via.port}`, ca: null },
       openai: { url: upstream.url, via: 'direct', ca: null },
     },
     {},
@@ -109,7 +109,7 @@ test('without TLS the proxy is asked for the whole URL', async (t) => {
   assert.equal(body.toString(), MESSAGES.events.join(''));
   assert.deepEqual(
     via.asked.map(({ method, target, headers }) => [method, target, headers['proxy-authorization']]),
-    [['POST', `http://${NAME}/base/v1/messages`, `Basic ${Buffer.from('user:word').toString('base64')}`]],
+    [['POST', `http://${NAME}/base/v1/messages`, `Basic ${Buffer.from('user:100%').toString('base64')}`]],
   );
   assert.equal(upstream.received[0]?.headers.host, NAME);
 });
