@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type ClientRequest, request as httpRequest } from 'node:http';
-import { request as httpsRequest } from 'node:https';
 import type { SecureContext } from 'node:tls';
 import type { buildConnector } from 'undici';
 import { AgentrmError, messageOf } from '../errors.ts';
@@ -51,7 +50,9 @@ export function connectThrough(
         null,
       );
     };
-    const request: ClientRequest = (proxy.protocol === 'https:' ? httpsRequest : httpRequest)({
+    // Not imported: TLS is some MiB, and few proxies are asked over it.
+    const send = proxy.protocol === 'https:' ? process.getBuiltinModule('node:https').request : httpRequest;
+    const request: ClientRequest = send({
       method: 'CONNECT',
       host: proxy.hostname.replace(/^\[|\]$/g, ''),
       port: proxy.port || (proxy.protocol === 'https:' ? 443 : 80),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { createSecureContext, getCACertificates } from 'node:tls';
+import type { SecureContext } from 'node:tls';
 import { buildConnector, type Dispatcher, Pool } from 'undici';
 import { PROVIDERS, type Provider } from './routes.ts';
 import { connectThrough, proxyAuthorization } from './tunnel.ts';
@@ -108,9 +108,7 @@ function upstreamOf(settings: UpstreamSettings): Upstream {
   const { url, via, ca } = settings;
   const { origin, pathname, protocol, host } = new URL(url);
   const prefix = pathname.replace(/\/+$/, '');
-  // Once, and not for each connection: there are some 150 of Node's own.
-  const secureContext =
-    ca === null ? undefined : createSecureContext({ ca: [...getCACertificates('default'), ca] });
+  const secureContext = ca === null ? undefined : trusting(ca);
   const secure = buildConnector({
     timeout: CONNECT_MS,
     allowH2: false,
@@ -130,4 +128,11 @@ function upstreamOf(settings: UpstreamSettings): Upstream {
     headers: ['host', host, ...(authorization === null ? [] : ['proxy-authorization', authorization])],
     pool: new Pool(via.origin, { ...CONNECTIONS, connect: secure }),
   };
+}
+
+/** Once, and not for each connection: there are some 150 certificates of Node's own. */
+function trusting(ca: string): SecureContext {
+  // Not imported: it is some MiB, which undici too loads only where it is needed.
+  const { createSecureContext, getCACertificates } = process.getBuiltinModule('node:tls');
+  return createSecureContext({ ca: [...getCACertificates('default'), ca] });
 }
