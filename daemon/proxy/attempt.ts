@@ -5,7 +5,7 @@ import { messageOf } from '../errors.ts';
 import type { HeaderReader, Lease, Usage, Verdict } from '../scheduler/types.ts';
 import { DecodedCopy } from './decoded-copy.ts';
 import { EventFrames } from './event-frames.ts';
-import { rawHeadersOf, responseHeaders } from './headers.ts';
+import { type RawHeaders, rawHeadersOf, responseHeaders, trailersOf } from './headers.ts';
 import type { TurnApi } from './routes.ts';
 import { runEndOf } from './run-end.ts';
 import { StreamObserver } from './stream-observer.ts';
@@ -47,8 +47,8 @@ export interface AttemptOwner {
   head(answer: Answer): void;
   forward(bytes: Buffer): void;
   usage(usage: Usage): void;
-  /** All bytes are forwarded. */
-  end(): void;
+  /** All bytes are forwarded; what came behind them. */
+  end(trailers: RawHeaders): void;
   /** It is known what they mean as well. */
   complete(): void;
   answeredWithError(answer: Answer, body: Buffer, verdict: Verdict): void;
@@ -176,13 +176,14 @@ export class Attempt implements Dispatcher.DispatchHandler {
     else if (this.#mode === 'passing') this.#pass(chunk);
   }
 
-  onResponseEnd(): void {
+  onResponseEnd(controller: Dispatcher.DispatchController): void {
     if (this.#mode === 'error') this.#answeredWithError();
     if (this.#mode !== 'passing') return;
     const rest = this.#frames?.rest();
     if (rest !== undefined && rest.length > 0) this.#forward(rest);
-    if (this.#decoded === undefined) this.#complete();
-    else this.#decoded.end(() => this.#complete());
+    const trailers = trailersOf(controller);
+    if (this.#decoded === undefined) this.#complete(trailers);
+    else this.#decoded.end(() => this.#complete(trailers));
   }
 
   onResponseError(_controller: Dispatcher.DispatchController | undefined, error: Error): void {
@@ -281,11 +282,11 @@ export class Attempt implements Dispatcher.DispatchHandler {
     this.#owner.usage(usage);
   }
 
-  #complete(): void {
+  #complete(trailers: RawHeaders): void {
     if (this.#mode === 'over') return;
     const error = this.#observer?.error;
     // The client need not wait until everything is counted.
-    if (error === undefined) this.#owner.end();
+    if (error === undefined) this.#owner.end(trailers);
     if (this.#collected.length > 0) this.#readWhole();
     this.#mode = 'over';
     if (error === undefined) {

@@ -14,8 +14,8 @@ import type {
 } from '../scheduler/types.ts';
 import { errorEvent, type ProxyError, pingEvent, retryHeaders } from './api-errors.ts';
 import { type Answer, Attempt, type AttemptOwner, type WrittenTokens } from './attempt.ts';
-import { sendError, sendHead } from './client-response.ts';
-import { headerOf, withHeader } from './headers.ts';
+import { endWith, sendError, sendHead } from './client-response.ts';
+import { headerOf, type RawHeaders, withHeader } from './headers.ts';
 import type { Provider, TurnApi } from './routes.ts';
 import type { Upstreams } from './upstream.ts';
 
@@ -121,8 +121,8 @@ export class TurnExchange implements AttemptOwner {
     this.#usage = { ...this.#usage, ...usage };
   }
 
-  end(): void {
-    if (!this.#over) this.#response.end();
+  end(trailers: RawHeaders): void {
+    if (!this.#over) endWith(this.#response, trailers);
   }
 
   /** The response is complete and all of it was forwarded. */
@@ -188,8 +188,7 @@ export class TurnExchange implements AttemptOwner {
 
   #refused(refusal: Refusal): void {
     if (this.#over) return;
-    const { status, message, retryAfterMs, shouldRetry } = refusal;
-    this.#fail({ status, message, retryAfterMs, shouldRetry }, 'refused', true);
+    this.#fail(refusal, 'refused', true);
   }
 
   #hung(evidence: HungEvidence, verdict: Verdict): void {

@@ -355,6 +355,24 @@ describe('hung turns', () => {
     );
   });
 
+  test('are none while their client is inside a frozen call, from the lease on or later', () => {
+    const lab = new SchedulerLab({ retry: { most: 0 } });
+    const frozen = lab.submit({ place: 7 });
+    const beside = lab.submit({ place: 8 });
+    lab.pass(100_000);
+    lab.scheduler.setFrozen(new Set([7]));
+    const later = lab.submit({ place: 7 });
+    lab.pass(300_000);
+    assert.deepEqual([frozen.hung.length, beside.hung.length, later.hung.length], [0, 1, 0]);
+    lab.scheduler.setFrozen(new Set());
+    lab.pass(19_000);
+    assert.equal(frozen.hung.length, 0);
+    lab.pass(2_000);
+    assert.equal(frozen.hung[0]?.evidence.pausedMs, 300_000);
+    lab.pass(100_000);
+    assert.equal(later.hung.length, 1);
+  });
+
   test('240 s in the queue are no silence', () => {
     const lab = new SchedulerLab(oneLane);
     const holder = leaseOf(lab.submit({ streaming: false }));
