@@ -6,8 +6,8 @@ import { Socket } from 'node:net';
 import type { ProxyConfig } from './config/proxy.ts';
 import { Channel, type MessageKind } from './core/channel.ts';
 import { type Core, startCore } from './core/core.ts';
-import type { CallsMessage, ClassMessage } from './core/messages.ts';
-import type { CoreStart } from './core/process.ts';
+import { type CallsMessage, type ClassMessage, CONFIGURED, type FrozenMessage } from './core/messages.ts';
+import type { CoreSettings, CoreStart } from './core/process.ts';
 import { messageOf } from './errors.ts';
 import { createLogger, flushLog, type Log } from './log.ts';
 import type { HostPressure } from './scheduler/types.ts';
@@ -51,6 +51,12 @@ function handle(kind: MessageKind, text: string): void {
     case 'calls':
       for (const [session, calls] of JSON.parse(text) as CallsMessage) core?.setCalls(session, calls);
       break;
+    case 'frozen':
+      core?.setFrozen(new Set(JSON.parse(text) as FrozenMessage));
+      break;
+    case 'configure':
+      configure(text);
+      break;
     case 'ask':
       answer(text);
       break;
@@ -75,6 +81,20 @@ async function start({ config, logLevel, key, saved }: CoreStart): Promise<void>
     onEvent: (event) => channel.send('event', JSON.stringify(event)),
   });
   channel.send('listening', String(core.port));
+}
+
+function configure(question: string): void {
+  const space = question.indexOf(' ');
+  let answer = CONFIGURED;
+  try {
+    const { config, logLevel } = JSON.parse(question.slice(space + 1)) as CoreSettings;
+    if (core === undefined) throw new Error('it has not started yet');
+    core.configure(config as ProxyConfig);
+    if (log !== undefined) log.level = logLevel;
+  } catch (error) {
+    answer = messageOf(error);
+  }
+  channel.send('answer', `${question.slice(0, space)} ${JSON.stringify(answer)}`);
 }
 
 function answer(question: string): void {

@@ -335,6 +335,10 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   return {
     reload(next) {
       host = settings(next);
+      if (core === undefined && config.proxy.listen === null && next.proxy.listen !== null) {
+        log.warn({ setting: 'proxy.listen' }, 'needs a restart');
+      }
+      core?.reload(next);
       config = next;
       // A child keeps the level that its parent had when it was made.
       for (const each of logs) each.level = next.log.level;

@@ -6,6 +6,7 @@ export type ErrorCode =
   | 'AGENTRM_ERR_CGROUP' // the cgroup root cannot be used
   | 'AGENTRM_ERR_SOCKET' // the control socket cannot be listened on
   | 'AGENTRM_ERR_RUNNING' // another daemon answers on the socket
+  | 'AGENTRM_ERR_UPSTREAM' // a model API cannot be reached as it is configured
   | 'AGENTRM_ERR_PROTOCOL'; // a message that is not of the protocol
 
 /** An error of the daemon itself. What the kernel refused is in `cause`, with errno and path. */

@@ -56,6 +56,7 @@ if (!loaded.ok) {
   process.exit(USAGE);
 }
 
+let { drainMs } = loaded.config.proxy;
 let logLinesDropped = 0;
 const log = createLogger({
   level: loaded.config.log.level,
@@ -84,7 +85,7 @@ try {
     if (stopping) return;
     stopping = true;
     log.info({ signal }, 'stopping');
-    setTimeout(() => exit(FAILED), loaded.config.proxy.drainMs + STOP_DEADLINE_MS).unref();
+    setTimeout(() => exit(FAILED), drainMs + STOP_DEADLINE_MS).unref();
     daemon.close().then(
       () => exit(0),
       (error: unknown) => {
@@ -119,6 +120,7 @@ function reload(daemon: Daemon): string | undefined {
   if (!again.ok) return again.problems.map(formatProblem).join('; ');
   try {
     daemon.reload(again.config);
+    ({ drainMs } = again.config.proxy);
     return undefined;
   } catch (error) {
     return messageOf(error);

@@ -179,6 +179,17 @@ export interface Native {
   /** Signal 0 only checks. ESRCH if the process has gone. */
   pidfdSendSignal(pidfd: number, signal: number): void;
   /**
+   * The user, and the cgroup it was made in (0: not known), of the TCP socket of this network namespace that has these ends (NETLINK_SOCK_DIAG): a lookup, not a walk
+   * through all sockets; never blocks. Null if there is none, or it is closed; also where the kernel has no module for
+   * it. Throws for addresses that are none or of two families, and where netlink is refused.
+   */
+  tcpOwner(
+    address: string,
+    port: number,
+    peerAddress: string,
+    peerPort: number,
+  ): { uid: number; cgroupId: number } | null;
+  /**
    * Calls back whenever the descriptor is readable (level triggered: read until EAGAIN) or has priority data (cgroup
    * event files and pressure triggers: reported once a change, the watch reads the file itself to re-arm it). When
    * the file's cgroup is removed the callback comes once more and the watch ends.

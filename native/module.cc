@@ -8,10 +8,12 @@
 #include "memory.h"
 #include "notify.h"
 #include "peer.h"
+#include "tcp_owner.h"
 #include "watch.h"
 
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
 	agentrm::exportPeer(env, exports);
+	agentrm::exportTcpOwner(env, exports);
 	agentrm::exportCgroup(env, exports);
 	agentrm::exportWatch(env, exports);
 	agentrm::exportHeartbeat(env, exports);

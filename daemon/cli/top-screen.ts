@@ -77,6 +77,9 @@ function upstreamsOf(upstreams: readonly ProxyUpstream[]): string[] {
     };
     const paused = rest.pausedMs === null ? '' : `paused for ${formatMs(rest.pausedMs)}`;
     const quota = rest.breaker === 'closed' ? '' : `quota ${rest.breaker}`;
+    const windows = (rest.subscription?.windows ?? [])
+      .filter(({ used }) => used !== null)
+      .map(({ window, used }) => `${window} ${Math.round((used ?? 0) * 100)} %`);
     return [
       { text: plain(`${provider} ${modelClass}`) },
       { text: plain(credential.slice(0, 8)) },
@@ -84,7 +87,7 @@ function upstreamsOf(upstreams: readonly ProxyUpstream[]): string[] {
       ...levels.map(({ running, queued }) => ({ text: `${running}+${queued}` })),
       { text: oldestMs > 0 ? formatMs(oldestMs) : '-' },
       ...['requests', 'inputTokens', 'outputTokens'].map((resource) => ({ text: left(resource) })),
-      { text: [paused, quota].filter(Boolean).join(', ') || 'ok' },
+      { text: [paused, quota, ...windows].filter(Boolean).join(', ') || 'ok' },
     ] satisfies Cell[];
   });
   return table(upstreamColumns, rows);

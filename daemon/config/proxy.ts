@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import * as z from 'zod';
+import { isProxyUrl } from '../proxy/via.ts';
 import { QUEUE_POLICIES } from '../scheduler/policies.ts';
 import { duration, flag, listenAddress, offOrDuration, offOrWhole, size, whole } from './values.ts';
 
@@ -16,6 +17,28 @@ const upstream = (url: string, whose: string, why: string) =>
         .refine(isBaseUrl, { error: 'not an http or https URL without query' })
         .prefault(url)
         .describe(why),
+      via: z
+        .string()
+        .refine((value) => value === 'environment' || value === 'direct' || isProxyUrl(URL.parse(value)), {
+          error: 'not environment, direct or the URL of an HTTP proxy',
+        })
+        .prefault('environment')
+        .describe(
+          "The HTTP proxy in between. environment: HTTPS_PROXY or HTTP_PROXY by the URL's scheme, and NO_PROXY, as " +
+            'agentrmd itself has them: none for this machine, and a service has only what its unit sets. direct: none.\n' +
+            'via: http://user:password@proxy.example:3128',
+        ),
+      ca: z
+        .string()
+        .refine((value) => value === 'off' || value.startsWith('/'), {
+          error: 'not an absolute path or off',
+        })
+        .transform((value) => (value === 'off' ? null : value))
+        .prefault('off')
+        .describe(
+          'A file of certificates (PEM) to trust besides those that Node brings and NODE_EXTRA_CA_CERTS names: of a ' +
+            'gateway of your own, or of a proxy that looks into TLS. The core reads it as proxy.user.',
+        ),
     })
     .prefault({})
     .describe(whose);

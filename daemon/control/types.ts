@@ -241,6 +241,22 @@ export interface ProxyUpstream {
   /** For how long the upstream asked for silence; null: it did not. */
   readonly pausedMs: number | null;
   readonly breaker: 'closed' | 'open' | 'half-open';
+  /** The account's, as its newest answer told; null: it has none. Times are from now. */
+  readonly subscription: {
+    readonly status: 'allowed' | 'allowed_warning' | 'rejected';
+    /** The limit that decided, in the API's own word. */
+    readonly claim: string | null;
+    /** Another model would be served. */
+    readonly fallback: boolean;
+    readonly resetMs: number | null;
+    readonly windows: readonly {
+      readonly window: '5h' | '7d';
+      readonly status: 'allowed' | 'allowed_warning' | 'rejected' | null;
+      /** 0 to 1, over 1 with what was used beyond the window. */
+      readonly used: number | null;
+      readonly resetMs: number | null;
+    }[];
+  } | null;
 }
 
 /** A session as its turns show it. */

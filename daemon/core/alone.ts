@@ -23,6 +23,7 @@ import { isOf } from '../session/name.ts';
 import { sessionRecords } from '../session/picture.ts';
 import { version } from '../version.ts';
 import { type Core, startCore } from './core.ts';
+import { reloadable } from './reload.ts';
 import { StateFile } from './state-file.ts';
 
 /** PSI is an average over 10 s; the scheduler need not know sooner. */
@@ -65,11 +66,16 @@ export async function startCoreAlone(config: Config, log: Log): Promise<Daemon> 
       log.error({ problem: messageOf(error) }, 'no metrics on TCP'),
     );
   }
+  let inForce = proxy;
   log.info({ mode: 'proxy-only', port: core.port, socket: paths.socket }, 'ready');
 
   return {
-    reload() {
-      throw new Error('the proxy takes a new configuration when it is started again');
+    reload(next) {
+      const { config, restart } = reloadable(inForce, next.proxy);
+      core.configure(config);
+      inForce = config;
+      log.level = next.log.level;
+      for (const setting of restart) log.warn({ setting }, 'needs a restart');
     },
     reloadFailed() {},
     async close() {
@@ -78,7 +84,7 @@ export async function startCoreAlone(config: Config, log: Log): Promise<Daemon> 
         server.close();
         server.closeAllConnections();
       }
-      await core.close(proxy.drainMs);
+      await core.close(inForce.drainMs);
       await state.close();
     },
   };

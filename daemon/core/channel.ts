@@ -16,6 +16,8 @@ export const MESSAGES = [
   'start', // to the core: how to run (CoreStart)
   'pressure', // to the core: the host (HostPressure)
   'calls', // to the core: sessions and what is known of their tool calls (CallsMessage)
+  'configure', // to the core: the number of the question, and another configuration (CoreSettings)
+  'frozen', // to the core: cgroups that are frozen, all of them (FrozenMessage)
   'ask', // to the core: the number of the question, what is asked, and for whom
   'stop', // to the core: how long it may drain, in ms
   'listening', // from the core: the port

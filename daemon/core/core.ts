@@ -2,8 +2,10 @@
 import type { ProxyConfig } from '../config/proxy.ts';
 import type { ProxyMonitor } from '../control/types.ts';
 import { messageOf } from '../errors.ts';
+import { native } from '../kernel/native.ts';
 import type { Log } from '../log.ts';
-import { ProxyServer } from '../proxy/server.ts';
+import { ProxyServer, type ProxySettings } from '../proxy/server.ts';
+import type { TcpOwner } from '../proxy/socket-owner.ts';
 import { disciplineOf } from '../scheduler/policies.ts';
 import { realClock } from '../scheduler/real-clock.ts';
 import { Scheduler } from '../scheduler/scheduler.ts';
@@ -18,6 +20,7 @@ import type {
 } from '../scheduler/types.ts';
 import type { CoreEvent } from './messages.ts';
 import { proxyMonitor } from './monitor.ts';
+import { upstreamsOf } from './upstreams.ts';
 
 /** How often the state is handed out if it has changed: what a crash can lose. */
 const SAVE_MS = 1_000;
@@ -51,6 +54,13 @@ export interface Core {
   setPressure(pressure: HostPressure): void;
   /** What the node agent knows of a session's tool calls; null: nothing any more. */
   setCalls(session: string, calls: CallsOfSession | null): void;
+  /** Cgroups that are frozen, all of them. */
+  setFrozen(places: ReadonlySet<number>): void;
+  /**
+   * Another configuration, as far as {@link reloadable} lets it be in force.
+   * @throws AgentrmError if it cannot be; the old one is in force then.
+   */
+  configure(config: ProxyConfig): void;
   /** The Prometheus text format. */
   metrics(): Promise<string>;
   /** @param sees whose sessions; default everybody's. */
@@ -70,20 +80,12 @@ export async function startCore(options: CoreOptions): Promise<Core> {
   const { listen } = config;
   if (listen === null) throw new Error('proxy.listen is off');
   const scheduler = schedulerOf(options);
-  const { mode, earlyAfterMs, pingMs } = config.queue;
   const proxy = new ProxyServer({
-    settings: {
-      listen,
-      upstreams: { anthropic: config.upstreams.anthropic.url, openai: config.upstreams.openai.url },
-      maxBodyBytes: config.bodyBytes,
-      maxBodiesBytes: config.bodiesBytes,
-      maxConnections: config.connections,
-      earlyStream: mode === 'hold' ? null : { afterMs: earlyAfterMs, pingMs },
-      background: config.background,
-    },
+    settings: proxySettingsOf(config, listen, log),
     scheduler,
     clock: realClock,
     key,
+    tcpOwner: tcpOwnerOf(log),
     log,
   });
   const port = await proxy.listen();
@@ -101,6 +103,11 @@ export async function startCore(options: CoreOptions): Promise<Core> {
     port,
     setPressure: (pressure) => scheduler.setHostPressure(pressure),
     setCalls: (session, calls) => scheduler.setCalls(session, calls),
+    setFrozen: (places) => scheduler.setFrozen(places),
+    configure(changed) {
+      proxy.configure(proxySettingsOf(changed, listen, log));
+      scheduler.configure(settingsOf(changed));
+    },
     metrics: () => proxy.metrics.text(),
     snapshot: (sees) => scheduler.snapshot(sees),
     monitor: (uid) => proxyMonitor(scheduler, uid),
@@ -110,6 +117,35 @@ export async function startCore(options: CoreOptions): Promise<Core> {
       hand();
       await proxy.close(drainMs);
     },
+  };
+}
+
+/** The proxy alone does without the addon where there is none. */
+function tcpOwnerOf(log: Log): TcpOwner | null {
+  try {
+    const { tcpOwner } = native();
+    return tcpOwner;
+  } catch (error) {
+    log.info({ problem: messageOf(error) }, 'owners of connections are looked up in /proc');
+    return null;
+  }
+}
+
+function proxySettingsOf(config: ProxyConfig, listen: ProxySettings['listen'], log: Log): ProxySettings {
+  const { mode, earlyAfterMs, pingMs } = config.queue;
+  const upstreams = upstreamsOf(config.upstreams, process.env);
+  for (const [provider, { via }] of Object.entries(upstreams)) {
+    // Without what may be its password.
+    if (via !== null) log.info({ provider, via: via.host }, 'upstream behind a proxy');
+  }
+  return {
+    listen,
+    upstreams,
+    maxBodyBytes: config.bodyBytes,
+    maxBodiesBytes: config.bodiesBytes,
+    maxConnections: config.connections,
+    earlyStream: mode === 'hold' ? null : { afterMs: earlyAfterMs, pingMs },
+    background: config.background,
   };
 }
 

@@ -6,7 +6,9 @@ import { messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { HostPressure, TurnClass } from '../scheduler/types.ts';
 import { CallsFeed, type FedCall } from '../session/calls-feed.ts';
+import { FrozenFeed } from '../session/frozen-feed.ts';
 import { CoreProcess } from './process.ts';
+import { reloadable } from './reload.ts';
 import { StateFile } from './state-file.ts';
 
 /** PSI is an average over 10 s; the scheduler need not know sooner. */
@@ -20,7 +22,7 @@ export interface HostedCoreOptions {
   readonly stateDir: string;
   readonly log: Log;
   readonly pressure: () => HostPressure;
-  readonly calls: () => Iterable<FedCall>;
+  readonly calls: () => Iterable<FedCall & { readonly place: number }>;
   /** Keys of sessions that live. */
   readonly sessions: () => Iterable<string>;
   /** A session has shown its class, or another one. */
@@ -36,6 +38,8 @@ export interface HostedCore {
   readonly process: CoreProcess;
   /** Calls or sessions have come, gone, or been frozen: the core is told soon. */
   callsChanged(): void;
+  /** Puts a new configuration in force as far as that can be; the log says what cannot, and why. */
+  reload(config: Config): void;
   close(): Promise<void>;
 }
 
@@ -69,6 +73,7 @@ export function hostCore(options: HostedCoreOptions): HostedCore | undefined {
     onListening: (port) => {
       log.info({ port, corePid: core.pid }, 'proxy listens');
       feed.forget();
+      frozen.forget();
       tell();
     },
     onDown: (reason) => {
@@ -81,8 +86,13 @@ export function hostCore(options: HostedCoreOptions): HostedCore | undefined {
     sessions: options.sessions,
     send: (message) => core.setCalls(message),
   });
+  const frozen = new FrozenFeed({
+    calls: options.calls,
+    send: (places) => core.setFrozen(places),
+  });
   const tell = (): void => {
     feed.tell();
+    frozen.tell();
     try {
       core.setPressure(pressure());
     } catch (error) {
@@ -99,7 +109,16 @@ export function hostCore(options: HostedCoreOptions): HostedCore | undefined {
       soon ??= setTimeout(() => {
         soon = undefined;
         feed.tell();
+        frozen.tell();
       }, CHANGED_MS).unref();
+    },
+    reload({ proxy: next, log: { level } }) {
+      const { config, restart } = reloadable(core.config, next);
+      for (const setting of restart) log.warn({ setting }, 'needs a restart');
+      core.configure({ config, logLevel: level }).then((problem) => {
+        if (problem === null) log.info('proxy reconfigured');
+        else log.error({ problem }, 'configuration of the proxy kept');
+      });
     },
     async close() {
       clearInterval(timer);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import * as z from 'zod';
 import type { ProxyMonitor } from '../control/types.ts';
+import { SUBSCRIPTION_STATUSES, SUBSCRIPTION_WINDOWS } from '../scheduler/subscription-headers.ts';
 import { type CallsOfSession, TURN_CLASSES, type TurnClass } from '../scheduler/types.ts';
 
 /*
@@ -8,8 +9,14 @@ import { type CallsOfSession, TURN_CLASSES, type TurnClass } from '../scheduler/
  * what strangers send. What does not look as it should is dropped.
  */
 
+/** The answer to settings that are in force; anything else says why they are not. */
+export const CONFIGURED = 'configured';
+
 /** Sessions by their key; null: it has ended. */
 export type CallsMessage = readonly (readonly [session: string, calls: CallsOfSession | null])[];
+
+/** Ids of cgroups. */
+export type FrozenMessage = readonly number[];
 
 export interface ClassMessage {
   readonly session: string;
@@ -57,6 +64,22 @@ const upstream = z.object({
   ),
   pausedMs: z.number().nullable(),
   breaker: z.enum(['closed', 'open', 'half-open']),
+  subscription: z
+    .object({
+      status: z.enum(SUBSCRIPTION_STATUSES),
+      claim: text.nullable(),
+      fallback: z.boolean(),
+      resetMs: z.number().nullable(),
+      windows: z.array(
+        z.object({
+          window: z.enum(SUBSCRIPTION_WINDOWS),
+          status: z.enum(SUBSCRIPTION_STATUSES).nullable(),
+          used: z.number().nullable(),
+          resetMs: z.number().nullable(),
+        }),
+      ),
+    })
+    .nullable(),
 });
 const session = z.object({
   id: text,

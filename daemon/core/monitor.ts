@@ -58,7 +58,8 @@ function sessionOf(agent: AgentSnapshot): ProxySession {
 }
 
 function upstreamOf(upstream: UpstreamSnapshot, nowMs: number): ProxyMonitor['upstreams'][number] {
-  const { provider, credential, modelClass, lanes, levels, buckets, pausedUntilMs, breaker } = upstream;
+  const { provider, credential, modelClass, lanes, levels, buckets, pausedUntilMs, breaker, subscription } =
+    upstream;
   return {
     provider,
     credential,
@@ -68,5 +69,6 @@ function upstreamOf(upstream: UpstreamSnapshot, nowMs: number): ProxyMonitor['up
     buckets,
     pausedMs: pausedUntilMs === null ? null : Math.max(0, Math.round(pausedUntilMs - nowMs)),
     breaker,
+    subscription,
   };
 }

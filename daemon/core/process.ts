@@ -7,7 +7,15 @@ import type { ProxyMonitor } from '../control/types.ts';
 import type { Level, Log } from '../log.ts';
 import type { HostPressure, TurnClass } from '../scheduler/types.ts';
 import { Channel, type MessageKind } from './channel.ts';
-import { type CallsMessage, type CoreEvent, parseClass, parseEvent, parseMonitor } from './messages.ts';
+import {
+  type CallsMessage,
+  CONFIGURED,
+  type CoreEvent,
+  type FrozenMessage,
+  parseClass,
+  parseEvent,
+  parseMonitor,
+} from './messages.ts';
 import type { StateFile } from './state-file.ts';
 
 /** Clients that find nobody listening try again within half a second. */
@@ -21,18 +29,20 @@ const MAX_QUESTIONS = 64;
 /** After what draining may take: then the core hangs. */
 const END_MS = 2_000;
 
-/** What a core is started with. */
-export interface CoreStart {
+/** How a core is to run, from its start or from now on. */
+export interface CoreSettings {
   readonly config: ProxyConfig;
   readonly logLevel: Level;
+}
+
+/** What a core is started with. */
+export interface CoreStart extends CoreSettings {
   /** In base64. */
   readonly key: string;
   readonly saved: string | null;
 }
 
-export interface CoreProcessOptions {
-  readonly config: ProxyConfig;
-  readonly logLevel: Level;
+export interface CoreProcessOptions extends CoreSettings {
   /** As whom it runs; null: as this process. */
   readonly ids: { readonly uid: number; readonly gid: number } | null;
   readonly state: StateFile;
@@ -52,6 +62,7 @@ export interface CoreProcessOptions {
  */
 export class CoreProcess {
   readonly #options: CoreProcessOptions;
+  #settings: CoreSettings;
   readonly #questions = new Map<number, (text: string) => void>();
   #child: ChildProcess | undefined;
   #channel: Channel | undefined;
@@ -65,6 +76,13 @@ export class CoreProcess {
 
   constructor(options: CoreProcessOptions) {
     this.#options = options;
+    const { config, logLevel } = options;
+    this.#settings = { config, logLevel };
+  }
+
+  /** In force, or as the next one will be started. */
+  get config(): ProxyConfig {
+    return this.#settings.config;
   }
 
   /** Undefined while it does not run. */
@@ -84,7 +102,7 @@ export class CoreProcess {
 
   start(): void {
     if (this.#closing) return;
-    const { config, logLevel, ids, state } = this.#options;
+    const { ids, state } = this.#options;
     this.#starts += 1;
     const startedMs = performance.now();
     const own = fileURLToPath(import.meta.url);
@@ -114,7 +132,7 @@ export class CoreProcess {
       () => child.kill('SIGKILL'),
     );
     this.#channel = channel;
-    const start: CoreStart = { config, logLevel, key: state.key.toString('base64'), saved: state.newest };
+    const start: CoreStart = { ...this.#settings, key: state.key.toString('base64'), saved: state.newest };
     channel.send('start', JSON.stringify(start));
   }
 
@@ -125,6 +143,23 @@ export class CoreProcess {
   /** @returns whether it is on its way: not while the core does not listen. */
   setCalls(calls: CallsMessage): boolean {
     return this.#port !== undefined && this.#channel?.send('calls', JSON.stringify(calls)) === true;
+  }
+
+  /** @returns as {@link setCalls}. */
+  setFrozen(places: FrozenMessage): boolean {
+    return this.#port !== undefined && this.#channel?.send('frozen', JSON.stringify(places)) === true;
+  }
+
+  /**
+   * Puts other settings in force; the next core gets them too. One that does not run or answer gets them when it is
+   * started.
+   * @returns why they cannot be, or null; the old ones are in force then.
+   */
+  async configure(settings: CoreSettings): Promise<string | null> {
+    const answer = await this.#question('configure', JSON.stringify(settings));
+    if (answer !== '' && answer !== CONFIGURED) return answer;
+    this.#settings = settings;
+    return null;
   }
 
   /** @returns empty if the core does not answer. */
@@ -147,7 +182,7 @@ export class CoreProcess {
     const child = this.#child;
     if (child === undefined) return;
     const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-    const { drainMs } = this.#options.config;
+    const { drainMs } = this.#settings.config;
     this.#channel?.send('stop', String(drainMs));
     const timer = setTimeout(() => child.kill('SIGKILL'), drainMs + END_MS);
     await exited;
@@ -155,6 +190,10 @@ export class CoreProcess {
   }
 
   #ask(what: string): Promise<string> {
+    return this.#question('ask', what);
+  }
+
+  #question(kind: 'ask' | 'configure', text: string): Promise<string> {
     if (this.#port === undefined || this.#questions.size >= MAX_QUESTIONS) return Promise.resolve('');
     this.#asked += 1;
     const number = this.#asked;
@@ -166,7 +205,7 @@ export class CoreProcess {
       };
       const timer = setTimeout(() => settle(''), ANSWER_MS);
       this.#questions.set(number, settle);
-      this.#channel?.send('ask', `${number} ${what}`);
+      this.#channel?.send(kind, `${number} ${text}`);
     });
   }
 

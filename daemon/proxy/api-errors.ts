@@ -12,6 +12,8 @@ export interface ProxyError {
   readonly retryAfterMs?: number | null;
   /** For `x-should-retry`; null: left to the client. */
   readonly shouldRetry?: boolean | null;
+  /** Further ones, names and values in turn. */
+  readonly headers?: readonly string[];
 }
 
 /** The types of errors of the Messages API by status. */
@@ -44,7 +46,7 @@ export function errorBody(provider: Provider, { status, message }: ProxyError): 
 /** Its headers besides those of the connection, names and values in turn. */
 export function errorHeaders(error: ProxyError, body: string): string[] {
   const headers = ['content-type', 'application/json', 'content-length', String(Buffer.byteLength(body))];
-  headers.push(...retryHeaders(error));
+  headers.push(...retryHeaders(error), ...(error.headers ?? []));
   return headers;
 }
 

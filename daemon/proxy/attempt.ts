@@ -5,7 +5,7 @@ import { messageOf } from '../errors.ts';
 import type { HeaderReader, Lease, Usage, Verdict } from '../scheduler/types.ts';
 import { DecodedCopy } from './decoded-copy.ts';
 import { EventFrames } from './event-frames.ts';
-import { rawHeadersOf, responseHeaders } from './headers.ts';
+import { type RawHeaders, rawHeadersOf, responseHeaders, trailersOf } from './headers.ts';
 import type { TurnApi } from './routes.ts';
 import { runEndOf } from './run-end.ts';
 import { StreamObserver } from './stream-observer.ts';
@@ -15,6 +15,8 @@ import { usageOf } from './usage.ts';
 const MAX_ERROR_BYTES = 256 * 1024;
 /** A whole response that is larger is not read for its tokens: 1 MB of text is 250,000 of them. */
 const MAX_JSON_BYTES = 2 * 1024 * 1024;
+/** How often the scheduler is told what a stream has written: a thousandth of a small account's minute. */
+const TELL_TOKENS = 50;
 
 /** An error answer that says nothing about the client's request; the SDKs send such a request again. */
 function isUpstreamError(status: number): boolean {
@@ -33,14 +35,20 @@ export interface Answer {
   readonly encoding: string | null;
 }
 
+/** What answers of the turn's model hold: see OutputEstimator. */
+export interface WrittenTokens {
+  estimate(characters: number): number | undefined;
+  learn(characters: number, tokens: number): void;
+}
+
 /** The turn, as one attempt to serve it needs it. */
 export interface AttemptOwner {
   canFollow(answer: Answer): boolean;
   head(answer: Answer): void;
   forward(bytes: Buffer): void;
   usage(usage: Usage): void;
-  /** All bytes are forwarded. */
-  end(): void;
+  /** All bytes are forwarded; what came behind them. */
+  end(trailers: RawHeaders): void;
   /** It is known what they mean as well. */
   complete(): void;
   answeredWithError(answer: Answer, body: Buffer, verdict: Verdict): void;
@@ -59,6 +67,11 @@ export class Attempt implements Dispatcher.DispatchHandler {
   readonly #owner: AttemptOwner;
   readonly #lease: Lease;
   readonly #api: TurnApi;
+  readonly #written: WrittenTokens;
+  /** The estimate of what was written when the scheduler was told last, by it or by the API. */
+  #toldTokens = 0;
+  /** By the API's own word. */
+  #outputTokens: number | undefined;
   #controller: Dispatcher.DispatchController | undefined;
   #mode: Mode = 'waiting';
   #answer: Answer | undefined;
@@ -73,10 +86,11 @@ export class Attempt implements Dispatcher.DispatchHandler {
   /** Whether a whole response is the agent's answer to its user, as far as it tells. */
   #endsRun: boolean | undefined;
 
-  constructor(owner: AttemptOwner, lease: Lease, api: TurnApi) {
+  constructor(owner: AttemptOwner, lease: Lease, api: TurnApi, written: WrittenTokens) {
     this.#owner = owner;
     this.#lease = lease;
     this.#api = api;
+    this.#written = written;
   }
 
   /** Events of the stream so far, keep-alives not counted. */
@@ -162,13 +176,14 @@ export class Attempt implements Dispatcher.DispatchHandler {
     else if (this.#mode === 'passing') this.#pass(chunk);
   }
 
-  onResponseEnd(): void {
+  onResponseEnd(controller: Dispatcher.DispatchController): void {
     if (this.#mode === 'error') this.#answeredWithError();
     if (this.#mode !== 'passing') return;
     const rest = this.#frames?.rest();
     if (rest !== undefined && rest.length > 0) this.#forward(rest);
-    if (this.#decoded === undefined) this.#complete();
-    else this.#decoded.end(() => this.#complete());
+    const trailers = trailersOf(controller);
+    if (this.#decoded === undefined) this.#complete(trailers);
+    else this.#decoded.end(() => this.#complete(trailers));
   }
 
   onResponseError(_controller: Dispatcher.DispatchController | undefined, error: Error): void {
@@ -211,6 +226,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
     }
     const seen = this.#observer.feed(chunk);
     this.#lease.progress(seen === 'content' ? 'content' : 'ping');
+    this.#tellWritten(this.#observer);
     const whole = this.#frames.push(chunk);
     const { error } = this.#observer;
     if (error !== undefined && !this.#committed) {
@@ -226,7 +242,17 @@ export class Attempt implements Dispatcher.DispatchHandler {
   #readDecoded(bytes: Buffer): void {
     if (this.#mode === 'over') return;
     if (this.#observer === undefined) this.#keep(bytes);
-    else if (this.#observer.feed(bytes) === 'content') this.#lease.progress('content');
+    else {
+      if (this.#observer.feed(bytes) === 'content') this.#lease.progress('content');
+      this.#tellWritten(this.#observer);
+    }
+  }
+
+  #tellWritten({ characters }: StreamObserver): void {
+    const outputTokens = this.#written.estimate(characters) ?? 0;
+    if (outputTokens < this.#toldTokens + TELL_TOKENS) return;
+    this.#toldTokens = outputTokens;
+    this.#lease.usage({ outputTokens });
   }
 
   #forward(bytes: Buffer): void {
@@ -249,17 +275,23 @@ export class Attempt implements Dispatcher.DispatchHandler {
 
   #usage(usage: Usage): void {
     this.#lease.usage(usage);
+    if (usage.outputTokens !== undefined) {
+      this.#outputTokens = usage.outputTokens;
+      this.#toldTokens = this.#written.estimate(this.#observer?.characters ?? 0) ?? 0;
+    }
     this.#owner.usage(usage);
   }
 
-  #complete(): void {
+  #complete(trailers: RawHeaders): void {
     if (this.#mode === 'over') return;
     const error = this.#observer?.error;
     // The client need not wait until everything is counted.
-    if (error === undefined) this.#owner.end();
+    if (error === undefined) this.#owner.end(trailers);
     if (this.#collected.length > 0) this.#readWhole();
     this.#mode = 'over';
     if (error === undefined) {
+      if (this.#observer !== undefined && this.#outputTokens !== undefined)
+        this.#written.learn(this.#observer.characters, this.#outputTokens);
       const endsRun = this.#observer?.endsRun ?? this.#endsRun;
       this.#lease.end({ kind: 'ok', ...(endsRun === undefined ? {} : { endsRun }) });
       this.#owner.complete();

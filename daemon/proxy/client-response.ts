@@ -16,6 +16,20 @@ export function sendHead(
   response.writeHead(status, statusText, headers as string[]);
 }
 
+/**
+ * Ends a response. Trailers go with it if the client's connection can have any: not with HTTP/1.0, nor with a length
+ * that was announced.
+ */
+export function endWith(response: ServerResponse, trailers: RawHeaders): void {
+  if (trailers.length > 0) {
+    const pairs: [string, string][] = [];
+    for (let at = 0; at + 1 < trailers.length; at += 2)
+      pairs.push([trailers[at] as string, trailers[at + 1] as string]);
+    response.addTrailers(pairs);
+  }
+  response.end();
+}
+
 /** Answers with an error in the API's form. @param close whether the connection ends with it */
 export function sendError(
   response: ServerResponse,

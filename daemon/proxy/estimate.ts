@@ -33,6 +33,30 @@ export class InputEstimator {
   }
 }
 
+/** Weight of the newest answer: text, code and calls of tools take turns in a run. */
+const NEWEST_ANSWER = 0.1;
+
+/**
+ * Estimates how many tokens of an answer have been written from the size of its events so far: the APIs tell that
+ * only at the end, and a limit is passed by what is written until then.
+ */
+export class OutputEstimator {
+  readonly #tokensPerCharacter = new RecentMap<string, number>(MAX_REMEMBERED, () => {});
+
+  /** @returns undefined before an answer has told. */
+  estimate(who: string, characters: number): number | undefined {
+    const ratio = this.#tokensPerCharacter.peek(who);
+    return ratio === undefined ? undefined : Math.round(characters * ratio);
+  }
+
+  learn(who: string, characters: number, tokens: number): void {
+    if (characters <= 0) return;
+    const seen = tokens / characters;
+    const known = this.#tokensPerCharacter.peek(who);
+    this.#tokensPerCharacter.set(who, known === undefined ? seen : known + (seen - known) * NEWEST_ANSWER);
+  }
+}
+
 /** What a body would count without a cache. */
 export function rawTokensOf(bodyBytes: number, { opaqueBytes, opaqueStrings }: JsonScan): number {
   return Math.ceil((bodyBytes - opaqueBytes) / BYTES_PER_TOKEN) + opaqueStrings * OPAQUE_TOKENS;

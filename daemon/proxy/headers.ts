@@ -10,6 +10,14 @@ export function rawHeadersOf({ rawHeaders }: Pick<Dispatcher.DispatchController,
   return rawHeaders.map((part) => (typeof part === 'string' ? part : part.toString('latin1')));
 }
 
+const NONE: RawHeaders = [];
+
+/** What came behind the body of an upstream's chunked response, for the client. */
+export function trailersOf({ rawTrailers }: Pick<Dispatcher.DispatchController, 'rawTrailers'>): RawHeaders {
+  if (!Array.isArray(rawTrailers) || rawTrailers.length === 0) return NONE;
+  return filtered(rawHeadersOf({ rawHeaders: rawTrailers }), (name) => name === 'content-length');
+}
+
 /** About one connection and not about the message (RFC 9110, 7.6.1): never passed on. */
 const HOP_BY_HOP = new Set([
   'connection',

@@ -47,6 +47,7 @@ const SESSION_HEADERS = [
   'x-claude-code-session-id',
   'x-agentrm-session',
   'session-id',
+  'session-id',
   'session_id',
   'conversation_id',
 ];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Tally } from '../control/tally.ts';
 import { Counter, Gauge, Histogram, Registry } from '../prometheus.ts';
+import { SUBSCRIPTION_STATUSES, SUBSCRIPTION_WINDOWS } from '../scheduler/subscription-headers.ts';
 import { REFUSAL_CODES, RESOURCES, TURN_CLASSES, type TurnScheduler } from '../scheduler/types.ts';
 import { PROVIDERS, type Provider } from './routes.ts';
 import { TURN_OUTCOMES, type TurnOutcome, type TurnReport } from './turn.ts';
@@ -153,6 +154,26 @@ function registerScheduler(registry: Registry, scheduler: TurnScheduler): void {
         { resource },
         sum(buckets.filter((each) => each.resource === resource).map(({ reserved }) => reserved)),
       );
+    }
+  });
+  const windows = () => upstreams().flatMap(({ subscription }) => subscription?.windows ?? []);
+  gauge(
+    'agentrm_subscription_used_ratio',
+    'Of what a window of a subscription holds, as its API told last; of several accounts the most.',
+    ['window'],
+    function () {
+      this.reset();
+      for (const window of SUBSCRIPTION_WINDOWS) {
+        const used = windows().flatMap((each) => (each.window === window ? [each.used ?? 0] : []));
+        if (used.length > 0) this.set({ window }, Math.max(...used));
+      }
+    },
+  );
+  gauge('agentrm_subscriptions', 'Accounts with a subscription, by how it stands.', ['status'], function () {
+    const accounts = new Map(upstreams().map((each) => [`${each.provider} ${each.credential}`, each]));
+    const statuses = [...accounts.values()].map(({ subscription }) => subscription?.status);
+    for (const status of SUBSCRIPTION_STATUSES) {
+      this.set({ status }, statuses.filter((each) => each === status).length);
     }
   });
   const counted = {

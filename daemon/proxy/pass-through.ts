@@ -2,8 +2,8 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Dispatcher } from 'undici';
 import { messageOf } from '../errors.ts';
-import { sendError, sendHead } from './client-response.ts';
-import { rawHeadersOf, requestHeaders, responseHeaders } from './headers.ts';
+import { endWith, sendError, sendHead } from './client-response.ts';
+import { rawHeadersOf, requestHeaders, responseHeaders, trailersOf } from './headers.ts';
 import type { Provider } from './routes.ts';
 import type { Upstreams } from './upstream.ts';
 
@@ -69,10 +69,10 @@ class PassThrough implements Dispatcher.DispatchHandler {
     if (!this.#over && !this.#response.write(chunk)) controller.pause();
   }
 
-  onResponseEnd(): void {
+  onResponseEnd(controller: Dispatcher.DispatchController): void {
     if (this.#over) return;
     this.#end(true);
-    this.#response.end();
+    endWith(this.#response, trailersOf(controller));
   }
 
   onResponseError(_controller: Dispatcher.DispatchController | undefined, error: Error): void {

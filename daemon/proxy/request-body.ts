@@ -25,11 +25,12 @@ export type BodyFailure =
 
 /** What all bodies that are held may take together. */
 export class BodyBudget {
-  readonly #maxBytes: number;
+  /** What is over it already stays. */
+  maxBytes: number;
   #heldBytes = 0;
 
   constructor(maxBytes: number) {
-    this.#maxBytes = maxBytes;
+    this.maxBytes = maxBytes;
   }
 
   get heldBytes(): number {
@@ -37,7 +38,7 @@ export class BodyBudget {
   }
 
   take(bytes: number): boolean {
-    if (this.#heldBytes + bytes > this.#maxBytes) return false;
+    if (this.#heldBytes + bytes > this.maxBytes) return false;
     this.#heldBytes += bytes;
     return true;
   }

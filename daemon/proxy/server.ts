@@ -9,16 +9,17 @@ import type { Clock, Turn, TurnScheduler } from '../scheduler/types.ts';
 import { sessionKey } from '../session/name.ts';
 import { sendError, startError } from './client-response.ts';
 import { credentialName } from './credential.ts';
-import { InputEstimator, rawTokensOf } from './estimate.ts';
+import { InputEstimator, OutputEstimator, rawTokensOf } from './estimate.ts';
 import { requestHeaders } from './headers.ts';
 import { identify, modelClassOf, WANTED } from './identify.ts';
 import { ProxyMetrics, type Rejection } from './metrics.ts';
 import { passThrough } from './pass-through.ts';
-import { PeerUids } from './peer-uid.ts';
+import { Peers } from './peers.ts';
 import { BodyBudget, type BodyFailure, readBody } from './request-body.ts';
 import { type Provider, type Route, routeOf } from './routes.ts';
+import type { TcpOwner } from './socket-owner.ts';
 import { type EarlyStream, TurnExchange, type TurnParts } from './turn.ts';
-import { Upstreams } from './upstream.ts';
+import { type UpstreamSettings, Upstreams } from './upstream.ts';
 
 /** How long a client may take to send a request. */
 export interface Patience {
@@ -46,7 +47,7 @@ const LINGER_MS = 2_000;
 
 export interface ProxySettings {
   readonly listen: { readonly host: string; readonly port: number };
-  readonly upstreams: Readonly<Record<Provider, string>>;
+  readonly upstreams: Readonly<Record<Provider, UpstreamSettings>>;
   readonly maxBodyBytes: number;
   readonly maxBodiesBytes: number;
   readonly maxConnections: number;
@@ -63,19 +64,22 @@ export interface ProxyParts {
   readonly clock: Clock;
   /** Under which credentials are hashed. */
   readonly key: string;
+  /** Null: whose a connection is stands in tables of /proc alone. */
+  readonly tcpOwner: TcpOwner | null;
   readonly log: Log;
 }
 
 /** The proxy on its socket. */
 export class ProxyServer {
   readonly metrics: ProxyMetrics;
-  readonly #settings: ProxySettings;
+  #settings: ProxySettings;
   readonly #parts: ProxyParts;
   readonly #server: Server;
   readonly #upstreams: Upstreams;
   readonly #bodies: BodyBudget;
   readonly #estimator = new InputEstimator();
-  readonly #peers = new PeerUids();
+  readonly #outputs = new OutputEstimator();
+  readonly #peers: Peers;
   #turns = 0;
   #live = 0;
   #closing = false;
@@ -85,6 +89,7 @@ export class ProxyServer {
     this.#parts = parts;
     this.#settings = parts.settings;
     this.#upstreams = new Upstreams(parts.settings.upstreams);
+    this.#peers = new Peers(parts.tcpOwner);
     this.#bodies = new BodyBudget(parts.settings.maxBodiesBytes);
     this.metrics = new ProxyMetrics(parts.scheduler, () => this.#bodies.heldBytes);
     const { patience = PATIENCE } = parts.settings;
@@ -118,6 +123,17 @@ export class ProxyServer {
         resolve((this.#server.address() as AddressInfo).port);
       });
     });
+  }
+
+  /**
+   * Other settings, for requests to come. Where it listens and how patient it is stay as they were.
+   * @throws Error if the upstreams cannot be used; everything is as it was then.
+   */
+  configure(settings: ProxySettings): void {
+    this.#upstreams.set(settings.upstreams);
+    this.#settings = settings;
+    this.#bodies.maxBytes = settings.maxBodiesBytes;
+    this.#server.maxConnections = settings.maxConnections;
   }
 
   /**
@@ -190,8 +206,9 @@ export class ProxyServer {
     );
     const credential = credentialName(this.#parts.key, request.headers);
     const modelClass = modelClassOf(identity.model);
+    const model = `${credential} ${modelClass} ${api}`;
     const who = `${credential} ${modelClass} ${identity.session ?? ''} ${identity.agent ?? ''}`;
-    const uid = await this.#peers.of(request.socket, `${credential} ${identity.session ?? ''}`);
+    const { uid, place } = await this.#peers.of(request.socket, `${credential} ${identity.session ?? ''}`);
     if (response.destroyed) return this.#bodies.give(size);
     const rawTokens = rawTokensOf(size, body.scan);
     this.#turns += 1;
@@ -209,6 +226,7 @@ export class ProxyServer {
       streaming: identity.streaming,
       retryable: identity.retryable,
       bodyHash: body.hash,
+      ...(place === null ? {} : { place }),
       ...(identity.clientTimeoutMs === null ? {} : { clientTimeoutMs: identity.clientTimeoutMs }),
       ...(identity.deadlineMs === null ? {} : { deadlineMs: identity.deadlineMs }),
     };
@@ -217,6 +235,10 @@ export class ProxyServer {
       upstreams: this.#upstreams,
       clock: this.#parts.clock,
       earlyStream: this.#settings.earlyStream,
+      written: {
+        estimate: (characters) => this.#outputs.estimate(model, characters),
+        learn: (characters, tokens) => this.#outputs.learn(model, characters, tokens),
+      },
       onHung: (evidence, verdict) => {
         this.#parts.log.warn({ ...evidence, modelClass, action: verdict.action }, 'turn hung');
       },

@@ -52,6 +52,7 @@ export class StreamObserver {
   readonly #parser: EventSourceParser;
   readonly #decoder = new TextDecoder();
   #contentEvents = 0;
+  #characters = 0;
   #pings = 0;
   #blind = false;
   #error: StreamError | undefined;
@@ -76,6 +77,11 @@ export class StreamObserver {
   /** Events other than keep-alives so far. */
   get events(): number {
     return this.#contentEvents;
+  }
+
+  /** Of the data of those events. */
+  get characters(): number {
+    return this.#characters;
   }
 
   /** The error that the stream itself told of. */
@@ -109,6 +115,7 @@ export class StreamObserver {
       return;
     }
     this.#contentEvents += 1;
+    this.#characters += data.length;
     if (this.#api === 'chat' ? data === '[DONE]' : event !== undefined && LAST.has(event))
       this.#complete = true;
     if (!this.#tells(event, data)) return;

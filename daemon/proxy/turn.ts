@@ -13,9 +13,9 @@ import type {
   Verdict,
 } from '../scheduler/types.ts';
 import { errorEvent, type ProxyError, pingEvent, retryHeaders } from './api-errors.ts';
-import { type Answer, Attempt, type AttemptOwner } from './attempt.ts';
-import { sendError, sendHead } from './client-response.ts';
-import { headerOf, withHeader } from './headers.ts';
+import { type Answer, Attempt, type AttemptOwner, type WrittenTokens } from './attempt.ts';
+import { endWith, sendError, sendHead } from './client-response.ts';
+import { headerOf, type RawHeaders, withHeader } from './headers.ts';
 import type { Provider, TurnApi } from './routes.ts';
 import type { Upstreams } from './upstream.ts';
 
@@ -49,6 +49,7 @@ export interface TurnParts {
   readonly clock: Clock;
   /** Null: the client waits for the upstream's own head, however long. */
   readonly earlyStream: EarlyStream | null;
+  readonly written: WrittenTokens;
   readonly onHung: (evidence: HungEvidence, verdict: Verdict) => void;
   /** Called once, when the turn is over for the client. */
   readonly onEnd: (report: TurnReport) => void;
@@ -120,8 +121,8 @@ export class TurnExchange implements AttemptOwner {
     this.#usage = { ...this.#usage, ...usage };
   }
 
-  end(): void {
-    if (!this.#over) this.#response.end();
+  end(trailers: RawHeaders): void {
+    if (!this.#over) endWith(this.#response, trailers);
   }
 
   /** The response is complete and all of it was forwarded. */
@@ -179,7 +180,7 @@ export class TurnExchange implements AttemptOwner {
       lease.end({ kind: 'aborted' });
       return;
     }
-    const attempt = new Attempt(this, lease, this.#request.api);
+    const attempt = new Attempt(this, lease, this.#request.api, this.#parts.written);
     this.#attempt = attempt;
     const { provider, target, headers, body } = this.#request;
     this.#parts.upstreams.dispatch(provider, { method: 'POST', target, headers, body }, attempt);
@@ -187,8 +188,7 @@ export class TurnExchange implements AttemptOwner {
 
   #refused(refusal: Refusal): void {
     if (this.#over) return;
-    const { status, message, retryAfterMs, shouldRetry } = refusal;
-    this.#fail({ status, message, retryAfterMs, shouldRetry }, 'refused', true);
+    this.#fail(refusal, 'refused', true);
   }
 
   #hung(evidence: HungEvidence, verdict: Verdict): void {

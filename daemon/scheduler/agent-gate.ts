@@ -6,20 +6,24 @@ import { RecentMap } from './recent-map.ts';
 /** Sessions that are remembered without a place: they come back with their next run. */
 const IDLE_SESSIONS = 256;
 
+function noHolds(): RecentMap<string, boolean> {
+  return new RecentMap<string, boolean>(
+    IDLE_SESSIONS,
+    () => {},
+    (holds) => holds,
+  );
+}
+
 /**
  * How many agents may run at a time: a session holds one place for its user's run and all its subagents, because
  * the one waits for the others and would wait for ever if they shared out the places. Turns of sessions without a
  * place wait here, before the queue of their upstream.
  */
 export class AgentGate<Entry extends QueueEntry> {
-  readonly #limit: number;
+  #limit: number;
   readonly #agingMs: number;
   /** Whether a session has a place; of those that have none it may forget. */
-  readonly #holds = new RecentMap<string, boolean>(
-    IDLE_SESSIONS,
-    () => {},
-    (holds) => holds,
-  );
+  #holds = noHolds();
   #running = 0;
   readonly #waiting = new Heap<'gateIndex', Entry>('gateIndex', cameBefore);
 
@@ -32,6 +36,17 @@ export class AgentGate<Entry extends QueueEntry> {
   /** Null: none. */
   get limit(): number | null {
     return this.#limit === Number.POSITIVE_INFINITY ? null : this.#limit;
+  }
+
+  /**
+   * Another limit, from now on; who has a place keeps it. {@link next} tells whether it makes room.
+   * @param limit Infinity: none.
+   */
+  limitTo(limit: number): void {
+    this.#limit = limit;
+    if (this.limit !== null) return;
+    this.#holds = noHolds();
+    this.#running = 0;
   }
 
   /** Places that are taken. */
@@ -93,6 +108,7 @@ export class AgentGate<Entry extends QueueEntry> {
   }
 
   #take(session: string): void {
+    if (this.limit === null) return;
     this.#holds.set(session, true);
     this.#running += 1;
   }

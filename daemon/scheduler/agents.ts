@@ -59,8 +59,9 @@ interface KnownCalls {
 
 export interface AgentsHost {
   readonly clock: Clock;
-  readonly settings: AgentSettings;
-  readonly dryRun: boolean;
+  /** As they are in force. */
+  readonly settings: () => AgentSettings;
+  readonly dryRun: () => boolean;
   /** Sessions that are remembered. */
   readonly capacity: number;
   readonly evicted: () => void;
@@ -110,7 +111,8 @@ export class Agents {
 
   /** A turn was submitted, and may not have a lane at once. */
   came(turn: Turn): void {
-    const { clock, settings } = this.#host;
+    const { clock } = this.#host;
+    const settings = this.#host.settings();
     const nowMs = clock.now();
     const agent = this.#agents.get(turn.session) ?? this.#add(turn.session, nowMs);
     agent.turns.waiting += 1;
@@ -240,6 +242,23 @@ export class Agents {
     }
   }
 
+  /** The settings are other ones: whoever is waited for is waited for anew, so that they end in order. */
+  configured(): void {
+    this.#timer?.cancel();
+    this.#timer = null;
+    for (const agent of this.#agents.values()) {
+      this.#notIdle(agent);
+      if (agent.terminatedAtMs === null) this.#rest(agent);
+    }
+  }
+
+  /** Sessions with a turn or an open run. */
+  *underWay(): Generator<string> {
+    for (const agent of this.#agents.values()) {
+      if (isBusy(agent) || agent.runs.length > 0) yield agent.session;
+    }
+  }
+
   close(): void {
     this.#closed = true;
     this.#timer?.cancel();
@@ -281,7 +300,7 @@ export class Agents {
   #rest(agent: Agent): void {
     if (isBusy(agent)) return;
     if (agent.runs.length === 0) this.#host.over(agent.session);
-    const { abandonedMs } = this.#host.settings;
+    const { abandonedMs } = this.#host.settings();
     if (this.#liveCalls(agent.session) > 0 || abandonedMs === Number.POSITIVE_INFINITY) return;
     this.#notIdle(agent);
     agent.idleUntilMs = this.#host.clock.now() + abandonedMs;
@@ -317,7 +336,8 @@ export class Agents {
   }
 
   #end(agent: Agent, nowMs: number): void {
-    const { settings, dryRun, abandoned, over } = this.#host;
+    const { abandoned, over } = this.#host;
+    const dryRun = this.#host.dryRun();
     const { session, runs } = agent;
     if (runs.length > 0) {
       const known = this.#calls.peek(session);
@@ -326,7 +346,7 @@ export class Agents {
         session,
         class: agent.class,
         runs: runs.length,
-        limitMs: settings.abandonedMs,
+        limitMs: this.#host.settings().abandonedMs,
         sinceTurnMs: nowMs - agent.lastTurnMs,
         calls: noneSinceMs === null ? null : { live: 0, noneForMs: nowMs - noneSinceMs },
         holdsPlace: this.#host.holdsPlace(session),

@@ -6,7 +6,7 @@ import type { LaneSettings } from './settings.ts';
  * (additive increase, multiplicative decrease; Chiu and Jain 1989).
  */
 export class LaneLimit {
-  readonly #settings: LaneSettings;
+  #settings: LaneSettings;
   #limit: number;
   #clean = 0;
   #noCutBeforeMs = Number.NEGATIVE_INFINITY;
@@ -18,6 +18,14 @@ export class LaneLimit {
 
   get limit(): number {
     return this.#limit;
+  }
+
+  /** Other settings. What was learned stays, within them; nothing was while the limit is where it started. */
+  configure(settings: LaneSettings): void {
+    const { fixed, start } = this.#settings;
+    const learned = fixed === null && this.#limit !== start;
+    this.#settings = settings;
+    this.#limit = settings.fixed ?? (learned ? Math.min(this.#limit, settings.most) : settings.start);
   }
 
   /** A limit as it was saved. */

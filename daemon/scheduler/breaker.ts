@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import { refusals } from './refusals.ts';
+import type { Refusal } from './types.ts';
 
 /**
  * Keeps turns back from an account whose quota is used up: each would be refused, after all of its waiting. When
@@ -7,6 +9,7 @@
 export class Breaker {
   #openUntilMs: number | null = null;
   #probing = false;
+  #refusal: (leftMs: number) => Refusal = refusals.quota;
 
   state(nowMs: number): 'closed' | 'open' | 'half-open' {
     if (this.#openUntilMs === null) return 'closed';
@@ -25,17 +28,22 @@ export class Breaker {
     return true;
   }
 
-  opened(untilMs: number): void {
+  /** @param refusal what those are told that are kept back, by how long it still lasts. */
+  opened(untilMs: number, refusal: (leftMs: number) => Refusal = refusals.quota): void {
     this.#openUntilMs = Math.max(untilMs, this.#openUntilMs ?? untilMs);
     this.#probing = false;
+    this.#refusal = refusal;
+  }
+
+  refusal(nowMs: number): Refusal {
+    return this.#refusal(this.leftMs(nowMs));
   }
 
   /**
-   * A turn ended. Only the one that tried decides: others were sent while it was still open to them.
+   * The turn that tried has ended; others were sent while it was still open to them.
    * @param answered whether the account was served.
    */
-  ended(probe: boolean, answered: boolean): void {
-    if (!probe) return;
+  ended(answered: boolean): void {
     this.#probing = false;
     if (answered) this.#openUntilMs = null;
   }

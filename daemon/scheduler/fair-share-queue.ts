@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type Choice, cameBefore, type Discipline, LEVELS, type Level, type QueueEntry } from './queue.ts';
-import { SessionHeap } from './session-heap.ts';
+import { type Choice, type Discipline, LEVELS, type Level, type QueueEntry } from './queue.ts';
+import { type SessionHead, SessionHeap, usedLess } from './session-heap.ts';
 
-/** Who has used least goes next, whatever the class; of equals who came first. */
+/** Who has used least goes next, whatever the class; of equals who came or was served longest ago. */
 export class FairShareQueue implements Discipline {
   /** By level, because some may not go at times. */
   readonly #levels: readonly SessionHeap[];
@@ -25,21 +25,17 @@ export class FairShareQueue implements Discipline {
   }
 
   next(_nowMs: number, mayGo: (level: Level) => boolean): Choice | undefined {
-    let best: { readonly entry: QueueEntry; readonly rank: number } | undefined;
+    let best: SessionHead | undefined;
     for (const level of LEVELS) {
       const head = mayGo(level) ? this.#levels[level]?.head() : undefined;
-      if (head === undefined) continue;
-      const better =
-        best === undefined ||
-        head.rank < best.rank ||
-        (head.rank === best.rank && cameBefore(head.entry, best.entry));
-      if (better) best = head;
+      if (head !== undefined && (best === undefined || usedLess(head, best))) best = head;
     }
     return best === undefined ? undefined : { entry: best.entry, aged: false };
   }
 
-  take({ entry }: Choice): void {
+  take({ entry }: Choice, nowMs: number): void {
     this.remove(entry);
+    for (const level of this.#levels) level.served(entry, nowMs);
   }
 
   agingAtMs(): number {

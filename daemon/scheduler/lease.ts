@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Breaker } from './breaker.ts';
 import type { Reservation } from './rate-limits.ts';
 import { SilenceWatch } from './reaper.ts';
 import type { ReaperSettings } from './settings.ts';
@@ -37,8 +38,8 @@ export interface LeaseGrant<Holder> {
   /** What is left of the time that the client waits, if it says how long. */
   readonly clientLeftMs: number | undefined;
   readonly reservation: Reservation;
-  /** It is the one that tries whether the account is served again. */
-  readonly probe: boolean;
+  /** For which it is the one that tries whether the account is served again. */
+  readonly probes: readonly Breaker[];
   /** Lane time that was counted ahead for fairness. */
   readonly countedLaneMs: number;
   readonly countedOutputTokens: number;

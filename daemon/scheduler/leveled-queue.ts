@@ -19,9 +19,9 @@ interface LevelQueue {
 /**
  * Three levels that share the lanes by strides (Waldspurger and Weihl, "Stride Scheduling", MIT 1995; with the
  * finish tags of start-time fair queueing, so that a background turn that comes is not served at once), so that
- * none starves and none needs a boost; in a level the session with the smallest dominant share, of a session who
- * came first; a turn that lost its lane through no fault of its own before the others of its level; and who has
- * waited too long next of all.
+ * none starves and none needs a boost; in a level the session with the smallest dominant share, of equals who came
+ * or was served longest ago; a turn that lost its lane through no fault of its own before the others of its level; and
+ * who has waited too long next of all.
  */
 export class LeveledQueue implements Discipline {
   readonly #settings: LevelSettings;
@@ -73,13 +73,14 @@ export class LeveledQueue implements Discipline {
     return entry === undefined ? undefined : { entry, aged: false };
   }
 
-  take({ entry, aged }: Choice): void {
+  take({ entry, aged }: Choice, nowMs: number): void {
     this.#dispatches += 1;
     this.#sinceAged = aged ? 0 : this.#sinceAged + 1;
     if (aged) this.#agedAt.set(entry.turn.session, this.#dispatches);
     const level = this.#levels[entry.level];
     if (!aged) this.#virtualTime = Math.max(this.#virtualTime, level.finish - this.#stride(entry.level));
     this.remove(entry);
+    level.sessions.served(entry, nowMs);
     if (level.sessions.size > 0) level.finish += this.#stride(entry.level);
     for (const other of this.#levels) {
       // Nor is time in which it might not go: else it would have all lanes when it may again.

@@ -29,41 +29,66 @@ export function configuredLimits(
 /** The rate limits of one upstream: configured, learned from its headers, or unknown and so without bound. */
 export class RateLimits {
   readonly #configured: Limits;
-  readonly #buckets = new Map<Resource, TokenBucket>();
+  /** Of every resource: what is used before its limit is known counts towards it. */
+  readonly #buckets: Record<Resource, TokenBucket>;
   /** Output counts towards the input's limit too. */
   #bothTokens = false;
 
   constructor(configured: Limits, nowMs: number) {
     this.#configured = configured;
-    for (const resource of RESOURCES) {
-      const perMin = configured[resource];
-      if (perMin !== undefined) this.#buckets.set(resource, new TokenBucket(perMin, nowMs));
-    }
+    const bucket = (resource: Resource) =>
+      new TokenBucket(configured[resource] ?? Number.POSITIVE_INFINITY, nowMs);
+    this.#buckets = {
+      requests: bucket('requests'),
+      inputTokens: bucket('inputTokens'),
+      outputTokens: bucket('outputTokens'),
+    };
   }
 
   /** A minute; Infinity if unknown. */
   limitPerMin(resource: Resource): number {
-    return this.#buckets.get(resource)?.limitPerMin ?? Number.POSITIVE_INFINITY;
+    return this.#buckets[resource].limitPerMin;
   }
 
   /**
    * How long until a turn fits, 0 if it does now; Infinity while only turns under way can make room.
    * @param keepShare of each limit that must be left over.
+   * @param evenly whether it waits for its part of what is handed out evenly.
    */
-  waitMs(amounts: Amounts, keepShare: number, nowMs: number): number {
+  waitMs(amounts: Amounts, keepShare: number, nowMs: number, evenly = true): number {
     let waitMs = 0;
-    for (const [resource, bucket] of this.#buckets) {
-      const amount = this.#counted(resource, amounts);
-      waitMs = Math.max(waitMs, bucket.waitMs(amount, keepShare * bucket.limitPerMin, nowMs));
+    for (const resource of RESOURCES) {
+      const bucket = this.#buckets[resource];
+      const keep = keepShare === 0 ? 0 : keepShare * bucket.limitPerMin;
+      waitMs = Math.max(waitMs, bucket.waitMs(this.#counted(resource, amounts), keep, nowMs, evenly));
     }
     return waitMs;
   }
 
+  /**
+   * A turn waits: what it does not fit into is handed out evenly until nobody waits.
+   * @returns whether there is any such limit; else it is something that better turns may use.
+   */
+  pace(amounts: Amounts, nowMs: number): boolean {
+    let short = false;
+    for (const resource of RESOURCES) {
+      const bucket = this.#buckets[resource];
+      if (bucket.waitMs(this.#counted(resource, amounts), 0, nowMs, false) === 0) continue;
+      bucket.pace(nowMs);
+      short = true;
+    }
+    return short;
+  }
+
+  relax(): void {
+    for (const resource of RESOURCES) this.#buckets[resource].relax();
+  }
+
   /** To be settled, whatever becomes of the turn. */
   reserve(amounts: Amounts): Reservation {
-    const parts = [...this.#buckets].map(([resource, bucket]) => {
-      return new Part(resource, bucket, this.#counted(resource, amounts));
-    });
+    const parts = RESOURCES.map(
+      (resource) => new Part(resource, this.#buckets[resource], this.#counted(resource, amounts)),
+    );
     return new Reservation(parts, (resource, used) => this.#counted(resource, used));
   }
 
@@ -76,10 +101,9 @@ export class RateLimits {
       // What the administrator allows may be less than the upstream would.
       const limit = Math.min(limitPerMin, this.#configured[resource] ?? limitPerMin);
       const left = remaining === null ? null : Math.min(remaining, limit);
-      const bucket = this.#buckets.get(resource);
-      changed ||= bucket?.limitPerMin !== limit;
-      if (bucket === undefined) this.#buckets.set(resource, new TokenBucket(limit, nowMs, left ?? limit));
-      else bucket.learn(limit, left, nowMs);
+      const bucket = this.#buckets[resource];
+      changed ||= bucket.limitPerMin !== limit;
+      bucket.learn(limit, left, nowMs);
     }
     return { bad, changed };
   }
@@ -87,18 +111,16 @@ export class RateLimits {
   /** A limit as it was saved, with what it had left. */
   restore(resource: Resource, limitPerMin: number, available: number, nowMs: number): void {
     const limit = Math.min(limitPerMin, this.#configured[resource] ?? limitPerMin);
-    this.#buckets.set(resource, new TokenBucket(limit, nowMs, available));
+    this.#buckets[resource] = new TokenBucket(limit, nowMs, available);
   }
 
   snapshot(nowMs: number): BucketSnapshot[] {
     return RESOURCES.map((resource) => {
-      const bucket = this.#buckets.get(resource);
-      return {
-        resource,
-        limitPerMin: bucket?.limitPerMin ?? null,
-        available: bucket?.available(nowMs) ?? null,
-        reserved: bucket?.reserved ?? 0,
-      };
+      const bucket = this.#buckets[resource];
+      const { limitPerMin, reserved } = bucket;
+      if (limitPerMin === Number.POSITIVE_INFINITY)
+        return { resource, limitPerMin: null, available: null, reserved };
+      return { resource, limitPerMin, available: bucket.available(nowMs), reserved };
     });
   }
 
@@ -108,7 +130,7 @@ export class RateLimits {
   }
 }
 
-/** What one turn holds of each bucket that there was when it was sent. */
+/** What one turn holds of each bucket. */
 export class Reservation {
   readonly #parts: readonly Part[];
   readonly #counted: (resource: Resource, used: Amounts) => number;
@@ -153,8 +175,8 @@ class Part {
   }
 
   arrived(nowMs: number): void {
-    this.#release();
     this.usedAtLeast(this.#amount, nowMs);
+    this.#release();
   }
 
   usedAtLeast(used: number, nowMs: number): void {
@@ -165,10 +187,10 @@ class Part {
   }
 
   settle(used: number, nowMs: number): void {
-    this.#release();
     this.usedAtLeast(used, nowMs);
     if (used < this.#used) this.#bucket.refund(this.#used - used, this.#usedAtMs, nowMs);
     this.#used = used;
+    this.#release();
   }
 
   #release(): void {

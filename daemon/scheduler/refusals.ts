@@ -17,6 +17,10 @@ export const refusals = {
     refusal('session-budget', 429, null, false, 'This session has used up its budget of tokens.'),
   quota: (afterMs: number) =>
     refusal('quota', 429, afterMs, false, "The account's quota is used up, as the model API said."),
+  subscription: (afterMs: number, headers: readonly string[] = []): Refusal => ({
+    ...refusal('subscription', 429, afterMs, false, "A limit of the account's subscription is reached."),
+    headers,
+  }),
   'owner-ended': () =>
     refusal('owner-ended', 503, null, false, 'The process that sent the request has gone.'),
   cancelled: () => refusal('cancelled', 499, null, false, 'The client has gone.'),

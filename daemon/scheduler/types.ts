@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { SchedulerSettings } from './settings.ts';
+import type { SubscriptionStatus, SubscriptionWindowName } from './subscription-headers.ts';
 
 /*
  * What the proxy (or the simulator) and the scheduler say to each other. The scheduler does no I/O and knows
@@ -28,6 +30,8 @@ export interface Turn {
   readonly agent?: string;
   /** Who answers for the turn's life (a connection, a process): see {@link TurnScheduler.endOwner}. */
   readonly owner?: string;
+  /** Where on this host its client runs, in the node agent's own numbers: see {@link TurnScheduler.setFrozen}. */
+  readonly place?: number;
   readonly provider: string;
   /** Salted hash of the caller's credential; the credential itself never comes here. */
   readonly credential: string;
@@ -157,6 +161,7 @@ export const REFUSAL_CODES = [
   'wait-expired', // it waited as long as a client does; its place is kept for the same request
   'session-budget', // the session has used up its tokens
   'quota', // the account's quota is used up, as the upstream said a moment ago
+  'subscription', // a limit of the account's subscription is reached, likewise
   'owner-ended', // who submitted it has gone
   'cancelled', // the client has gone
   'closed', // the scheduler is being shut down
@@ -172,6 +177,8 @@ export interface Refusal {
   readonly shouldRetry: boolean;
   /** One plain sentence for the client. */
   readonly message: string;
+  /** Further headers for the client, names and values in turn: what the upstream itself said of the reason. */
+  readonly headers?: readonly string[];
 }
 
 /** Which limit of silence was reached. */
@@ -278,6 +285,16 @@ export interface TurnScheduler {
   readonly setHostPressure: (pressure: HostPressure) => void;
   /** What the node agent knows of a session's tool calls; null: nothing any more. */
   readonly setCalls: (session: string, calls: CallsOfSession | null) => void;
+  /**
+   * Places that are frozen, all of them. A client there cannot read, which says nothing of its upstream: no silence
+   * counts meanwhile.
+   */
+  readonly setFrozen: (places: ReadonlySet<number>) => void;
+  /**
+   * Other settings. For turns to come and those that wait; what has a lane keeps the patience that it was granted
+   * with. Levels, tables and the order of the queue stay as they were.
+   */
+  readonly configure: (settings: SchedulerSettings) => void;
   /** Ends all turns of an owner that has died: leases as aborted, queued ones refused. @returns how many. */
   readonly endOwner: (owner: string) => number;
   readonly snapshot: (sees?: (session: string) => boolean) => SchedulerSnapshot;
@@ -360,8 +377,24 @@ export interface UpstreamSnapshot {
   /** Until when the upstream asked for silence, if it did. */
   readonly pausedUntilMs: number | null;
   readonly breaker: 'closed' | 'open' | 'half-open';
+  /** The same for every model class of the account; null: it has none, as far as its answers have told. */
+  readonly subscription: SubscriptionSnapshot | null;
   readonly expectedOutputTokens: number;
   readonly turns: readonly TurnSnapshot[];
+}
+
+/** What the newest answer said of the account's subscription. Times are from now, 0 once they have passed. */
+export interface SubscriptionSnapshot {
+  readonly status: SubscriptionStatus;
+  readonly claim: string | null;
+  readonly fallback: boolean;
+  readonly resetMs: number | null;
+  readonly windows: readonly {
+    readonly window: SubscriptionWindowName;
+    readonly status: SubscriptionStatus | null;
+    readonly used: number | null;
+    readonly resetMs: number | null;
+  }[];
 }
 
 export interface LevelSnapshot {

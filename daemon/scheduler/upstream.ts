@@ -17,6 +17,7 @@ import { type Amounts, configuredLimits, RateLimits } from './rate-limits.ts';
 import { RecentMap } from './recent-map.ts';
 import { RetryBudget } from './retry.ts';
 import type { SchedulerSettings } from './settings.ts';
+import type { Subscription } from './subscription.ts';
 import type { Clock, HostPressure, Timer } from './types.ts';
 
 export interface UpstreamKey {
@@ -27,13 +28,16 @@ export interface UpstreamKey {
 
 export interface UpstreamHost {
   readonly clock: Clock;
-  readonly settings: SchedulerSettings;
+  /** As they are in force. */
+  readonly settings: () => SchedulerSettings;
   readonly pressure: () => HostPressure;
   /** Give the turn its lane. Called once it is out of the queue. */
   readonly grant: (entry: QueueEntry, aged: boolean) => void;
   /** The turn would have a lane but for the host's memory. Told again as long as that is so. */
   readonly held: (entry: QueueEntry) => void;
   readonly evicted: () => void;
+  /** Of the account, which its other upstreams have too. */
+  readonly subscription: Subscription;
   /** In place of our own order. */
   readonly discipline?: DisciplineMaker;
 }
@@ -49,6 +53,7 @@ export class Upstream {
   readonly key: UpstreamKey;
   readonly lanes: LaneLimit;
   readonly limits: RateLimits;
+  readonly subscription: Subscription;
   readonly breaker = new Breaker();
   readonly retryBudget: RetryBudget;
   readonly expectedOutput: DecayedMean;
@@ -67,13 +72,17 @@ export class Upstream {
   readonly #usage: RecentMap<string, SessionUsage>;
   readonly #heldAtLevel: [number, number, number] = [0, 0, 0];
   readonly #lastCameMs: [number, number, number] = [-MINUTE_MS, -MINUTE_MS, -MINUTE_MS];
+  /** From this level on limits are handed out evenly: the best that had to wait for one. Infinity: none has. */
+  #evenFrom = Number.POSITIVE_INFINITY;
   #timer: Timer | null = null;
   #dispatching = false;
 
   constructor(key: UpstreamKey, host: UpstreamHost) {
-    const { settings, clock } = host;
+    const { clock } = host;
+    const settings = host.settings();
     this.key = key;
     this.#host = host;
+    this.subscription = host.subscription;
     this.lanes = new LaneLimit(settings.lanes);
     this.limits = new RateLimits(configuredLimits(settings.limits.configured, key), clock.now());
     this.retryBudget = new RetryBudget(settings.retry);
@@ -92,6 +101,15 @@ export class Upstream {
     const { upper, nextWeight } = this.expectedOutput;
     const outputTokens = upper + nextWeight * this.writtenUnderWay;
     return { requests: 1, inputTokens: turn.inputTokens, outputTokens };
+  }
+
+  /** The one that keeps turns back, for good or but for one that tries; undefined: none does. */
+  closedBy(nowMs: number): Breaker | undefined {
+    const both = [this.subscription.breaker, this.breaker];
+    return (
+      both.find((breaker) => breaker.state(nowMs) === 'open') ??
+      both.find((breaker) => breaker.state(nowMs) === 'half-open')
+    );
   }
 
   heldAtLevel(level: Level): number {
@@ -144,6 +162,7 @@ export class Upstream {
         this.queue.take(found, nowMs);
         this.#host.grant(found.entry, found.aged);
       }
+      if (this.queue.size === 0) this.#relax();
     } finally {
       this.#dispatching = false;
     }
@@ -157,8 +176,8 @@ export class Upstream {
   /** Who goes now, or when to look again. */
   #choose(nowMs: number): Choice | { readonly wakeAtMs: number } {
     if (nowMs < this.pausedUntilMs) return { wakeAtMs: this.pausedUntilMs };
-    const breaker = this.breaker.state(nowMs);
-    if (breaker === 'open') return { wakeAtMs: nowMs + this.breaker.leftMs(nowMs) };
+    const breaker = this.closedBy(nowMs);
+    if (breaker?.state(nowMs) === 'open') return { wakeAtMs: nowMs + breaker.leftMs(nowMs) };
     const agingAtMs = this.queue.agingAtMs();
     const closed = this.#closedLevels(nowMs, agingAtMs <= nowMs);
     let worst = 2;
@@ -171,8 +190,10 @@ export class Upstream {
       }
       const { entry, aged } = choice;
       const keep = aged ? 0 : this.#reserve(entry.level, nowMs);
-      const waitMs = this.limits.waitMs(this.expected(entry), keep, nowMs);
+      const waitMs = this.#waitMs(entry, keep, nowMs);
       if (waitMs === 0) return choice;
+      if (this.limits.pace(this.expected(entry), nowMs) && entry.level < this.#evenFrom)
+        this.#evenFrom = entry.level;
       wakeAtMs = Math.min(wakeAtMs, nowMs + waitMs);
       // Better ones may go before it while it does not fit, worse ones never; and nobody before one that has
       // waited too long.
@@ -181,10 +202,16 @@ export class Upstream {
     }
   }
 
+  /** Nobody waits any more. */
+  #relax(): void {
+    this.#evenFrom = Number.POSITIVE_INFINITY;
+    this.limits.relax();
+  }
+
   /** Levels that hold as many lanes as the host's memory allows them. */
   #closedLevels(nowMs: number, aged: boolean): ReadonlySet<Level> {
     const host = this.#host.pressure();
-    const { admission } = this.#host.settings;
+    const { admission } = this.#host.settings();
     const full = LEVELS.filter(
       (level) => this.#heldAtLevel[level] >= admittedLanes(level, this.lanes.limit, host, admission),
     );
@@ -199,14 +226,21 @@ export class Upstream {
       // One that does not fit into the rate limits waits for those.
       const choice = this.queue.next(nowMs, (each) => each === level);
       if (choice?.entry.level !== level) continue;
-      const fits = this.limits.waitMs(this.expected(choice.entry), this.#reserve(level, nowMs), nowMs) === 0;
+      const fits = this.#waitMs(choice.entry, this.#reserve(level, nowMs), nowMs) === 0;
       if (fits) this.#host.held(choice.entry);
     }
   }
 
+  /** Until a turn fits into the limits; 0 if it does now. */
+  #waitMs(entry: QueueEntry, keep: number, nowMs: number): number {
+    const evenly = entry.level >= this.#evenFrom;
+    const waitMs = this.limits.waitMs(this.expected(entry), keep, nowMs, evenly);
+    return Math.max(waitMs, this.subscription.waitMs(keep, this.#host.clock.wallNow()));
+  }
+
   /** What a turn must leave of each limit, as long as there are better ones that it could be left to. */
   #reserve(level: Level, nowMs: number): number {
-    const share = this.#host.settings.admission.reserve[level];
+    const share = this.#host.settings().admission.reserve[level];
     return this.#lastCameMs.some((atMs, better) => better < level && nowMs - atMs < MINUTE_MS) ? share : 0;
   }
 
@@ -219,7 +253,7 @@ export class Upstream {
     const usage = this.#usage.peek(session);
     if (usage === undefined) return Number.NEGATIVE_INFINITY;
     const log = usage.dominantLog((resource) => this.#capacity(resource));
-    return Math.floor(log / Math.log2(this.#host.settings.fairness.equalWithin));
+    return Math.floor(log / Math.log2(this.#host.settings().fairness.equalWithin));
   }
 
   #capacity(resource: FairResource): number {
@@ -227,6 +261,6 @@ export class Upstream {
   }
 
   #halfLives(): number {
-    return this.#host.clock.now() / this.#host.settings.fairness.halfLifeMs;
+    return this.#host.clock.now() / this.#host.settings().fairness.halfLifeMs;
   }
 }

@@ -3,9 +3,10 @@ import type { FedCall } from '../session/calls-feed.ts';
 import type { Call } from './call.ts';
 
 /** Calls as the other half needs to know them. */
-export function* fedCalls(calls: Iterable<Call>): Generator<FedCall> {
-  for (const { session, phase, frozenSinceMs } of calls) {
-    yield { session: session.key, live: phase === 'live', frozen: frozenSinceMs !== undefined };
+export function* fedCalls(calls: Iterable<Call>): Generator<FedCall & { readonly place: number }> {
+  for (const { session, cgroup, phase, frozenSinceMs } of calls) {
+    const frozen = frozenSinceMs !== undefined;
+    yield { session: session.key, place: cgroup.id, live: phase === 'live', frozen };
   }
 }
 

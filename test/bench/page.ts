@@ -10,6 +10,7 @@ import type { ReplayResult, ReplayResults } from './replay.bench.ts';
 import type { PaperRow, SimResults } from './sim.bench.ts';
 import { type Interval, interval, median } from './stats.ts';
 import type { StopResults } from './stop.bench.ts';
+import type { TurnsResults } from './turns.bench.ts';
 import type { WrapperResults } from './wrapper.bench.ts';
 
 const MiB = 2 ** 20;
@@ -25,6 +26,7 @@ export function page(): string {
     section<DaemonResults>('daemon', 'The daemon', daemon),
     section<ReplayResults>('replay', 'Recorded sessions under a common limit', replay),
     section<ProxyResults>('proxy', 'What the proxy adds', proxy),
+    section<TurnsResults>('turns', 'Too little for all, and what goes wrong', turns),
     section<SimResults>('sim', 'The scheduler, simulated', sim),
   ].filter((text) => text !== '');
   return `${head}\n${sections.join('\n')}`;
@@ -182,6 +184,85 @@ function proxy({ results, counts }: BenchResult<ProxyResults>): string {
 Times are those over a direct connection; in step: all of the ${counts.clients} ask in the same moment, again and again.
 A column is empty where the server has no part in it; Portkey 1.15.2 answers streams with 500 on Node 24.
 `;
+}
+
+function turns({ results, counts }: BenchResult<TurnsResults>): string {
+  const percent = (share: number) => `${number(100 * share)} %`;
+  const seconds = (ms: number) => number(ms / 1000);
+  const stormRows = results.storms.map((one) => [
+    `${one.agents}`,
+    one.told ? 'yes' : 'no',
+    one.through,
+    `${one.failedAgents}`,
+    `${one.turns}`,
+    `${one.refused}`,
+    `${one.refusalsSeen}`,
+    seconds(one.longestMs),
+  ]);
+  const tokenRows = results.overshoots.map((one) => [
+    one.limit === 'inputTokens' ? 'input' : 'output',
+    one.through,
+    percent(one.overshoot),
+    percent(one.used),
+    `${one.turns}`,
+  ]);
+  const fairRows = results.fairness.map((one) => [
+    one.short,
+    number(one.jain),
+    number(one.greedyShare),
+    seconds(one.othersP95Ms),
+    seconds(one.aloneP95Ms),
+    number(one.p95Ratio),
+  ]);
+  const healthyRows = results.reaper.healthy.map((one) => [
+    one.name,
+    `${one.turns}`,
+    `${one.reaped}`,
+    '',
+    '',
+  ]);
+  const hungRows = results.reaper.hung.map((one) => [
+    one.name,
+    `${one.turns}`,
+    `${one.ended}`,
+    `${number(one.lateMs.least)} to ${number(one.lateMs.most)}`,
+    `${one.recovered}`,
+  ]);
+  const { wire, simulated } = results;
+  const leakRows = [
+    [
+      'requests on the wire, of these answered, with an error, cut, left by their clients',
+      `${wire.requests}: ${Object.values(wire.ends).join(', ')}`,
+    ],
+    [
+      'lanes, waiting turns, reservations, drift of buckets, bytes of bodies left',
+      [wire.lanes, wire.waiting, wire.reserved, wire.drift, wire.bodyBytes].join(', '),
+    ],
+    ['descriptors before and after', `${wire.descriptors.before}, ${wire.descriptors.after}`],
+    ['resident after each eighth of them, MiB', wire.rssBytes.map(mib).join(', ')],
+    ['turns that went wrong on a simulated clock, and left nothing', `${simulated.ends}`],
+  ];
+  const goalRows = results.goals.map(({ goal, wanted, found, reached }) => [
+    `${goal} ${wanted}`,
+    number(found),
+    reached ? 'yes' : 'no',
+  ]);
+  return `Storms on accounts of 50 requests a minute (a bucket that refills evenly), in real minutes; agents use the official SDK,
+which tries twice more, and give up with the first turn that fails:
+
+${table(['agents', 'limit told', 'through', 'agents failed', 'turns', '429 given', '429 seen', 'longest turn, s'], stormRows)}
+Forty agents under a limit of tokens; \`counted\` is charged when answers have ended, and sends while the last minute's sum
+is under the limit:
+
+${table(['tokens', 'through', 'worst minute, over the limit', 'of it used', 'turns'], tokenRows)}
+One agent with 20 turns at a time beside nine with two, and the same nine alone:
+
+${table(['short', "Jain's index", 'greedy / another', "others' P95, s", 'alone, s', 'ratio'], fairRows)}
+The reaper, timers as shipped, ${counts.copies} of each kind:
+
+${table(['turns', 'how many', 'ended', 'after the timer, ms', 'served by a second attempt'], [...healthyRows, ...hungRows])}
+${table(['after what went wrong', 'number'], leakRows)}
+${table(['goal', 'found', 'reached'], goalRows)}`;
 }
 
 function sim({ results }: BenchResult<SimResults>): string {

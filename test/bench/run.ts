@@ -23,6 +23,7 @@ const benchmarks: Readonly<Record<string, readonly string[]>> = {
   'freeze-thaw': [stable],
   replay: [stable],
   proxy: [here],
+  turns: [here],
   sim: [here],
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // agentrmd with its core: the proxy is there when the daemon is, without its rights, and neither feels the other's end.
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { TestDaemon, until } from '../lib/daemon.ts';
 import { freePort } from '../lib/port.ts';
@@ -69,6 +69,24 @@ test('a port that is taken: the daemon does its other work', async (t) => {
   await daemon.start();
   await until(() => daemon.log.includes('EADDRINUSE'), 'it is said');
   assert.equal((await daemon.run('exit 7')).code, 7);
+});
+
+test('SIGHUP: the core has the new configuration as well, and what takes a restart is named', async (t) => {
+  const { daemon, url } = await started(t, ', body: 1M');
+  await listens(daemon, 1);
+  const large = turn(MESSAGES, false, 'x'.repeat(4_000));
+  assert.equal((await ask(url, large)).status, 200);
+  const before = coreOf(daemon);
+  const text = readFileSync(daemon.configPath, 'utf8').replace(
+    ', body: 1M',
+    ', body: 2K, queue: { policy: deadline }',
+  );
+  writeFileSync(daemon.configPath, text);
+  daemon.signal('SIGHUP');
+  await until(() => daemon.log.includes('proxy reconfigured'), 'it is taken');
+  assert.equal((await ask(url, large)).status, 413);
+  assert.match(daemon.log, /"setting":"proxy\.queue\.policy","msg":"needs a restart"/);
+  assert.ok(existsSync(`/proc/${before}`), 'the same core');
 });
 
 /** The newest core that listened. */

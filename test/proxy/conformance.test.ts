@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { brotliCompressSync, gzipSync, zstdCompressSync } from 'node:zlib';
 import { API_CASES, type ApiCase, MESSAGES } from './answers.ts';
-import { ask, held, type RawResponse, startProxy, turn } from './lab.ts';
+import { ask, directly, held, type RawResponse, startProxy, turn } from './lab.ts';
 import { JSON_HEADERS, STREAM_HEADERS, StandIn } from './upstream.ts';
 
 /** Headers that belong to one connection: node sets them on each. */
@@ -60,6 +60,21 @@ for (const api of API_CASES) {
       for (const _ of ['chunked', 'length']) {
         const direct = await ask(upstream.url, turn(api, false));
         assert.deepEqual(essence(await ask(lab.url, turn(api, false))), essence(direct));
+      }
+    });
+
+    test('what comes behind the body', async (t) => {
+      const trailers = { 'X-Checksum': 'a, b', 'Server-Timing': 'gpu;dur=1' };
+      const upstream = await StandIn.start(t, () => ({
+        headers: STREAM_HEADERS,
+        steps: api.events,
+        trailers,
+      }));
+      const lab = await startProxy(t, upstream);
+      for (const asked of [turn(api, true), { method: 'GET', path: '/v1/models' }]) {
+        const proxied = await ask(lab.url, asked);
+        assert.deepEqual(proxied.rawTrailers, Object.entries(trailers).flat());
+        assert.equal(proxied.body.toString(), api.events.join(''));
       }
     });
 
@@ -192,7 +207,7 @@ suite('other paths', () => {
     const anthropic = await StandIn.start(t, () => ({ steps: ['anthropic'] }));
     const openai = await StandIn.start(t, () => ({ steps: ['openai'] }));
     const lab = await startProxy(t, anthropic, {
-      settings: { upstreams: { anthropic: anthropic.url, openai: `${openai.url}/v1/` } },
+      settings: { upstreams: { anthropic: directly(anthropic.url), openai: directly(`${openai.url}/v1/`) } },
     });
     return { anthropic, openai, lab };
   };

@@ -5,7 +5,7 @@ import { suite, type TestContext, test } from 'node:test';
 import { SimulatedClock } from '../../daemon/sim/clock.ts';
 import { API_CASES, type ApiCase, CHAT, MESSAGES, RESPONSES } from './answers.ts';
 import { ask, held, type Lab, nextChunk, open, readAll, startProxy, turn } from './lab.ts';
-import { type Answer, JSON_HEADERS, type Script, STREAM_HEADERS, StandIn } from './upstream.ts';
+import { type Answer, JSON_HEADERS, type Script, STREAM_HEADERS, StandIn, type Step } from './upstream.ts';
 
 const SECOND = 1000;
 
@@ -18,7 +18,7 @@ async function simulated(t: TestContext, script: Script, options: Parameters<typ
   return { upstream, clock, lab, pass };
 }
 
-const stream = ({ events }: ApiCase, ...steps: Answer['steps']): Answer => ({
+const stream = ({ events }: ApiCase, ...steps: Step[]): Answer => ({
   headers: STREAM_HEADERS,
   steps: steps.length > 0 ? steps : events,
 });
@@ -537,4 +537,57 @@ test('a storm on a limited upstream: nobody is told of a 429', async (t) => {
   const inVain = upstream.received.length - statuses.length;
   assert.ok(inVain <= statuses.length * 0.05, `${inVain} of ${upstream.received.length} were turned away`);
   assert.equal(held(lab), 0);
+});
+
+test('an account whose subscription is used up: its clients read why and until when, and the API is left alone', async (t) => {
+  const wallMs = Date.parse('2026-11-21T00:00:00Z');
+  const said = [
+    ...['anthropic-ratelimit-unified-status', 'rejected'],
+    ...['anthropic-ratelimit-unified-reset', String(wallMs / SECOND + 7_200)],
+    ...['anthropic-ratelimit-unified-representative-claim', 'five_hour'],
+    ...['anthropic-ratelimit-unified-5h-status', 'rejected'],
+    ...['anthropic-ratelimit-unified-5h-utilization', '1.02'],
+  ];
+  const { upstream, lab, pass } = await simulated(t, (_request, index) =>
+    index === 0 ? error(429, said) : stream(MESSAGES),
+  );
+  const first = await ask(lab.url, turn(MESSAGES, true));
+  assert.equal(first.status, 429);
+  assert.equal(first.body.toString(), '{"type":"error","error":{"message":"no"}}');
+
+  const second = await ask(lab.url, turn(MESSAGES, true, 'another'));
+  assert.equal(second.status, 429);
+  assert.equal(upstream.received.length, 1);
+  assert.equal(errorType(MESSAGES, JSON.parse(second.body.toString())), 'rate_limit_error');
+  assert.equal(second.headers['retry-after'], '7200');
+  assert.equal(second.headers['x-should-retry'], 'false');
+  assert.equal(second.headers['anthropic-ratelimit-unified-representative-claim'], 'five_hour');
+
+  const metrics = await lab.proxy.metrics.text();
+  assert.match(metrics, /^agentrm_subscription_used_ratio\{window="5h"\} 1\.02$/m);
+  assert.match(metrics, /^agentrm_subscriptions\{status="rejected"\} 1$/m);
+  assert.match(metrics, /^agentrm_scheduler_refused_total\{reason="subscription"\} 1$/m);
+
+  pass(301 * SECOND);
+  assert.equal((await ask(lab.url, turn(MESSAGES, true, 'later'))).status, 200);
+  assert.equal(held(lab), 0);
+});
+
+test('a client inside a frozen call is no slow reader: its turn hangs only by the time that it could read', async (t) => {
+  const tcpOwner = () => ({ uid: 1000, cgroupId: 77 });
+  const { lab, pass } = await simulated(t, () => 'silent', { tcpOwner, scheduler: { retry: { most: 0 } } });
+  let ended = false;
+  const response = ask(lab.url, turn(MESSAGES, true)).finally(() => {
+    ended = true;
+  });
+  await settled(lab, ({ scheduler }) => scheduler.snapshot().running > 0);
+  pass(60 * SECOND);
+  lab.scheduler.setFrozen(new Set([77, 78]));
+  pass(600 * SECOND);
+  lab.scheduler.setFrozen(new Set([78]));
+  pass(59 * SECOND);
+  assert.equal(lab.scheduler.counters().reaped, 0);
+  assert.equal(ended, false);
+  pass(2 * SECOND);
+  assert.equal((await response).status, 504);
 });

@@ -3,6 +3,8 @@ import { once } from 'node:events';
 import { type IncomingMessage, request } from 'node:http';
 import { createLogger, type Log } from '../../daemon/log.ts';
 import { ProxyServer, type ProxySettings } from '../../daemon/proxy/server.ts';
+import type { TcpOwner } from '../../daemon/proxy/socket-owner.ts';
+import type { UpstreamSettings } from '../../daemon/proxy/upstream.ts';
 import { realClock } from '../../daemon/scheduler/real-clock.ts';
 import { Scheduler } from '../../daemon/scheduler/scheduler.ts';
 import { defaultSettings, type SchedulerSettings } from '../../daemon/scheduler/settings.ts';
@@ -16,6 +18,7 @@ export interface LabOptions {
   readonly scheduler?: Changes;
   readonly clock?: Clock;
   readonly log?: Log;
+  readonly tcpOwner?: TcpOwner;
 }
 
 /** A proxy in this process, on a port of its own. */
@@ -50,7 +53,7 @@ export async function startProxy(
   const proxy = new ProxyServer({
     settings: {
       listen: { host: '127.0.0.1', port: 0 },
-      upstreams: { anthropic: upstream.url, openai: upstream.url },
+      upstreams: { anthropic: directly(upstream.url), openai: directly(upstream.url) },
       maxBodyBytes: 32 * MiB,
       maxBodiesBytes: 512 * MiB,
       maxConnections: 1024,
@@ -61,11 +64,17 @@ export async function startProxy(
     scheduler,
     clock,
     key: 'key of the tests',
+    tcpOwner: options.tcpOwner ?? null,
     log: options.log ?? quiet,
   });
   const port = await proxy.listen();
   t.after(() => proxy.close(0));
   return { url: `http://127.0.0.1:${port}`, port, proxy, scheduler };
+}
+
+/** An upstream without a proxy before it and with certificates that everybody trusts. */
+export function directly(url: string): UpstreamSettings {
+  return { url, via: null, ca: null };
 }
 
 /** A response with nothing of it interpreted. */
@@ -75,6 +84,7 @@ export interface RawResponse {
   readonly rawHeaders: readonly string[];
   readonly headers: IncomingMessage['headers'];
   readonly body: Buffer;
+  readonly rawTrailers: readonly string[];
   /** Whether the response came to its end. */
   readonly complete: boolean;
 }
@@ -109,12 +119,13 @@ export async function readAll(response: IncomingMessage): Promise<RawResponse> {
   } catch {
     // Cut: `complete` says so.
   }
-  const { statusCode = 0, statusMessage = '', rawHeaders, headers, complete } = response;
+  const { statusCode = 0, statusMessage = '', rawHeaders, headers, rawTrailers, complete } = response;
   return {
     status: statusCode,
     statusText: statusMessage,
     rawHeaders,
     headers,
+    rawTrailers,
     body: Buffer.concat(chunks),
     complete,
   };

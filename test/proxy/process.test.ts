@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The core as a process: what it runs as, what survives it, and that its parent does not feel it.
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -18,6 +18,7 @@ import { top } from '../lib/daemon.ts';
 import { freePort } from '../lib/port.ts';
 import { MESSAGES } from './answers.ts';
 import { ask, nextChunk, open, readAll, turn } from './lab.ts';
+import { startProxyOnly } from './proxy-only.ts';
 import { JSON_HEADERS, STREAM_HEADERS, StandIn } from './upstream.ts';
 
 const isRoot = process.getuid?.() === 0;
@@ -220,36 +221,74 @@ test('bodies of 32 MB and a crash cost the parent next to nothing', async (t) =>
   assert.ok(parent <= core / 4, `the parent used ${parent} ticks, the core ${core}`);
 });
 
-/** `agentrmd --proxy-only`, from source. */
-async function alone(
-  t: TestContext,
-  upstreamUrl: string,
-): Promise<{ child: ChildProcess; url: string; dir: string }> {
-  const dir = folder(t);
-  const port = await freePort();
-  const args = [
-    '--disable-warning=ExperimentalWarning',
-    join(top, 'daemon/main.ts'),
-    '--proxy-only',
-    '--socket',
-    join(dir, 'socket'),
-  ];
-  const child = spawn(process.execPath, args, {
-    stdio: ['ignore', 'pipe', 'inherit'],
-    env: {
-      PATH: process.env.PATH,
-      HOME: dir,
-      AGENTRM_STATE_DIR: join(dir, 'state'),
-      AGENTRM_PROXY_LISTEN: `127.0.0.1:${port}`,
-      AGENTRM_UPSTREAM_ANTHROPIC: upstreamUrl,
-    },
+test('another configuration is in force at once, outlives a crash, and a bad one is not taken', async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const [first, ...rest] = MESSAGES.events;
+  const old = await StandIn.start(t, () => ({
+    headers: STREAM_HEADERS,
+    steps: [String(first), { after: gate.promise }, ...rest],
+  }));
+  const other = await StandIn.start(t, () => ({ steps: [MESSAGES.whole] }));
+  const hosted = await host(t, folder(t), old.url);
+  const { core, url } = hosted;
+  const stream = await open(url, turn(MESSAGES, true));
+  const begun = await nextChunk(stream);
+
+  const { upstreams } = core.config;
+  const config = {
+    ...core.config,
+    bodyBytes: 2_000,
+    upstreams: { ...upstreams, anthropic: { ...upstreams.anthropic, url: other.url } },
+  };
+  assert.equal(await core.configure({ config, logLevel: 'fatal' }), null);
+  assert.equal((await ask(url, turn(MESSAGES, false))).status, 200);
+  assert.equal(other.received.length, 1);
+  assert.equal((await ask(url, turn(MESSAGES, false, 'x'.repeat(2_000)))).status, 413);
+  gate.resolve();
+  const { body, complete } = await readAll(stream);
+  assert.ok(complete, 'what was under way ends where it is');
+  assert.equal(begun.toString() + body.toString(), MESSAGES.events.join(''));
+
+  const bad = { ...upstreams.anthropic, url: old.url, ca: '/nonexistent/ca.pem' };
+  const problem = await core.configure({
+    config: { ...config, bodyBytes: 2 ** 20, upstreams: { ...upstreams, anthropic: bad } },
+    logLevel: 'fatal',
   });
-  t.after(() => child.kill('SIGKILL'));
-  for await (const line of createInterface({ input: child.stdout ?? assert.fail() })) {
-    if (line.includes('"msg":"ready"')) break;
+  assert.match(problem ?? '', /ENOENT.*ca\.pem/);
+  for (const crashed of [false, true]) {
+    if (crashed) await crash(hosted);
+    assert.equal((await ask(url, turn(MESSAGES, false))).status, 200);
+    assert.equal((await ask(url, turn(MESSAGES, false, 'x'.repeat(2_000)))).status, 413);
   }
-  return { child, url: `http://127.0.0.1:${port}`, dir };
-}
+  assert.deepEqual([old.received.length, other.received.length], [1, 3]);
+});
+
+test('--proxy-only: SIGHUP takes what can change, names what cannot, and keeps the old if the new is wrong', async (t) => {
+  const upstream = await StandIn.start(t, () => ({ steps: [MESSAGES.whole] }));
+  const file = join(folder(t), 'agentrmd.yaml');
+  const write = (proxy: string): void => writeFileSync(file, `proxy: {${proxy}}\n`);
+  write('body: 1M');
+  const { child, url, logged } = await startProxyOnly(t, {
+    AGENTRM_CONFIG: file,
+    AGENTRM_UPSTREAM_ANTHROPIC: upstream.url,
+  });
+  const large = turn(MESSAGES, false, 'x'.repeat(4_000));
+  assert.equal((await ask(url, large)).status, 200);
+  write('body: 2K, user: somebody');
+  child.kill('SIGHUP');
+  assert.match(await logged('needs a restart'), /"setting":"proxy\.user"/);
+  await logged('configuration reloaded');
+  assert.equal((await ask(url, large)).status, 413);
+  for (const [wrong, why] of [
+    ['body: many', 'proxy.body'],
+    ['body: 1M, upstreams: {anthropic: {ca: /nonexistent/ca.pem}}', 'ENOENT'],
+  ] as const) {
+    write(wrong);
+    child.kill('SIGHUP');
+    assert.ok((await logged('configuration kept')).includes(why));
+    assert.equal((await ask(url, large)).status, 413);
+  }
+});
 
 test('--proxy-only: serves when it says ready, finishes what runs on SIGTERM, ends with 0', async (t) => {
   const gate = Promise.withResolvers<void>();
@@ -257,7 +296,7 @@ test('--proxy-only: serves when it says ready, finishes what runs on SIGTERM, en
     headers: STREAM_HEADERS,
     steps: [String(MESSAGES.events[0]), { after: gate.promise }, ...MESSAGES.events.slice(1)],
   }));
-  const { child, url, dir } = await alone(t, upstream.url);
+  const { child, url, dir } = await startProxyOnly(t, { AGENTRM_UPSTREAM_ANTHROPIC: upstream.url });
   assert.equal((await ask(url, { method: 'HEAD', path: '/' })).status, 200);
   assert.ok(existsSync(join(dir, 'socket')));
   const stream = await open(url, turn(MESSAGES, true));
@@ -273,7 +312,7 @@ test('--proxy-only: serves when it says ready, finishes what runs on SIGTERM, en
 
 test('--proxy-only: a second one refuses; the socket has health and metrics', async (t) => {
   const upstream = await StandIn.start(t, () => ({ headers: JSON_HEADERS, steps: [MESSAGES.whole] }));
-  const { dir } = await alone(t, upstream.url);
+  const { dir } = await startProxyOnly(t, { AGENTRM_UPSTREAM_ANTHROPIC: upstream.url });
   const get = (path: string) => fetchSocket(join(dir, 'socket'), path);
   assert.equal(await get('/healthz'), 'ok\n');
   assert.match(await get('/metrics'), /^agentrm_turns_total\{outcome="ok"\} 0$/m);

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { once } from 'node:events';
-import { createServer, type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { TestContext } from 'node:test';
 
@@ -20,7 +27,10 @@ export interface Answer {
   readonly status?: number;
   /** Names and values in turn. */
   readonly headers?: readonly string[];
-  readonly steps: readonly Step[];
+  /** One after the other; those that are made on the way are not asked for any more once nobody waits for them. */
+  readonly steps: Iterable<Step> | AsyncIterable<Step>;
+  /** What comes behind the body, which is chunked then. */
+  readonly trailers?: Readonly<Record<string, string>>;
 }
 
 /** A request as it came in. */
@@ -37,20 +47,35 @@ export interface Received {
 /** Decides about each request; 'silent' never answers. */
 export type Script = (request: Received, index: number) => Answer | 'silent' | 'reset';
 
+/** Key and certificate in PEM. */
+export interface Identity {
+  readonly key: string;
+  readonly cert: string;
+}
+
 /** A model API on loopback that does what a test says, wrong or right. */
 export class StandIn {
   readonly received: Received[] = [];
   script: Script;
   /** Of the bodies of all answers, what was handed to the connection. */
   writtenBytes = 0;
-  readonly #server = createServer({ requestTimeout: 0, maxHeaderSize: 128 * 1024 }, (request, response) => {
-    this.#handle(request, response).catch(() => response.destroy());
-  });
+  readonly #server: Server;
+  readonly #scheme: string;
   readonly #sockets = new Set<Socket>();
   readonly #waiting: { count: number; resolve: () => void }[] = [];
 
-  constructor(script: Script) {
+  /** @param identity with which it speaks TLS */
+  constructor(script: Script, identity?: Identity) {
     this.script = script;
+    const options = { requestTimeout: 0, maxHeaderSize: 128 * 1024 };
+    const handle = (request: IncomingMessage, response: ServerResponse): void => {
+      this.#handle(request, response).catch(() => response.destroy());
+    };
+    this.#scheme = identity === undefined ? 'http' : 'https';
+    this.#server =
+      identity === undefined
+        ? createServer(options, handle)
+        : createTlsServer({ ...options, ...identity }, handle);
     this.#server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket);
       socket.once('close', () => this.#sockets.delete(socket));
@@ -58,8 +83,8 @@ export class StandIn {
   }
 
   /** @param t closes it at its end */
-  static async start(t: TestContext, script: Script): Promise<StandIn> {
-    const upstream = new StandIn(script);
+  static async start(t: TestContext, script: Script, identity?: Identity): Promise<StandIn> {
+    const upstream = new StandIn(script, identity);
     await upstream.listen();
     t.after(() => upstream.close());
     return upstream;
@@ -70,7 +95,7 @@ export class StandIn {
   }
 
   get url(): string {
-    return `http://127.0.0.1:${this.port}`;
+    return `${this.#scheme}://127.0.0.1:${this.port}`;
   }
 
   async listen(): Promise<void> {
@@ -116,7 +141,8 @@ export class StandIn {
     response.sendDate = false;
     response.writeHead(answer.status ?? 200, [...(answer.headers ?? JSON_HEADERS)]);
     response.flushHeaders();
-    for (const step of answer.steps) {
+    for await (const step of answer.steps) {
+      if (response.destroyed) return;
       if (step === 'stall') return;
       if (step === 'cut') {
         // What was written must be on its way first.
@@ -134,6 +160,7 @@ export class StandIn {
         });
       }
     }
+    if (answer.trailers !== undefined) response.addTrailers(answer.trailers);
     response.end();
   }
 }

@@ -169,6 +169,16 @@ const monitor: Monitor = {
         ],
         pausedMs: 3_000,
         breaker: 'half-open',
+        subscription: {
+          status: 'allowed_warning',
+          claim: 'five_hour',
+          fallback: false,
+          resetMs: 3_600_000,
+          windows: [
+            { window: '5h', status: 'allowed_warning', used: 0.914, resetMs: 3_600_000 },
+            { window: '7d', status: 'allowed', used: null, resetMs: null },
+          ],
+        },
       },
     ],
     sessions: [],

@@ -32,7 +32,8 @@ suite('the session', () => {
     ['metadata of older versions', 'messages', user('user_0a_account__session_0f-1e'), {}, '0f-1e'],
     ['metadata that names none', 'messages', user('somebody'), {}, null],
     ['metadata that is broken', 'messages', user('{"session_id":'), {}, null],
-    ['Codex', 'responses', { prompt_cache_key: 'c' }, { session_id: 's' }, 's'],
+    ['Codex', 'responses', { prompt_cache_key: 'c' }, { 'session-id': 's', 'thread-id': 't' }, 's'],
+    ['an older Codex', 'responses', { prompt_cache_key: 'c' }, { session_id: 's' }, 's'],
     ['Codex by its cache key', 'responses', { prompt_cache_key: 'c' }, {}, 'c'],
     ['nobody', 'chat', {}, {}, null],
   ];

@@ -20,7 +20,7 @@ function queueOf(ranks: Record<string, number> = {}) {
   const queue = new LeveledQueue(levels, (session) => ranks[session] ?? 0);
   const take = (nowMs = 0, mayGo: (level: Level) => boolean = () => true) => {
     const choice = queue.next(nowMs, mayGo);
-    if (choice !== undefined) queue.take(choice);
+    if (choice !== undefined) queue.take(choice, nowMs);
     return choice;
   };
   const push = (...entries: readonly QueueEntry[]) => {
@@ -148,6 +148,15 @@ describe('LeveledQueue', () => {
     // One in ten, for there are ten sessions, though one in four might go for having waited too long.
     const storm = served.filter((session) => session === 'storm').length;
     assert.ok(storm >= 8 && storm <= 10, `${storm}`);
+  });
+
+  test('sessions with equal shares take turns, however many turns of one have waited for longer', () => {
+    const { take, push } = queueOf();
+    for (let n = 0; n < 10; n += 1) push(entry(0, { session: 'many', sinceMs: n }));
+    for (let n = 0; n < 2; n += 1)
+      push(...['a', 'b'].map((session) => entry(0, { session, sinceMs: 20 + n })));
+    const served = Array.from({ length: 8 }, (_none, n) => take(100 + n)?.entry.turn.session);
+    assert.deepEqual(served, ['many', 'a', 'b', 'many', 'a', 'b', 'many', 'many']);
   });
 
   const step = fc.oneof(

@@ -98,6 +98,23 @@ describe('by fair share', () => {
     assert.equal(first(), 'a');
   });
 
+  test('sessions that used alike take turns, at whatever level their turns wait', () => {
+    const queue = queueOf(
+      {},
+      ...[0, 1, 2].map((sinceMs) => entry(0, { session: 'many' }, { sinceMs })),
+      entry(2, { session: 'many' }, { sinceMs: 3 }),
+      entry(1, { session: 'other' }, { sinceMs: 10 }),
+    );
+    const served: string[] = [];
+    for (let nowMs = 100; queue.size > 0; nowMs += 1) {
+      const choice = queue.next(nowMs, () => true);
+      assert.ok(choice);
+      queue.take(choice, nowMs);
+      served.push(choice.entry.turn.session);
+    }
+    assert.deepEqual(served, ['many', 'other', 'many', 'many', 'many']);
+  });
+
   test('a scheduler with it serves a modest background session before a greedy user', () => {
     const discipline = disciplineOf('fair-share');
     assert.ok(discipline);

@@ -355,6 +355,24 @@ describe('hung turns', () => {
     );
   });
 
+  test('are none while their client is inside a frozen call, from the lease on or later', () => {
+    const lab = new SchedulerLab({ retry: { most: 0 } });
+    const frozen = lab.submit({ place: 7 });
+    const beside = lab.submit({ place: 8 });
+    lab.pass(100_000);
+    lab.scheduler.setFrozen(new Set([7]));
+    const later = lab.submit({ place: 7 });
+    lab.pass(300_000);
+    assert.deepEqual([frozen.hung.length, beside.hung.length, later.hung.length], [0, 1, 0]);
+    lab.scheduler.setFrozen(new Set());
+    lab.pass(19_000);
+    assert.equal(frozen.hung.length, 0);
+    lab.pass(2_000);
+    assert.equal(frozen.hung[0]?.evidence.pausedMs, 300_000);
+    lab.pass(100_000);
+    assert.equal(later.hung.length, 1);
+  });
+
   test('240 s in the queue are no silence', () => {
     const lab = new SchedulerLab(oneLane);
     const holder = leaseOf(lab.submit({ streaming: false }));
@@ -415,6 +433,33 @@ describe('rate limits', () => {
     }
     assert.equal(large.leases.length, 1);
     assert.ok(leaseOf(large).waitedMs >= 300_000 && leaseOf(large).waitedMs < 370_000);
+  });
+
+  test('a limit that background turns wait for is handed out evenly to them, not to users', () => {
+    const lab = new SchedulerLab(limited({ requests: 60 }));
+    const background = Array.from({ length: 80 }, () => lab.submit({ class: 'background' }));
+    const served = () => background.filter(({ leases }) => leases.length > 0).length;
+    for (const { leases } of background) leases[0]?.end({ kind: 'ok' });
+    assert.equal(served(), 60);
+    // All 60 are there again after 61 s.
+    lab.pass(66_000);
+    assert.ok(served() > 62 && served() < 75, `${served()}: not all of the minute at once`);
+    const users = Array.from({ length: 10 }, () => lab.submit());
+    assert.equal(users.filter(({ leases }) => leases.length > 0).length, 10);
+  });
+
+  test('when nobody waits any more, what there is goes at once again', () => {
+    const lab = new SchedulerLab(limited({ requests: 60 }));
+    const served = (count: number) => {
+      const turns = Array.from({ length: count }, () => lab.submit());
+      for (const { leases } of turns) leases[0]?.end({ kind: 'ok' });
+      return turns;
+    };
+    const last = served(61).at(-1);
+    lab.pass(61_000);
+    assert.ok(last);
+    leaseOf(last).end({ kind: 'ok' });
+    assert.equal(served(40).filter(({ leases }) => leases.length > 0).length, 40);
   });
 
   test('background turns leave a fifth of a limit to the others, as long as there are any', () => {

@@ -10,9 +10,10 @@ import type { ProxySession } from '../../daemon/control/types.ts';
 import { type CallsMessage, parseClass, parseEvent, parseMonitor } from '../../daemon/core/messages.ts';
 import { proxyMonitor } from '../../daemon/core/monitor.ts';
 import { isPoolShort } from '../../daemon/policy/pool-demand.ts';
-import { PeerUids, uidIn } from '../../daemon/proxy/peer-uid.ts';
+import { type Peer, Peers, uidIn } from '../../daemon/proxy/peers.ts';
 import { CallsFeed, type FedCall } from '../../daemon/session/calls-feed.ts';
 import { SessionClasses } from '../../daemon/session/classes.ts';
+import { FrozenFeed } from '../../daemon/session/frozen-feed.ts';
 import { sessionKey, sessionName } from '../../daemon/session/name.ts';
 import { type CallSession, sessionRecords, stateOf } from '../../daemon/session/picture.ts';
 import { unservedCalls } from '../../daemon/toolcall/fed-calls.ts';
@@ -69,23 +70,23 @@ describe('the user of a connection', () => {
       for (const socket of [...clients, ...accepted]) socket.destroy();
       server.close();
     });
-    const peers = new PeerUids();
-    const found: Promise<number | null>[] = [];
+    const peers = new Peers(null);
+    const found: Promise<Peer>[] = [];
     server.on('connection', (socket) => found.push(peers.of(socket, `${found.length}`)));
     await Promise.all(clients.map((client) => new Promise((resolve) => client.once('connect', resolve))));
     while (accepted.length < 20) await new Promise((resolve) => setImmediate(resolve));
     const uid = process.getuid?.() ?? 0;
     assert.deepEqual(
-      await Promise.all(accepted.map((socket, at) => peers.of(socket, `again ${at}`))),
+      await Promise.all(accepted.map(async (socket, at) => (await peers.of(socket, `again ${at}`)).uid)),
       accepted.map(() => uid),
     );
     assert.equal(found.length, 20);
     const none = mkdtempSync(join(tmpdir(), 'agentrm-proc-'));
     t.after(() => rmSync(none, { recursive: true }));
-    assert.equal(await new PeerUids(none).of(accepted[0] as Socket, 'a'), null);
+    assert.equal((await new Peers(null, none).of(accepted[0] as Socket, 'a')).uid, null);
     mkdirSync(join(none, 'net'));
     writeFileSync(join(none, 'net/tcp'), 'no table\n');
-    assert.equal(await new PeerUids(none).of(accepted[0] as Socket, 'a'), null);
+    assert.equal((await new Peers(null, none).of(accepted[0] as Socket, 'a')).uid, null);
   });
 });
 
@@ -100,14 +101,75 @@ test('the user of a connection is looked up once, and for a moment not again for
       join(proc, 'net/tcp'),
       ` 1: 0100007F:C11C 0100007F:2124 01 0:0 00:0 0 ${uid} 0 7 1 0 20 4 30 10 -1\n`,
     );
-  const peers = new PeerUids(proc);
+  const peers = new Peers(null, proc);
   has(1000);
   const first = socket();
-  assert.equal(await peers.of(first, 'key session'), 1000);
+  assert.equal((await peers.of(first, 'key session')).uid, 1000);
   has(1001);
-  assert.equal(await peers.of(first, 'another'), 1000, 'it is the same connection');
-  assert.equal(await peers.of(socket(), 'key session'), 1000, 'it has the same credential and name');
-  assert.equal(await peers.of(socket(), 'other-key session'), 1001);
+  assert.equal((await peers.of(first, 'another')).uid, 1000, 'it is the same connection');
+  assert.equal((await peers.of(socket(), 'key session')).uid, 1000, 'it has the same credential and name');
+  assert.equal((await peers.of(socket(), 'other-key session')).uid, 1001);
+});
+
+describe('the user of a connection, asked of the kernel', () => {
+  const ends = { remoteAddress: '127.0.0.1', remotePort: 49_436, localAddress: '127.0.0.1', localPort: 8484 };
+  const socket = () => ({ ...ends }) as unknown as Socket;
+
+  /** A host whose table says 1000, and what was asked of its kernel: `peer` and `own` are its answers for the ends. */
+  function host(t: TestContext, peer: number | null | Error, own: number | null) {
+    const owner = (uid: number | null) => (uid === null ? null : { uid, cgroupId: 0 });
+    const proc = mkdtempSync(join(tmpdir(), 'agentrm-proc-'));
+    t.after(() => rmSync(proc, { recursive: true }));
+    mkdirSync(join(proc, 'net'));
+    const line = ' 1: 0100007F:C11C 0100007F:2124 01 0:0 00:0 0 1000 0 7 1 0 20 4 30 10 -1\n';
+    writeFileSync(join(proc, 'net/tcp'), line);
+    const asked: number[] = [];
+    const peers = new Peers((_address, port) => {
+      asked.push(port);
+      if (peer instanceof Error) throw peer;
+      return owner(port === ends.remotePort ? peer : own);
+    }, proc);
+    return { peers, asked };
+  }
+
+  test('is what it says, for each connection anew', async (t) => {
+    const { peers, asked } = host(t, 1001, 0);
+    const first = socket();
+    assert.equal((await peers.of(first, 'a')).uid, 1001);
+    assert.equal((await peers.of(first, 'a')).uid, 1001);
+    assert.equal((await peers.of(socket(), 'a')).uid, 1001);
+    assert.deepEqual(asked, [ends.remotePort, ends.remotePort]);
+  });
+
+  test('is nobody if it knows our own end and not the other', async (t) => {
+    const { peers } = host(t, null, 0);
+    assert.equal((await peers.of(socket(), 'a')).uid, null);
+  });
+
+  test('stands in the table where it does not know our own end either, or may not be asked', async (t) => {
+    for (const peer of [null, Object.assign(new Error('EAFNOSUPPORT'), { code: 'EAFNOSUPPORT' })]) {
+      const { peers, asked } = host(t, peer, null);
+      assert.equal((await peers.of(socket(), 'a')).uid, 1000);
+      const questions = asked.length;
+      assert.equal((await peers.of(socket(), 'b')).uid, 1000);
+      assert.equal(asked.length, questions, 'it is not asked again');
+    }
+  });
+
+  test('is asked of it again after it failed once, though not found in a table meanwhile', async (t) => {
+    let broken = false;
+    const none = mkdtempSync(join(tmpdir(), 'agentrm-proc-'));
+    t.after(() => rmSync(none, { recursive: true }));
+    const peers = new Peers(() => {
+      if (broken) throw new Error('EMFILE');
+      return { uid: 1001, cgroupId: 77 };
+    }, none);
+    assert.equal((await peers.of(socket(), 'a')).uid, 1001);
+    broken = true;
+    assert.equal((await peers.of(socket(), 'a')).uid, null);
+    broken = false;
+    assert.equal((await peers.of(socket(), 'a')).uid, 1001);
+  });
 });
 
 describe('one picture of both halves', () => {
@@ -250,6 +312,38 @@ describe('what the daemon tells the core of calls', () => {
     new CallsFeed({ calls: () => [], sessions: () => sessions, send }).tell();
     assert.deepEqual(sizes, [512, 512, 76]);
   });
+});
+
+test('what is frozen is told when it is something else than before, and again to a core that knows nothing', () => {
+  const told: (readonly number[])[] = [];
+  let calls = [{ place: 7, frozen: false }];
+  let takes = true;
+  const feed = new FrozenFeed({
+    calls: () => calls,
+    send: (places) => {
+      if (takes) told.push(places);
+      return takes;
+    },
+  });
+  const tell = () => {
+    feed.tell();
+    return told.splice(0);
+  };
+  assert.deepEqual(tell(), [], 'nothing is frozen, and nothing was');
+  calls = [
+    { place: 7, frozen: true },
+    { place: 8, frozen: false },
+    { place: 9, frozen: true },
+  ];
+  takes = false;
+  assert.deepEqual(tell(), []);
+  takes = true;
+  assert.deepEqual(tell(), [[7, 9]], 'what could not be sent');
+  assert.deepEqual(tell(), []);
+  feed.forget();
+  assert.deepEqual(tell(), [[7, 9]]);
+  calls = [];
+  assert.deepEqual(tell(), [[]]);
 });
 
 test('the class of a session is news once', () => {

@@ -79,6 +79,67 @@ describe('TokenBucket', () => {
     assert.ok(bucket.available(10) < 21, 'what was used on top counts');
   });
 
+  for (const [when, refundedAtMs] of [
+    ['while it counts', 5_000],
+    ['when it does not count any more', 70_000],
+  ] as const) {
+    test(`what was taken back ${when} is in no minute, however often it is looked at`, () => {
+      const bucket = new TokenBucket(100, 0);
+      bucket.use(50, 0);
+      let least = 100;
+      for (let ms = 0; ms <= 300_000; ms += 1_000) {
+        if (ms === refundedAtMs) bucket.refund(40.3, 0, ms);
+        // Something is always used, as a busy account does.
+        bucket.use(0.1, ms);
+        if (ms > refundedAtMs + 60_000) least = Math.min(least, bucket.available(ms));
+      }
+      // A tenth each second is six and a tenth a minute.
+      assert.ok(least > 93.8, `${least}`);
+      assert.equal(bucket.available(400_000), 100);
+    });
+  }
+
+  test('counts what is used before its limit is known', () => {
+    const bucket = new TokenBucket(Number.POSITIVE_INFINITY, 0);
+    assert.equal(bucket.waitMs(1e9, 0, 0), 0);
+    bucket.use(70, 0);
+    bucket.reserve(10);
+    assert.equal(bucket.available(0), Number.POSITIVE_INFINITY);
+    bucket.learn(100, null, 1_000);
+    assert.deepEqual([bucket.limitPerMin, bucket.available(1_000)], [100, 20]);
+  });
+
+  test('hands out evenly while turns wait, what was saved up too, and all at once when nobody does', () => {
+    const bucket = new TokenBucket(60, 0);
+    bucket.pace(0);
+    const takenIn = (fromMs: number, toMs: number) => {
+      let taken = 0;
+      for (let ms = fromMs; ms < toMs; ms += 100) {
+        while (bucket.waitMs(1, 0, ms) === 0) {
+          bucket.use(1, ms);
+          taken += 1;
+        }
+      }
+      return taken;
+    };
+    // Two seconds' worth may go at once.
+    assert.equal(takenIn(0, 100), 2);
+    assert.equal(takenIn(100, 30_100), 30);
+    assert.equal(bucket.waitMs(1, 0, 30_100, false), 0, 'there is more for those who need not wait for it');
+    bucket.relax();
+    assert.equal(takenIn(30_100, 30_200), 28);
+  });
+
+  test('after a large turn the next one waits the longer, and what it did not use counts for it', () => {
+    const bucket = new TokenBucket(60, 0);
+    bucket.pace(0);
+    bucket.reserve(32);
+    assert.equal(bucket.waitMs(1, 0, 0), 30_000);
+    bucket.use(12, 0);
+    bucket.release(32);
+    assert.equal(bucket.waitMs(1, 0, 0), 10_000);
+  });
+
   const use = fc.record({
     afterMs: fc.integer({ min: 0, max: 5_000 }),
     amount: fc.integer({ min: 1, max: 40 }),

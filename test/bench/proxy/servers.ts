@@ -75,30 +75,49 @@ export async function startUpstream(): Promise<Server> {
   return serve('direct', `http://127.0.0.1:${port}`, child);
 }
 
-/** What is shipped, alone: `dist/agentrmd --proxy-only`. */
-export async function startOurs(upstream: Server): Promise<Server> {
+/** Our core, in a process of its own. */
+export interface CoreServer extends Server {
+  readonly pid: number;
+  /** Its control socket. */
+  readonly socket: string;
+}
+
+/**
+ * What is shipped, alone: `dist/agentrmd --proxy-only`.
+ * @param upstream the origin of both providers
+ * @param settings of its configuration file
+ */
+export async function startCore(upstream: string, settings: string): Promise<CoreServer> {
   const port = await freePort();
   const dir = mkdtempSync(join(tmpdir(), 'agentrm-bench-'));
-  // As many lanes as there are streams: how they are found is another benchmark.
   const config = join(dir, 'agentrmd.yaml');
-  writeFileSync(config, 'proxy: { lanes: { start: 1024 } }\n');
+  writeFileSync(config, settings);
+  const socket = join(dir, 'socket');
   const env = {
     ...process.env,
     AGENTRM_PROXY_LISTEN: `127.0.0.1:${port}`,
-    AGENTRM_UPSTREAM_OPENAI: upstream.origin,
+    AGENTRM_UPSTREAM_ANTHROPIC: upstream,
+    AGENTRM_UPSTREAM_OPENAI: upstream,
     AGENTRM_STATE_DIR: join(dir, 'state'),
-    AGENTRM_SOCKET: join(dir, 'socket'),
+    AGENTRM_SOCKET: socket,
     AGENTRM_CONFIG: config,
   };
   const [child] = await start([join(top, 'dist/agentrmd'), '--proxy-only'], env, /"msg":"ready"/);
   const server = serve('agentrm', `http://127.0.0.1:${port}`, child);
   return {
     ...server,
+    pid: child.pid ?? 0,
+    socket,
     async close() {
       await server.close();
       rmSync(dir, { recursive: true, force: true });
     },
   };
+}
+
+/** As many lanes as there are streams: how they are found is another benchmark. */
+export function startOurs(upstream: Server): Promise<Server> {
+  return startCore(upstream.origin, 'proxy: { lanes: { start: 1024 } }\n');
 }
 
 /** @returns null where it cannot be fetched. */

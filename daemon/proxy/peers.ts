@@ -4,70 +4,91 @@ import { isIP, type Socket } from 'node:net';
 import { endianness } from 'node:os';
 import { nowMs } from '../clock.ts';
 import { RecentMap } from '../scheduler/recent-map.ts';
+import { type Ends, SocketOwners, type TcpOwner } from './socket-owner.ts';
 
 /** The fields of a line of /proc/net/tcp and tcp6 (Documentation/networking/proc_net_tcp.rst). */
 const UID_FIELD = 7;
 const INODE_FIELD = 9;
 
-/** Both ends of a connection, as this side sees it. */
-export interface Ends {
-  readonly remoteAddress: string;
-  readonly remotePort: number;
-  readonly localAddress: string;
-  readonly localPort: number;
-}
-
 /**
  * How long who asked is taken to be the user that had the connection: whoever has both the credential and the name of
- * the session. Reading the table takes the kernel a walk through all of its buckets, 36 ms on a machine with 2 GiB,
- * which clients that open a connection for each request must not wait for each time.
+ * the session. Only where the kernel cannot be asked for one connection: reading the table takes it a walk through all
+ * of its buckets, 36 ms on a machine with 2 GiB, which clients that open a connection for each request must not wait
+ * for each time.
  */
 const KEPT_MS = 60_000;
 
 /** As many as there are sessions. */
 const MAX_KEPT = 10_000;
 
+/** Who is at the other end of a connection. */
+export interface Peer {
+  /** Null: not known. */
+  readonly uid: number | null;
+  /** The cgroup in which it connected, as the kernel numbers it; null: not known. */
+  readonly place: number | null;
+}
+
+const NOBODY: Peer = { uid: null, place: null };
+
 interface Kept {
-  readonly uid: Promise<number | null>;
+  readonly peer: Promise<Peer>;
   readonly untilMs: number;
 }
 
 /**
  * Which user has the other end of a connection on this host, as the kernel says: a session belongs to a user, and
  * nothing that a request says of itself may reach another's. Unknown for peers elsewhere, in other network
- * namespaces, and where /proc has no such tables.
+ * namespaces, and where there is neither an answer by netlink nor a table in /proc.
  */
-export class PeerUids {
+export class Peers {
   readonly #procRoot: string;
-  readonly #ofSocket = new WeakMap<Socket, Promise<number | null>>();
+  readonly #ofSocket = new WeakMap<Socket, Promise<Peer>>();
   readonly #kept = new RecentMap<string, Kept>(MAX_KEPT, () => {});
   readonly #tables: Readonly<Record<'tcp' | 'tcp6', SharedRead>>;
 
-  constructor(procRoot = '/proc') {
+  readonly #owners: SocketOwners;
+
+  /** @param tcpOwner null: only the tables are read. */
+  constructor(tcpOwner: TcpOwner | null, procRoot = '/proc') {
+    this.#owners = new SocketOwners(tcpOwner);
     this.#procRoot = procRoot;
     this.#tables = { tcp: this.#readerOf('tcp'), tcp6: this.#readerOf('tcp6') };
   }
 
   /**
-   * Looked up once for each connection, and not even that for one like another of a moment ago. Never rejects.
+   * Looked up once for each connection; where tables are read, not even that for one like another of a moment ago. Never
+   * rejects.
    * @param who asks: the credential and the name of the session.
    */
-  of(socket: Socket, who: string): Promise<number | null> {
+  of(socket: Socket, who: string): Promise<Peer> {
     const known = this.#ofSocket.get(socket);
     if (known !== undefined) return known;
+    if (this.#owners.works) {
+      const peer = this.#look(socket);
+      this.#ofSocket.set(socket, peer);
+      return peer;
+    }
     const atMs = nowMs();
     const kept = this.#kept.peek(who);
-    const uid = kept !== undefined && atMs < kept.untilMs ? kept.uid : this.#look(socket);
-    if (uid !== kept?.uid) this.#kept.set(who, { uid, untilMs: atMs + KEPT_MS });
-    this.#ofSocket.set(socket, uid);
-    return uid;
+    const peer = kept !== undefined && atMs < kept.untilMs ? kept.peer : this.#look(socket);
+    if (peer !== kept?.peer) this.#kept.set(who, { peer, untilMs: atMs + KEPT_MS });
+    this.#ofSocket.set(socket, peer);
+    return peer;
   }
 
-  async #look({ remoteAddress, remotePort, localAddress, localPort }: Socket): Promise<number | null> {
-    if (remoteAddress === undefined || localAddress === undefined) return null;
-    if (remotePort === undefined || localPort === undefined) return null;
+  async #look({ remoteAddress, remotePort, localAddress, localPort }: Socket): Promise<Peer> {
+    if (remoteAddress === undefined || localAddress === undefined) return NOBODY;
+    if (remotePort === undefined || localPort === undefined) return NOBODY;
     const ends = { remoteAddress, remotePort, localAddress, localPort };
-    return uidIn(await this.#tables.tcp.next(), ends) ?? uidIn(await this.#tables.tcp6.next(), ends);
+    const asked = this.#owners.atOtherEnd(ends);
+    if (asked !== undefined) {
+      return asked === null
+        ? NOBODY
+        : { uid: asked.uid, place: asked.cgroupId === 0 ? null : asked.cgroupId };
+    }
+    const uid = uidIn(await this.#tables.tcp.next(), ends) ?? uidIn(await this.#tables.tcp6.next(), ends);
+    return { uid, place: null };
   }
 
   #readerOf(name: string): SharedRead {
