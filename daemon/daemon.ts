@@ -115,6 +115,8 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
 
   const store = openStore({
     path: paths.database,
+    // Beside the heartbeat: /run is in memory, and survives a daemon that does not.
+    journal: `${runtimeDir}/journal`,
     keepCalls: config.store.keepCalls,
     keepShapes: config.learning.keepShapes,
     keepRuns: config.learning.keepRuns,
