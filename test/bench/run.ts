@@ -21,6 +21,8 @@ const benchmarks: Readonly<Record<string, readonly string[]>> = {
   alloc: [stable],
   daemon: [stable, here],
   'freeze-thaw': [stable],
+  cpu: [stable],
+  soak: [stable],
   replay: [stable],
   proxy: [here],
   sim: [here],
@@ -40,8 +42,8 @@ const usage = `usage: node test/bench/run.ts [--on KERNEL]... [BENCHMARK]...
 /** Those whose guest counts instructions: they look for a per cent, which an emulator's own noise would hide. */
 const counted: ReadonlySet<string> = new Set(['alloc']);
 
-/** Several times what the longest takes on two emulated cores, some ten minutes. */
-const timeoutSeconds = 3600;
+/** Twice what the longest takes on two emulated cores: the soak, an hour; the others take ten minutes. */
+const timeoutSeconds = 7200;
 
 const { on, names } = readArgs();
 const missing = missingForVm();
