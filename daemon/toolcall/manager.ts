@@ -24,7 +24,7 @@ import { linesFor } from '../policy/lines.ts';
 import { intentLine } from '../policy/report.ts';
 import { matchRule } from '../policy/rules.ts';
 import { MAX_ID, type Session, type SessionRegistry } from '../session/registry.ts';
-import { agentProcessOf } from './agent.ts';
+import { agentProcessOf, ownersOf } from './agent.ts';
 import { Call } from './call.ts';
 import { commandOf, intentOf } from './command.ts';
 import type { Controller } from './controller.ts';
@@ -807,7 +807,7 @@ export class CallManager implements EnforcerEvents {
     call.phase = 'lingering';
     this.#forgetToken(call);
     this.#stopLookout(call);
-    this.#deps.sessions.callEnding(call.session, call.ancestors);
+    this.#deps.sessions.callEnding(call.session, ownersOf(call.ancestors, call.agentProcess));
     let lines: string[] = [];
     try {
       if (enforcer === undefined) throw new Error('nothing enforces');

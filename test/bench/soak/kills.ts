@@ -78,7 +78,9 @@ export async function soak(daemon: TestDaemon, options: KillsOptions): Promise<K
   let made = 0;
   let daemonRestarts = 0;
   let daemonKills = 0;
-  let daemonBusy: Promise<void> | undefined;
+  /** Settled while there is a daemon; counted up when it is to end. */
+  let disturbed = Promise.resolve();
+  let disturbances = 0;
 
   const disturb = async (): Promise<void> => {
     if (random() < 0.5) {
@@ -94,11 +96,16 @@ export async function soak(daemon: TestDaemon, options: KillsOptions): Promise<K
   };
 
   const worker = async (number: number): Promise<void> => {
+    let seen = 0;
     while (made < options.calls) {
+      // A few calls without a daemon are enough, and a thousand of them would keep it from starting.
+      if (seen < disturbances) await disturbed;
+      seen = disturbances;
       made += 1;
+      if (made % 100 === 0) console.log(`${made} calls, ${managed.size} managed`);
       if (made % options.daemonEvery === 0) {
-        await daemonBusy;
-        daemonBusy = disturb();
+        disturbances += 1;
+        disturbed = disturbed.then(disturb);
       }
       const name = pick(random());
       const { command, victim } = kinds[name] as Kind;
@@ -114,11 +121,10 @@ export async function soak(daemon: TestDaemon, options: KillsOptions): Promise<K
       if (id !== undefined) managed.add(id);
       if (victim !== undefined) await agent.kill(victim, delayMs);
       await agent.ended;
-      if (made % 250 === 0) console.log(`${made} calls, ${managed.size} managed`);
     }
   };
   const workers = Array.from({ length: options.parallel }, (_, number) => worker(number));
-  const all = Promise.all(workers).then(() => daemonBusy);
+  const all = Promise.all(workers).then(() => disturbed);
   // Whoever waits for longer than this is stuck: nothing here takes a second.
   let before = -1;
   while (before !== made) {
@@ -144,6 +150,8 @@ export async function soak(daemon: TestDaemon, options: KillsOptions): Promise<K
   }
   const unrecorded = [...managed].filter((id) => !recorded.has(id));
   if (unrecorded.length > 0) console.log('unrecorded:', unrecorded.slice(0, 20));
+  const live = await daemon.liveCalls();
+  if (live.length > 0) console.dir(live.slice(0, 5), { depth: null });
   const { backend } = await daemon.status();
   return {
     calls: options.calls,
