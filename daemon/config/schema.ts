@@ -164,8 +164,8 @@ const classes = z
       .prefault('cpu.weight=idle io.weight=10')
       .describe(
         'Nobody waits. idle: it runs while no other class wants the CPU, and is as fast as any then. Beside four ' +
-          'processes that burn two CPUs with weight 10, interactive work on both took a fifth longer; with idle it did ' +
-          'not. Where others never pause, it hardly runs: with a weight it does.',
+          'processes that burn two CPUs with weight 10, interactive work on both took a tenth to a fifth longer, with ' +
+          'idle next to nothing. Where others never pause, it hardly runs: with a weight it does.',
       ),
   } satisfies Record<CallClass, z.ZodType>)
   .prefault({})

@@ -49,7 +49,7 @@ export class Journal {
         const row = JSON.parse(line) as Row;
         if (typeof row.id === 'string' && typeof row.json === 'string') rows.push(row);
       } catch {
-        // the last line, or the empty one after it
+        // cut off, or empty
       }
     }
     return rows;
@@ -58,7 +58,8 @@ export class Journal {
   /** @throws Error with errno: the record is then in memory only. */
   add(row: Row): void {
     if (this.#bytes > MAX_BYTES) return;
-    this.#bytes += writeSync(this.#fd, `${JSON.stringify(row)}\n`);
+    // The end of line first: the line before may be one that somebody was killed in.
+    this.#bytes += writeSync(this.#fd, `\n${JSON.stringify(row)}`);
   }
 
   /** All of it is in the database. */

@@ -42,8 +42,8 @@ const usage = `usage: node test/bench/run.ts [--on KERNEL]... [BENCHMARK]...
 /** Those whose guest counts instructions: they look for a per cent, which an emulator's own noise would hide. */
 const counted: ReadonlySet<string> = new Set(['alloc']);
 
-/** Twice what the longest takes on two emulated cores: the soak, an hour; the others take ten minutes. */
-const timeoutSeconds = 7200;
+/** The soak makes some hundred calls a minute on two emulated cores; the others take ten minutes. */
+const timeoutSeconds = 14_400;
 
 const { on, names } = readArgs();
 const missing = missingForVm();

@@ -13,6 +13,9 @@ const cores = availableParallelism();
 /** CPU time that both together have to use before it is looked who had it: long against any time slice. */
 const ENOUGH_US = 4_000_000;
 
+/** With weight 10 against 100 it would be 0.91; idle leaves 0.997, less what a balancer needs to see it. */
+const LEAST_SHARE = 0.93;
+
 describe('two sessions that want all CPUs', () => {
   let daemon: TestDaemon;
   const children: ChildProcess[] = [];
@@ -44,6 +47,9 @@ describe('two sessions that want all CPUs', () => {
 
   /** What the first gets of what both get from now on. */
   const shareOf = async (first: string, second: string): Promise<number> => {
+    // Not while one of them still loads its programs, and leaves the CPUs to the other.
+    const start = usedUs(first);
+    await until(() => usedUs(first) - start > ENOUGH_US / 4, 'the first is under way');
     const before = [usedUs(first), usedUs(second)] as const;
     let got: readonly [number, number] = [0, 0];
     await until(() => {
@@ -75,7 +81,7 @@ describe('two sessions that want all CPUs', () => {
     const alone = usedUs(background);
     await until(() => usedUs(background) - alone > ENOUGH_US, 'it runs as if there were no classes');
     const share = await shareOf(await burn('user', ''), background);
-    assert.ok(share > 0.96, `${share}`);
+    assert.ok(share > LEAST_SHARE, `${share}`);
     // It is not stopped, only last.
     const last = usedUs(background);
     await until(() => usedUs(background) > last, 'it goes on');
@@ -88,7 +94,7 @@ describe('two sessions that want all CPUs', () => {
     assert.match(ran.stdout, new RegExp(`/${background.split('/').at(-1)}/`));
     await until(() => readFileSync(`${background}/cpu.idle`, 'utf8') === '1\n', 'it is idle again');
     const share = await shareOf(await burn('user', ''), background);
-    assert.ok(share > 0.96, `${share}`);
+    assert.ok(share > LEAST_SHARE, `${share}`);
     await endAll();
   });
 });

@@ -129,7 +129,7 @@ export async function soak(daemon: TestDaemon, options: KillsOptions): Promise<K
   let before = -1;
   while (before !== made) {
     before = made;
-    const over = await Promise.race([all.then(() => true), pause(120_000).then(() => false)]);
+    const over = await Promise.race([all.then(() => true), patience(120_000).then(() => false)]);
     if (over) break;
   }
   const stuck = agents.size;
@@ -206,7 +206,8 @@ class Agent {
     const next = pid || shell || wrapper;
     if (next > 0 && this.#child.exitCode === null && this.#child.signalCode === null) killProcess(next);
     // A killed agent leaves its call to the daemon.
-    if (victim !== 'agent') await Promise.race([this.ended, pause(10_000).then(() => killProcess(wrapper))]);
+    if (victim !== 'agent')
+      await Promise.race([this.ended, patience(10_000).then(() => killProcess(wrapper))]);
   }
 
   abandon(): void {
@@ -262,4 +263,6 @@ function sleepers(): number {
   return left;
 }
 
+/** Holds no process up: what is waited for mostly comes first. */
+const patience = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms).unref());
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
