@@ -104,6 +104,9 @@ int BPF_PROG(on_rmdir, struct cgroup *cgroup)
 	struct agentrm_slot *slot;
 	__u32 index;
 
+	/* Of a daemon that was killed when it had removed a call, and had not yet forgotten it. */
+	bpf_map_delete_elem(&policies, &call);
+	bpf_map_delete_elem(&stats, &call);
 	if (!entry)
 		return 0;
 	index = entry->slot;

@@ -26,6 +26,7 @@ import type { Log } from './log.ts';
 import { hostSettings } from './policy/host.ts';
 import { adviceOf } from './policy/learned.ts';
 import { isPoolShort } from './policy/pool-demand.ts';
+import { RuntimeFiles } from './runtime-files.ts';
 import { SessionClasses } from './session/classes.ts';
 import { sessionName } from './session/name.ts';
 import { SessionRegistry } from './session/registry.ts';
@@ -114,6 +115,8 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
 
   const store = openStore({
     path: paths.database,
+    // Beside the heartbeat: /run is in memory, and survives a daemon that does not.
+    journal: `${runtimeDir}/journal`,
     keepCalls: config.store.keepCalls,
     keepShapes: config.learning.keepShapes,
     keepRuns: config.learning.keepRuns,
@@ -267,9 +270,19 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
   });
   await server.listen();
 
-  const heartbeat = native.openHeartbeat(heartbeatPath);
+  const runtimeFiles = new RuntimeFiles({
+    native,
+    server,
+    heartbeatPath,
+    onRestored: (file) => {
+      log.warn({ file, runtimeDir }, 'was removed, and is there again');
+      emit('degraded', {}, { error: `the ${file} was removed; it is there again` });
+      setFailClosed();
+    },
+    onError: (error) => log.error({ err: error, runtimeDir }, 'socket or heartbeat was removed'),
+  });
   const beat = () => {
-    heartbeat.beat();
+    runtimeFiles.beat();
     enforcer?.beat();
   };
   beat();
@@ -358,6 +371,7 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
       scrapes.closeAllConnections();
       scrapes.close();
       clearInterval(beatTimer);
+      runtimeFiles.close();
       clearInterval(trimTimer);
       const idle = controller === undefined || controller.size === 0;
       manager.close();
@@ -368,7 +382,6 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
       enforcer?.close(idle);
       containers?.close();
       root?.cgroup.close();
-      heartbeat.close();
       learned.close();
       await store.close();
     },

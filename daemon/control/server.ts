@@ -50,15 +50,16 @@ export function peerOf(socket: Socket): PeerCred | undefined {
 /** The control socket: wrappers (first byte `{`) and HTTP clients on one path. */
 export class ControlServer {
   readonly #options: ControlServerOptions;
-  readonly #server: Server;
+  #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #perUid = new Map<number, number>();
+  #closed = false;
   /** What ends the wait for the first message of a connection. */
   readonly #handshakes = new WeakMap<Socket, () => void>();
 
   constructor(options: ControlServerOptions) {
     this.#options = options;
-    this.#server = createServer((socket) => this.#accept(socket));
+    this.#server = this.#makeServer();
     options.http.on('request', ({ socket }: IncomingMessage) => this.#handshakes.get(socket)?.());
     options.http.on('clientError', (_error: Error, socket: Socket) => {
       options.onRefused('malformed');
@@ -76,14 +77,42 @@ export class ControlServer {
     if (passedByInit(env)) return this.#listenOn({ fd: 3 });
     await assertAlone(path, env);
     makeRoomForSocket(path);
-    await this.#listenOn({ path });
-    // Everybody may ask; what they may see and do is decided by the uid that the kernel names.
-    chmodSync(path, 0o666);
+    await this.#listenAtPath();
+  }
+
+  /**
+   * Listens anew if somebody has removed the socket's file: nobody would reach the daemon any more, and it would never
+   * know. Connections stay. So do a socket that is another's, and a file that is none. What init passed is replaced
+   * too: it holds a socket that no path leads to.
+   * @returns whether it listens anew.
+   * @throws AgentrmError AGENTRM_ERR_SOCKET if the path cannot be had; to be tried again.
+   */
+  async listenAgain(): Promise<boolean> {
+    const { path } = this.#options;
+    if (this.#closed || lstatSync(path, { throwIfNoEntry: false }) !== undefined) return false;
+    // First: libuv removes the file of a server that is closed, and that would be the new one.
+    this.#server.close();
+    this.#server = this.#makeServer();
+    makeRoomForSocket(path);
+    await this.#listenAtPath();
+    return true;
   }
 
   close(): Promise<void> {
+    this.#closed = true;
     for (const socket of this.#sockets) socket.destroy();
     return new Promise((resolve) => this.#server.close(() => resolve()));
+  }
+
+  #makeServer(): Server {
+    return createServer((socket) => this.#accept(socket));
+  }
+
+  async #listenAtPath(): Promise<void> {
+    const { path } = this.#options;
+    await this.#listenOn({ path });
+    // Everybody may ask; what they may see and do is decided by the uid that the kernel names.
+    chmodSync(path, 0o666);
   }
 
   #listenOn(where: { fd: number } | { path: string }): Promise<void> {

@@ -20,6 +20,7 @@ export const files = {
   memoryStat: 'memory.stat',
   swapMax: 'memory.swap.max',
   cpuWeight: 'cpu.weight',
+  cpuIdle: 'cpu.idle',
   cpuMax: 'cpu.max',
   cpuStat: 'cpu.stat',
   ioWeight: 'io.weight',

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { CALL_CLASSES, type CallClass, type CpuMax, type Intent } from '../toolcall/intent.ts';
+import { CALL_CLASSES, type CallClass, type CpuMax, IDLE_WEIGHT, type Intent } from '../toolcall/intent.ts';
 import { formatBytes, formatMs } from '../units.ts';
 import { floorToPage } from './lines.ts';
 
@@ -8,6 +8,7 @@ export interface Limits {
   readonly memoryHighBytes: number;
   readonly memoryMaxBytes: number;
   readonly swapMaxBytes: number;
+  /** IDLE_WEIGHT: cpu.idle. */
   readonly cpuWeight: number;
   readonly cpuMax: CpuMax;
   readonly ioWeight: number;
@@ -92,7 +93,7 @@ export function resolveIntent(layers: LimitLayers): Resolved {
   const limits: Limits = {
     ...resolveMemory(order, layers, clamped),
     swapMaxBytes: clamp('memory.swap.max', pick('swapMaxBytes') ?? 0, ceiling.swapMaxBytes, formatBytes),
-    cpuWeight: clamp('cpu.weight', pick('cpuWeight') ?? DEFAULT_WEIGHT, ceiling.cpuWeight, String),
+    cpuWeight: clamp('cpu.weight', pick('cpuWeight') ?? DEFAULT_WEIGHT, ceiling.cpuWeight, formatWeight),
     cpuMax: resolveCpuMax(pick('cpuMax') ?? UNLIMITED_CPU, ceiling.cpuMax, clamped),
     ioWeight: clamp('io.weight', pick('ioWeight') ?? DEFAULT_WEIGHT, ceiling.ioWeight, String),
     pidsMax: clamp('pids.max', pick('pidsMax') ?? Infinity, ceiling.pidsMax, String),
@@ -160,6 +161,10 @@ function resolveCpuMax(asked: CpuMax, ceiling: CpuMax | undefined, clamped: stri
   if (ceiling === undefined || share(asked) <= share(ceiling)) return asked;
   note(clamped, 'cpu.max', share(asked), share(ceiling), (value) => `${Math.round(value * 100)}%`);
   return ceiling;
+}
+
+function formatWeight(weight: number): string {
+  return weight === IDLE_WEIGHT ? 'idle' : String(weight);
 }
 
 function share({ quotaUs, periodUs }: CpuMax): number {

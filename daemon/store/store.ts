@@ -5,11 +5,14 @@ import { messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Learned } from '../policy/learned.ts';
 import type { CommandRun, Filter, LearnedFilter, Row } from './database.ts';
+import { Journal } from './journal.ts';
 import { StoreThread } from './thread.ts';
 
 export interface StoreOptions {
   /** The SQLite file; its directory is made if it is missing. */
   readonly path: string;
+  /** Where records that wait for the file outlive this process; on a file system in memory. Default: nowhere. */
+  readonly journal?: string;
   /** Finished calls that are kept; default {@link KEEP_CALLS}. */
   readonly keepCalls?: number;
   /** Commands of which runs are kept, default none, and runs that are kept of each. */
@@ -75,6 +78,7 @@ export class Store {
   readonly #log: Log;
   readonly #path: string;
   readonly #keepCalls: number;
+  #journal: Journal | undefined;
   readonly #pending: Row[] = [];
   /** How many at the front of `#pending` are being written. */
   #inFlight = 0;
@@ -82,12 +86,14 @@ export class Store {
   #timer: NodeJS.Timeout | undefined;
   #retryMs = 0;
   #failing = false;
+  #journalFailing = false;
   #closed: Promise<void> | undefined;
   #written = 0;
   #dropped = 0;
   #errors = 0;
 
-  constructor({ path, keepCalls = KEEP_CALLS, keepShapes = 0, keepRuns = 1, log }: StoreOptions) {
+  constructor(options: StoreOptions) {
+    const { path, journal, keepCalls = KEEP_CALLS, keepShapes = 0, keepRuns = 1, log } = options;
     this.#path = path;
     this.#keepCalls = keepCalls;
     this.#log = log;
@@ -95,6 +101,14 @@ export class Store {
       settings: { path, keepCalls, keepShapes, keepRuns },
       onNotice: (notice) => log.warn({ path, notice }, 'database moved aside'),
     });
+    try {
+      this.#journal = journal === undefined ? undefined : new Journal(journal);
+      // Some may be in the file: a record that is there already stays as it is.
+      this.#pending.push(...(this.#journal?.read() ?? []).slice(-MAX_PENDING));
+    } catch (error) {
+      this.#journalFailed(error);
+    }
+    if (this.#pending.length > 0) this.#flushIn(FLUSH_MS);
   }
 
   /** Takes a finished call, and what it has shown about its command. */
@@ -110,6 +124,11 @@ export class Store {
       this.#dropped += 1;
     }
     this.#pending.push(row);
+    try {
+      this.#journal?.add(row);
+    } catch (error) {
+      this.#journalFailed(error);
+    }
     this.#flushIn(Math.max(FLUSH_MS, this.#retryMs));
   }
 
@@ -176,9 +195,14 @@ export class Store {
     const late = sleep(CLOSE_MS, undefined, { ref: false });
     const finished = this.#drain().then(() => this.#thread.close());
     await Promise.race([finished, late]);
-    if (this.#pending.length > 0) {
-      this.#log.warn({ path: this.#path, lost: this.#pending.length }, 'finished calls lost');
-    }
+    const left = this.#pending.length;
+    const journal = this.#journal;
+    // What is still under way has nothing to do with it any more.
+    this.#journal = undefined;
+    journal?.close(left > 0);
+    if (left === 0) return;
+    if (journal === undefined) this.#log.warn({ path: this.#path, lost: left }, 'finished calls lost');
+    else this.#log.warn({ path: this.#path, left }, 'finished calls left for the next start');
   }
 
   async *#stored(filter: Filter, limit: number) {
@@ -241,6 +265,18 @@ export class Store {
       if (this.#failing) this.#log.info({ path: this.#path }, 'finished calls are stored again');
       this.#failing = false;
     }
+    try {
+      this.#journal?.clear();
+    } catch (error) {
+      this.#journalFailed(error);
+    }
+  }
+
+  /** It is only for a daemon that is killed: this one goes on without. */
+  #journalFailed(error: unknown): void {
+    if (this.#journalFailing) return;
+    this.#journalFailing = true;
+    this.#log.warn({ reason: messageOf(error) }, 'finished calls that wait are lost if the daemon is killed');
   }
 
   /** Counts every failure and tells of the first in a row. */

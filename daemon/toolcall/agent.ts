@@ -19,3 +19,18 @@ export function agentProcessOf(ancestors: readonly ProcessStat[], named: boolean
   const agent = candidates.find(({ comm }) => !shells.has(comm));
   return agent === undefined ? null : { pid: agent.pid, startTicks: agent.startTicks };
 }
+
+/**
+ * Who may own the session of a call that has ended: the agent, and what stands between it and the wrapper. Whoever
+ * started the agent (a login shell, process 1) has not asked for the call, and would keep the session of an agent that
+ * was killed while no daemon looked for as long as the host runs.
+ * @param ancestors of the wrapper, nearest first.
+ * @param agent as {@link agentProcessOf} says; null: any of them.
+ */
+export function ownersOf(ancestors: readonly ProcessId[], agent: ProcessId | null): readonly ProcessId[] {
+  if (agent === null) return ancestors;
+  const index = ancestors.findIndex(
+    ({ pid, startTicks }) => pid === agent.pid && startTicks === agent.startTicks,
+  );
+  return ancestors.slice(0, index + 1);
+}

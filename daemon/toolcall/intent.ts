@@ -16,6 +16,7 @@ export interface Intent {
   readonly memoryHighBytes?: number;
   readonly memoryMaxBytes?: number;
   readonly swapMaxBytes?: number;
+  /** {@link IDLE_WEIGHT}: cpu.idle. */
   readonly cpuWeight?: number;
   readonly cpuMax?: CpuMax;
   readonly ioWeight?: number;
@@ -39,6 +40,11 @@ const CPU_QUOTA_MIN_US = 1_000;
 const CPU_QUOTA_MAX_PERCENT = 8192 * 100;
 /** The kernel's range of cpu.weight and io.weight; 100 is its default. */
 const WEIGHT_MAX = 10_000;
+/**
+ * `cpu.weight=idle`, as systemd has it (CPUWeight=idle): below every weight. The kernel runs such a cgroup when nobody
+ * else wants the CPU, and for a three-hundredth of the time where somebody always does.
+ */
+export const IDLE_WEIGHT = 0;
 /** PID_MAX_LIMIT on 64 bits: no kernel has more tasks. */
 export const MOST_TASKS = 4_194_304;
 
@@ -56,7 +62,7 @@ const fields: ReadonlyMap<string, Field> = new Map<string, Field>([
   ['memory.high', ['memoryHighBytes', parseSize]],
   ['memory.max', ['memoryMaxBytes', parseSize]],
   ['memory.swap.max', ['swapMaxBytes', parseSwap]],
-  ['cpu.weight', ['cpuWeight', parseWeight]],
+  ['cpu.weight', ['cpuWeight', parseCpuWeight]],
   ['cpu.max', ['cpuMax', parseCpuMax]],
   ['io.weight', ['ioWeight', parseWeight]],
   ['pids.max', ['pidsMax', parsePids]],
@@ -131,6 +137,12 @@ function parseWhole(text: string, max: number): Value<number> {
 
 function parseWeight(text: string): Value<number> {
   return parseWhole(text, WEIGHT_MAX);
+}
+
+function parseCpuWeight(text: string): Value<number> {
+  if (text === 'idle') return { ok: true, value: IDLE_WEIGHT };
+  const value = parseWeight(text);
+  return value.ok ? value : { ok: false, reason: `${value.reason} or idle` };
 }
 
 function parsePids(text: string): Value<number> {

@@ -4,6 +4,7 @@ import type { Cgroup } from '../kernel/cgroup.ts';
 import { files } from '../kernel/files.ts';
 import type { Limits } from '../policy/limits.ts';
 import type { Lines } from '../policy/lines.ts';
+import { IDLE_WEIGHT } from './intent.ts';
 
 export interface LimitFile {
   readonly file: string;
@@ -46,8 +47,12 @@ export function weightFiles(
   controllers: ReadonlySet<string>,
 ): LimitFile[] {
   const entries: LimitFile[] = [];
-  if (controllers.has('cpu'))
-    entries.push({ file: files.cpuWeight, value: String(cpuWeight), optional: false });
+  if (controllers.has('cpu')) {
+    const idle = cpuWeight === IDLE_WEIGHT;
+    // First: an idle cgroup takes no weight (EINVAL).
+    entries.push({ file: files.cpuIdle, value: idle ? '1' : '0', optional: false });
+    if (!idle) entries.push({ file: files.cpuWeight, value: String(cpuWeight), optional: false });
+  }
   // Absent where neither BFQ nor iocost is built in.
   if (controllers.has('io')) entries.push({ file: files.ioWeight, value: String(ioWeight), optional: true });
   return entries;

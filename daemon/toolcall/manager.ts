@@ -24,7 +24,7 @@ import { linesFor } from '../policy/lines.ts';
 import { intentLine } from '../policy/report.ts';
 import { matchRule } from '../policy/rules.ts';
 import { MAX_ID, type Session, type SessionRegistry } from '../session/registry.ts';
-import { agentProcessOf } from './agent.ts';
+import { agentProcessOf, ownersOf } from './agent.ts';
 import { Call } from './call.ts';
 import { commandOf, intentOf } from './command.ts';
 import type { Controller } from './controller.ts';
@@ -414,6 +414,7 @@ export class CallManager implements EnforcerEvents {
     this.#byId.set(call.id, call);
     if (lingering) call.phase = 'lingering';
     call.sessionCgroup.guarantee(call.limits);
+    this.#weigh(call.session, call.sessionCgroup);
     this.#deps.controller?.add(call);
     if (!lingering) {
       this.#deps.sessions.callStarted(call.session);
@@ -464,15 +465,7 @@ export class CallManager implements EnforcerEvents {
       }
     }
     if (changed > 0) this.#deps.controller?.reordered();
-    for (const sessionCgroup of this.#cgroupsOf(session)) {
-      const inside = living.filter((call) => call.sessionCgroup === sessionCgroup);
-      try {
-        if (inside.length === 0) sessionCgroup.forgetWeights();
-        else sessionCgroup.setWeights(mostImportant(inside).limits);
-      } catch (error) {
-        log.error({ err: error, session: session.id }, 'class of session not changed');
-      }
-    }
+    for (const sessionCgroup of this.#cgroupsOf(session)) this.#weigh(session, sessionCgroup);
     this.#deps.emit(
       'session-class',
       { session: session.id, uid: session.uid },
@@ -814,7 +807,7 @@ export class CallManager implements EnforcerEvents {
     call.phase = 'lingering';
     this.#forgetToken(call);
     this.#stopLookout(call);
-    this.#deps.sessions.callEnding(call.session, call.ancestors);
+    this.#deps.sessions.callEnding(call.session, ownersOf(call.ancestors, call.agentProcess));
     let lines: string[] = [];
     try {
       if (enforcer === undefined) throw new Error('nothing enforces');
@@ -886,7 +879,21 @@ export class CallManager implements EnforcerEvents {
     this.#deps.controller?.remove(call);
     this.#byId.delete(call.id);
     call.cgroup.close();
+    this.#weigh(call.session, call.sessionCgroup);
     this.#removeIfOver(call.session);
+  }
+
+  /** Calls have come to a session, gone from it, or changed: what it weighs against others. */
+  #weigh(session: Session, sessionCgroup: SessionCgroup): void {
+    const living = [...this.#byId.values()].filter((call) => call.sessionCgroup === sessionCgroup);
+    try {
+      if (living.length === 0) sessionCgroup.forgetWeights();
+      else sessionCgroup.setWeights(mostImportant(living).limits);
+    } catch (error) {
+      // ENOENT, ENODEV: somebody has removed it.
+      if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ENODEV')
+        this.#deps.log.error({ err: error, session: session.id }, 'weights of session not changed');
+    }
   }
 
   #removeIfOver(session: Session): void {

@@ -9,6 +9,8 @@ import type { Lines } from '../policy/lines.ts';
 import type { Guarantees } from './guarantees.ts';
 import { applyFiles, type LimitFile, limitFiles, weightFiles } from './limit-files.ts';
 
+type Weights = Pick<Limits, 'cpuWeight' | 'ioWeight'>;
+
 /** What a call declares, and where that puts the lines for the kernel. */
 export interface CallLimits {
   readonly limits: Limits;
@@ -28,7 +30,10 @@ export class SessionCgroup {
   #spare: Cgroup | undefined;
   /** Undefined in a container, which shares its own memory out. */
   readonly #guarantees: Guarantees | undefined;
-  #cpuWeight = 0;
+  /** What the kernel has; undefined: an earlier daemon may have written something. */
+  #weights: Weights | undefined;
+  /** Nothing of it runs: its next call says what its weights are. */
+  #weightsOver = false;
 
   /**
    * Makes the session's cgroup, or opens the one that is there.
@@ -57,7 +62,7 @@ export class SessionCgroup {
    * @throws the kernel's error, with path and errno; nothing is left behind then.
    */
   take(limits: CallLimits): Cgroup {
-    this.#raiseWeights(limits.limits);
+    this.raiseWeights(limits.limits);
     this.#guarantees?.raise(this.cgroup, limits.limits.class);
     const spare = this.#spare;
     this.#spare = undefined;
@@ -124,21 +129,26 @@ export class SessionCgroup {
 
   /**
    * A call's weight competes within its session only; between sessions the session's counts. It is that
-   * of the most important call so far.
+   * of the most important of its calls that live, to which this one has come.
    */
-  #raiseWeights(limits: Limits): void {
-    if (limits.cpuWeight > this.#cpuWeight) this.setWeights(limits);
+  raiseWeights(limits: Weights): void {
+    if (this.#weights === undefined || this.#weightsOver || limits.cpuWeight > this.#weights.cpuWeight)
+      this.setWeights(limits);
   }
 
   /** Its weights against other sessions from now on: those of the most important of its calls that live. */
-  setWeights(limits: Pick<Limits, 'cpuWeight' | 'ioWeight'>): void {
-    applyFiles(this.cgroup, weightFiles(limits, this.root.controllers));
-    this.#cpuWeight = limits.cpuWeight;
+  setWeights({ cpuWeight, ioWeight }: Weights): void {
+    this.#weightsOver = false;
+    // A session's calls are alike mostly, and each of them comes here.
+    if (this.#weights?.cpuWeight === cpuWeight && this.#weights.ioWeight === ioWeight) return;
+    this.#weights = undefined;
+    applyFiles(this.cgroup, weightFiles({ cpuWeight, ioWeight }, this.root.controllers));
+    this.#weights = { cpuWeight, ioWeight };
   }
 
   /** Its next call is its most important one. */
   forgetWeights(): void {
-    this.#cpuWeight = 0;
+    this.#weightsOver = true;
   }
 
   #files({ limits, lines }: CallLimits): LimitFile[] {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readdirSync, readFileSync } from 'node:fs';
 import type { AllocResults } from './alloc.bench.ts';
+import type { CpuResults } from './cpu.bench.ts';
 import type { DaemonResults } from './daemon.bench.ts';
 import type { FreezeThawResults } from './freeze-thaw.bench.ts';
 import type { LendResults } from './lend.bench.ts';
@@ -8,6 +9,7 @@ import type { Added, ProxyResults } from './proxy.bench.ts';
 import { type BenchResult, resultsDir } from './record.ts';
 import type { ReplayResult, ReplayResults } from './replay.bench.ts';
 import type { PaperRow, SimResults } from './sim.bench.ts';
+import type { SoakResults } from './soak.bench.ts';
 import { type Interval, interval, median } from './stats.ts';
 import type { StopResults } from './stop.bench.ts';
 import type { TurnsResults } from './turns.bench.ts';
@@ -24,6 +26,8 @@ export function page(): string {
     section<FreezeThawResults>('freeze-thaw', 'Freeze, thaw, finish', freezeThaw),
     section<AllocResults>('alloc', 'What touching memory costs', alloc),
     section<DaemonResults>('daemon', 'The daemon', daemon),
+    section<CpuResults>('cpu', 'A burner beside interactive work', cpu),
+    section<SoakResults>('soak', 'What is left of many calls', soak),
     section<ReplayResults>('replay', 'Recorded sessions under a common limit', replay),
     section<ProxyResults>('proxy', 'What the proxy adds', proxy),
     section<TurnsResults>('turns', 'Too little for all, and what goes wrong', turns),
@@ -155,6 +159,69 @@ function daemon({ results, counts }: BenchResult<DaemonResults>): string {
     ['descriptors when idle, and afterwards', `${results.idleFds}, ${atOnce.fds}`],
   ];
   return table(['what', 'number'], rows) + degraded(results.backend);
+}
+
+function cpu({ results }: BenchResult<CpuResults>): string {
+  const rows = results.arms.map((one) => [
+    one.arm,
+    withInterval(one.oneRatio, one.oneRatioInterval),
+    withInterval(one.allRatio, one.allRatioInterval),
+    withInterval(one.lateMs.p50, one.lateMs.p50Interval),
+    withInterval(one.lateMs.p99, one.lateMs.p99Interval),
+  ]);
+  const columns = ['beside', 'one worker', `${results.cores} workers`, 'timer late p50, ms', 'p99, ms'];
+  return `${table(columns, rows)}
+Time over CPU time of interactive work, 1 if it never waits, beside a call of another session that spins on every CPU twice:
+*equal* with the same weight, *agentrm* as a background call is held by default.
+`;
+}
+
+function soak({ results: { kills, steady } }: BenchResult<SoakResults>): string {
+  return [kills === null ? '' : killsTable(kills), steady === null ? '' : steadyTable(steady)].join('\n');
+}
+
+function killsTable(kills: NonNullable<SoakResults['kills']>): string {
+  const entries = Object.values(kills.mapEntries).reduce((sum, number) => sum + number, 0);
+  const often = (counts: Readonly<Record<string, number>>) =>
+    Object.entries(counts)
+      .map(([what, number]) => `${what} ${number}`)
+      .join(', ');
+  const rows = [
+    ['calls', `${kills.calls}: ${often(kills.kinds)}`],
+    ['the daemon restarted, killed', `${kills.daemonRestarts}, ${kills.daemonKills}`],
+    ['ran in a cgroup of their own, as they said', `${kills.managed}`],
+    ['of these without a record, with two', `${kills.unrecorded}, ${kills.recordedTwice}`],
+    ['records of others, which were killed too soon to say it, or were moved', `${kills.recordedOnly}`],
+    ['outcomes', often(kills.outcomes)],
+    [
+      'left: stuck, cgroups, processes, map entries',
+      `${kills.stuck}, ${kills.cgroups}, ${kills.processes}, ${entries}`,
+    ],
+    ['minutes', number(kills.minutes)],
+  ];
+  return table(['what', 'number'], rows);
+}
+
+function steadyTable({
+  atOnce,
+  atOnceMs,
+  managed,
+  calls,
+  parts,
+}: NonNullable<SoakResults['steady']>): string {
+  const rows = parts.map((part, index) => [
+    `${index + 1}`,
+    `${part.calls}`,
+    number(part.perMinute),
+    withInterval(part.callMs.p50, part.callMs.p50Interval),
+    withInterval(part.callMs.p99, part.callMs.p99Interval),
+    mib(part.rssBytes),
+    `${part.fds}`,
+  ]);
+  return `${atOnce} at once, the last of which ended after ${number(atOnceMs.max / 1000)} s, then as many as the machine
+makes; ${managed} of ${calls} managed.
+
+${table(['fifth', 'calls', 'a minute', 'p50, ms', 'p99, ms', 'resident, MiB', 'descriptors'], rows)}`;
 }
 
 function proxy({ results, counts }: BenchResult<ProxyResults>): string {

@@ -21,6 +21,8 @@ const benchmarks: Readonly<Record<string, readonly string[]>> = {
   alloc: [stable],
   daemon: [stable, here],
   'freeze-thaw': [stable],
+  cpu: [stable],
+  soak: [stable],
   replay: [stable],
   proxy: [here],
   turns: [here],
@@ -41,8 +43,8 @@ const usage = `usage: node test/bench/run.ts [--on KERNEL]... [BENCHMARK]...
 /** Those whose guest counts instructions: they look for a per cent, which an emulator's own noise would hide. */
 const counted: ReadonlySet<string> = new Set(['alloc']);
 
-/** Several times what the longest takes on two emulated cores, some ten minutes. */
-const timeoutSeconds = 3600;
+/** The soak makes some hundred calls a minute on two emulated cores; the others take ten minutes. */
+const timeoutSeconds = 14_400;
 
 const { on, names } = readArgs();
 const missing = missingForVm();

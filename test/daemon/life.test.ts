@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { dirname } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -50,6 +50,46 @@ test('a file that is no socket is not replaced', async (t) => {
   assert.equal(ran.code, 1);
   assert.match(ran.stderr, /agentrm\.sock: is there, and is no socket\n$/);
   assert.equal(readFileSync(daemon.socket, 'utf8'), 'precious');
+});
+
+for (const { what, remove } of [
+  { what: 'the socket', remove: (daemon: TestDaemon) => rmSync(daemon.socket) },
+  {
+    what: 'its directory',
+    remove: (daemon: TestDaemon) => rmSync(dirname(daemon.socket), { recursive: true }),
+  },
+]) {
+  test(`somebody removes ${what}: it is there again, and who was connected still is`, async (t) => {
+    const daemon = await started(t);
+    for (const round of [1, 2]) {
+      const known = (await daemon.events()).at(-1)?.seq ?? 0;
+      const told = daemon.event(
+        ({ seq, error }) => seq > known && /^the socket was removed/.test(String(error)),
+      );
+      remove(daemon);
+      await told;
+      assert.equal((await daemon.status()).pid, daemon.pid, `round ${round}`);
+      assert.equal(statSync(daemon.socket).mode & 0o777, 0o666);
+      await until(() => existsSync(`${dirname(daemon.socket)}/heartbeat`), 'the guard finds the heartbeat');
+    }
+    const second = await agentrmd('--config', daemon.configPath, '--socket', daemon.socket);
+    assert.match(second.stderr, /another daemon answers there/);
+    assert.equal(await daemon.stop(), 0);
+    assert.ok(!existsSync(daemon.socket));
+  });
+}
+
+test('another file in the place of the socket is left alone', async (t) => {
+  const daemon = await started(t);
+  rmSync(daemon.socket);
+  writeFileSync(daemon.socket, 'precious');
+  // The heartbeat is looked for after the socket.
+  rmSync(`${dirname(daemon.socket)}/heartbeat`);
+  await until(() => existsSync(`${dirname(daemon.socket)}/heartbeat`), 'it has looked');
+  assert.equal(readFileSync(daemon.socket, 'utf8'), 'precious');
+  rmSync(daemon.socket);
+  await until(() => existsSync(daemon.socket), 'there is room for the socket again');
+  assert.equal((await daemon.status()).pid, daemon.pid);
 });
 
 test('flags and configurations that are wrong: exit 2, and where', async (t) => {

@@ -92,6 +92,7 @@ proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream
   const abandoned = (session: string) =>
     daemon.event((event) => event.kind === 'run-abandoned' && event.session === session);
   const weight = (path: string) => readFileSync(`${path}/cpu.weight`, 'utf8').trim();
+  const idle = (path: string) => readFileSync(`${path}/cpu.idle`, 'utf8').trim();
 
   test('a run with a frozen or a working tool call is not abandoned; without one it is', {
     timeout,
@@ -127,12 +128,12 @@ proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream
     await goes(of('worker', background));
     const call = await startCall('worker');
     const declared = await startCall('worker', { AGENTRM_INTENT: 'cpu.weight=42' });
-    assert.deepEqual([weight(call.path), weight(declared.path)], ['10', '42']);
+    assert.deepEqual([idle(call.path), weight(declared.path)], ['1', '42']);
     // The user takes over.
     await goes(of('worker'));
     const changed = await daemon.event((event) => event.kind === 'session-class');
     assert.deepEqual([changed.session, changed.class], ['worker', 'interactive']);
-    assert.deepEqual([weight(call.path), weight(declared.path)], ['100', '42']);
+    assert.deepEqual([idle(call.path), weight(call.path), weight(declared.path)], ['0', '100', '42']);
     assert.equal(weight(call.sessionPath), '100', 'and that of the session against others');
     if (existsSync(`${call.path}/io.weight`)) {
       assert.match(readFileSync(`${call.path}/io.weight`, 'utf8'), /^default 100$/m);

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { Event } from '../../daemon/control/types.ts';
-import { TestDaemon, until, useMemory } from '../lib/daemon.ts';
+import { agentrmBash, TestDaemon, until, useMemory } from '../lib/daemon.ts';
 
 const isStart = (event: Event) => event.kind === 'call-start';
 
@@ -18,13 +21,12 @@ function cgroupOf(daemon: TestDaemon, id: string | undefined): string {
 
 describe('a daemon that dies', () => {
   let daemon: TestDaemon;
-  before(() => {
-    daemon = new TestDaemon();
+  before(async () => {
+    daemon = await new TestDaemon().start();
   });
   after(() => daemon.close());
 
   test('its calls go on within their limits, and the next daemon reports them', async () => {
-    await daemon.start();
     const go = `${daemon.dir}/go`;
     const running = daemon.run(`until [ -e ${go} ]; do sleep 0.2; done; exit 3`, {
       env: { AGENTRM_INTENT: 'memory.high=77M memory.max=99M' },
@@ -58,6 +60,27 @@ describe('a daemon that dies', () => {
     await daemon.start();
     assert.deepEqual(await daemon.liveCalls(), []);
     await until(() => leftIn(daemon).length === 0, 'no cgroup is left');
+  });
+
+  test('what an agent has left that ended while there was no daemon is ended by the next', async (t) => {
+    const go = `${daemon.dir}/go-agent`;
+    const command = `tail -f /dev/null >/dev/null & echo; until [ -e ${go} ]; do sleep 0.2; done`;
+    const agent = spawn('/usr/bin/perl', ['-e', 'system @ARGV', agentrmBash, '-c', command], {
+      env: daemon.env({ AGENTRM_SESSION: 'ended' }),
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    t.after(() => agent.kill('SIGKILL'));
+    await once(agent.stdout, 'data');
+    const { call } = await daemon.event((event) => isStart(event) && event.session === 'ended');
+    const path = cgroupOf(daemon, call);
+    await daemon.crash();
+    const ended = once(agent, 'exit');
+    writeFileSync(go, '');
+    await ended;
+    assert.ok(readFileSync(`${path}/cgroup.events`, 'utf8').includes('populated 1'));
+    await daemon.start();
+    await until(() => !existsSync(path), 'its cgroup is gone, and all that was in it');
+    await until(() => !existsSync(dirname(path)), 'and that of its session');
   });
 
   test('a clean stop leaves calls running without throttle, for the next daemon', async () => {

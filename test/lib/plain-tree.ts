@@ -27,6 +27,7 @@ const fresh: Readonly<Record<string, string>> = {
   [files.memoryStat]: 'active_file 0\ninactive_file 0\n',
   [files.swapMax]: 'max\n',
   [files.cpuWeight]: '100\n',
+  [files.cpuIdle]: '0\n',
   [files.cpuMax]: 'max 100000\n',
   [files.cpuStat]: 'user_usec 2000\nsystem_usec 1000\n',
   [files.ioWeight]: '100\n',

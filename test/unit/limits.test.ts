@@ -165,6 +165,15 @@ describe('resolveIntent', () => {
     ]);
   });
 
+  test('idle is below every weight', () => {
+    const { limits, clamped } = resolve({
+      perCall: intent('cpu.weight=1'),
+      ceiling: intent('cpu.weight=idle'),
+    });
+    assert.equal(limits.cpuWeight, 0);
+    assert.deepEqual(clamped, ['cpu.weight 1 to idle']);
+  });
+
   test('says nothing about what is just within the ceiling', () => {
     const words =
       'memory.high=1G memory.max=2G memory.swap.max=1M cpu.weight=5 cpu.max=50% pids.max=9 timeout=1h';

@@ -18,6 +18,7 @@ import { SessionRegistry } from '../../daemon/session/registry.ts';
 import type { Call } from '../../daemon/toolcall/call.ts';
 import { Controller } from '../../daemon/toolcall/controller.ts';
 import { type Answer, CallManager } from '../../daemon/toolcall/manager.ts';
+import { SessionCgroup } from '../../daemon/toolcall/session-cgroup.ts';
 import { plainTree } from '../lib/plain-tree.ts';
 
 const GiB = 2 ** 30;
@@ -425,9 +426,10 @@ describe('the class of a session', () => {
   const writeAt = (fd: number, file: string, value: string) =>
     writeFileSync(`/proc/self/fd/${fd}/${file}`, value);
   const weights = (bench: Bench, ...names: string[]) =>
-    ['cpu.weight', 'io.weight'].map((file) =>
-      readFileSync(join(bench.root.path, ...names, file), 'utf8').trim(),
-    );
+    ['cpu.weight', 'io.weight'].map((file) => {
+      const value = (name: string) => readFileSync(join(bench.root.path, ...names, name), 'utf8').trim();
+      return file === 'cpu.weight' && value('cpu.idle') === '1' ? 'idle' : value(file);
+    });
 
   test('is the weight of its calls, unless somebody said more', (t) => {
     const bench = setUp(t, { changes: { writeAt } });
@@ -440,15 +442,44 @@ describe('the class of a session', () => {
     const other = start(bench, bench.wrapper(), { clone: true, session: 'b' }).call;
     const unnamed = start(bench, bench.wrapper(), { clone: true, session: undefined }).call;
     const [{ name }] = [call.session];
-    assert.deepEqual(weights(bench, name, call.id), ['10', '10']);
+    assert.deepEqual(weights(bench, name, call.id), ['idle', '10']);
     assert.deepEqual(weights(bench, name, declared.id), ['42', '50']);
     for (const one of [other, unnamed]) {
       assert.deepEqual(weights(bench, one.session.name, one.id), ['100', '100']);
       assert.equal(one.limits.class, 'interactive');
     }
     assert.deepEqual([call.limits.class, declared.limits.class], ['background', 'subagent']);
-    // The most important of its calls so far.
+    // The most important of its calls.
     assert.deepEqual(weights(bench, name), ['42', '50']);
+  });
+
+  test('counts against others as long as its most important call lives', async (t) => {
+    const bench = setUp(t, { changes: { writeAt } });
+    const begin = (intent: string) => start(bench, bench.wrapper(), { clone: true, intent }).call;
+    const burner = begin('class=background');
+    const { name } = burner.session;
+    assert.deepEqual(weights(bench, name), ['idle', '10']);
+    const user = begin('class=interactive');
+    const helper = begin('class=subagent');
+    assert.deepEqual(weights(bench, name), ['100', '100']);
+    const end = async (call: Call) => {
+      bench.manager.end(call, { code: 0 });
+      await turn();
+      return weights(bench, name);
+    };
+    await turn();
+    assert.deepEqual(await end(user), ['50', '50']);
+    assert.deepEqual(await end(helper), ['idle', '10']);
+    assert.deepEqual(weights(bench, name, burner.id), ['idle', '10']);
+  });
+
+  test('is known again by the next daemon, whatever this one wrote', (t) => {
+    const bench = setUp(t, { changes: { writeAt } });
+    const { call } = start(bench, bench.wrapper(), { clone: true });
+    const again = new SessionCgroup(bench.root, call.session.name, bench.manager.usual(0), undefined);
+    t.after(() => again.close());
+    again.raiseWeights({ cpuWeight: 0, ioWeight: 10 });
+    assert.deepEqual(weights(bench, call.session.name), ['idle', '10']);
   });
 
   test('that changes gives running calls its weights and leaves their other limits', (t) => {
@@ -466,7 +497,7 @@ describe('the class of a session', () => {
     assert.deepEqual(weights(bench, name), ['100', '100']);
     assert.equal(readFileSync(join(bench.root.path, name, call.id, 'memory.max'), 'utf8'), before);
     bench.manager.reclass('0:a', 'background');
-    assert.deepEqual(weights(bench, name, call.id), ['10', '10']);
+    assert.deepEqual(weights(bench, name, call.id), ['idle', '10']);
     assert.deepEqual(
       weights(bench, other.session.name, other.id),
       ['100', '100'],
@@ -504,8 +535,8 @@ describe('the class of a session', () => {
     bench.manager.reclass('0:a', 'background');
     const next = start(bench, bench.wrapper(), { clone: true }).call;
     assert.equal(next.session, call.session);
-    assert.deepEqual(weights(bench, call.session.name, next.id), ['10', '10']);
-    assert.deepEqual(weights(bench, call.session.name), ['10', '10']);
+    assert.deepEqual(weights(bench, call.session.name, next.id), ['idle', '10']);
+    assert.deepEqual(weights(bench, call.session.name), ['idle', '10']);
   });
 
   test('of a call whose cgroup has gone changes nothing else', (t) => {
@@ -514,6 +545,6 @@ describe('the class of a session', () => {
     const { call } = start(bench, bench.wrapper(), { clone: true });
     rmSync(join(bench.root.path, gone.session.name, gone.id), { recursive: true });
     bench.manager.reclass('0:a', 'background');
-    assert.deepEqual(weights(bench, call.session.name, call.id), ['10', '10']);
+    assert.deepEqual(weights(bench, call.session.name, call.id), ['idle', '10']);
   });
 });

@@ -31,13 +31,15 @@ import { callRecord } from '../lib/records.ts';
 
 function setUp(
   t: TestContext,
-  options: { keepCalls?: number; keepShapes?: number; keepRuns?: number; path?: string } = {},
+  options: { keepCalls?: number; keepShapes?: number; keepRuns?: number; path?: string; journal?: true } = {},
 ) {
   const directory = mkdtempSync(join(tmpdir(), 'agentrm-store-'));
   const fd = openSync(join(directory, 'log'), 'a');
   const log = createLogger({ level: 'info', fd });
   const path = options.path ?? join(directory, 'state', 'calls.db');
+  const journal = join(directory, 'journal');
   const stores: Store[] = [];
+  const { journal: _, ...rest } = options;
   t.after(async () => {
     await Promise.all(stores.map((store) => store.close()));
     closeSync(fd);
@@ -46,8 +48,9 @@ function setUp(
   return {
     directory,
     path,
+    journal,
     open: () => {
-      const store = new Store({ ...options, path, log });
+      const store = new Store({ ...rest, ...(options.journal && { journal }), path, log });
       stores.push(store);
       return store;
     },
@@ -318,13 +321,13 @@ test('a thread with nothing to do ends and closes the file; the next request has
 });
 
 /** A process that adds records without end and says how many are written. */
-function writer(path: string, wrap: string[] = []) {
+function writer(path: string, wrap: string[] = [], journal?: string) {
   const url = (file: string) => JSON.stringify(new URL(file, import.meta.url).href);
   const script = `
     import { createLogger } from ${url('../../daemon/log.ts')};
     import { Store } from ${url('../../daemon/store/store.ts')};
     import { callRecord } from ${url('../lib/records.ts')};
-    const store = new Store({ path: ${JSON.stringify(path)}, log: createLogger({ level: 'fatal', fd: 2 }) });
+    const store = new Store({ ...${JSON.stringify({ path, journal })}, log: createLogger({ level: 'fatal', fd: 2 }) });
     let number = 0;
     setInterval(() => {
       for (let i = 0; i < 20; i++) store.add(callRecord(number++));
@@ -364,6 +367,59 @@ test('kill -9 while it writes loses nothing that was written, and leaves a sound
     records(found.length).map(({ id }) => id),
   );
   assert.ok(!existsSync(`${path}.corrupt`));
+});
+
+test('kill -9 before anything is written loses nothing that is in the journal', async (t) => {
+  const { journal, open, path, messages } = setUp(t, { journal: true });
+  const other = new Promise<void>((resolve) => {
+    const child = writer(path, [], journal);
+    t.after(() => child.kill('SIGKILL'));
+    child.once('exit', () => resolve());
+    // Long before the first is written: the file is not even there.
+    const look = setInterval(() => {
+      if (!existsSync(journal) || statSync(journal).size === 0) return;
+      child.kill('SIGKILL');
+      clearInterval(look);
+    }, 1);
+  });
+  await other;
+  // As if it was killed in the middle of a line.
+  writeFileSync(journal, '{"id":"half', { flag: 'a' });
+  const store = open();
+  const found = await ids(store);
+  assert.ok(found.length > 0);
+  assert.deepEqual(
+    found,
+    records(found.length).map(({ id }) => id),
+  );
+  await settled(store);
+  assert.equal(statSync(journal).size, 0);
+  store.add(callRecord(7777));
+  await store.close();
+  assert.ok(!existsSync(journal), 'all is in the file');
+  assert.deepEqual((await ids(open())).length, found.length + 1, 'each of them once');
+  assert.deepEqual(await messages(0), []);
+});
+
+test('what cannot be written before the end is left for the next start', async (t) => {
+  const { journal, messages, open, path } = setUp(t, { journal: true });
+  const store = open();
+  mkdirSync(path, { recursive: true });
+  store.add(callRecord(1));
+  await store.close();
+  assert.deepEqual((await messages(2)).at(-1), 'finished calls left for the next start');
+  rmSync(path, { recursive: true });
+  assert.deepEqual(await ids(open()), [callRecord(1).id]);
+  assert.ok(existsSync(journal));
+});
+
+test('a journal that cannot be had costs no record of a daemon that lives', async (t) => {
+  const { journal, messages, open } = setUp(t, { journal: true });
+  mkdirSync(journal);
+  const store = open();
+  store.add(callRecord(1));
+  assert.deepEqual(await ids(store), [callRecord(1).id]);
+  assert.deepEqual(await messages(1), ['finished calls that wait are lost if the daemon is killed']);
 });
 
 test('a full disk: answers from memory, and writes again when there is room', async (t) => {
