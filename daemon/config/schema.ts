@@ -56,7 +56,7 @@ const shortage = z
       .describe(
         'Calls have an order: interactive before subagent before background, older before newer. The first may use ' +
           'the whole budget; interactive calls behind it stop growing one such step below it, subagents two, ' +
-          'background three, and all but the first of each class one step sooner. What is left is for those before ' +
+          'background three, and all but the first of each class three steps sooner. What is left is for those before ' +
           'them: 1 % of 12 GiB is what a core fills in a twentieth of a second.',
       ),
     roomPercent: decimal(0.1, 25)

@@ -40,6 +40,13 @@ export interface PoolLine {
   readonly restBytes: number;
 }
 
+export interface LineUse {
+  readonly usedBytes: number;
+  readonly budgetBytes: number;
+  /** What one that is stuck may have beyond the budget, throttled: half of what is left to a limit on all calls. */
+  readonly overBytes: number;
+}
+
 export interface StepSettings {
   /** By how much the lines of the classes differ. */
   readonly stepPercent: number;
@@ -50,7 +57,12 @@ const LEAST_STEP_BYTES = 4 * 1024 * 1024;
 
 /** Steps below the budget at which each class stops growing, and what is left over. */
 const STEPS: readonly number[] = [1, 2, 3, 3];
-const MOST_STEPS = 4;
+/**
+ * How much sooner all but the first of a class stop. Two bursts at once are stopped with about as much each: apart
+ * enough that the first can get to its end with what the others have left.
+ */
+const BEHIND_STEPS = 3;
+const MOST_STEPS = 6;
 
 const UNLIMITED: PoolLine = {
   bytes: Infinity,
@@ -79,7 +91,7 @@ export function lowestLine(budgetBytes: number, settings: StepSettings): number 
 
 export function poolLines<M extends Claimant>(
   members: Iterable<M>,
-  { usedBytes, budgetBytes }: { readonly usedBytes: number; readonly budgetBytes: number },
+  { usedBytes, budgetBytes, overBytes }: LineUse,
   settings: StepSettings,
 ): Map<M, PoolLine> {
   const step = stepBytes(budgetBytes, settings);
@@ -90,14 +102,14 @@ export function poolLines<M extends Claimant>(
     if (lines.size === 0) lines.set(member, UNLIMITED);
     else {
       const order = classOrder(member);
-      const behind = heads.has(order) ? 1 : 0;
+      const behind = heads.has(order);
       heads.add(order);
-      const most = (STEPS[order] ?? MOST_STEPS) + behind;
+      const most = (STEPS[order] ?? STEPS.length) + (behind ? BEHIND_STEPS : 0);
       // At least one for the first of all, and one more for the first of its class: it must not be stopped by the others.
-      const relaxed = Math.min(Math.max(Math.ceil(wantsBytes / step), 1 + behind), most);
+      const relaxed = Math.min(Math.max(Math.ceil(wantsBytes / step), behind ? 2 : 1), most);
       const gradedBytes = budgetBytes - most * step;
       const relaxedBytes = budgetBytes - relaxed * step;
-      const restBytes = wantsBytes <= step ? budgetBytes : relaxedBytes;
+      const restBytes = wantsBytes <= step ? budgetBytes + overBytes : relaxedBytes;
       const bytes = granted(member.grant, { gradedBytes, relaxedBytes, restBytes, usedBytes });
       lines.set(member, { bytes, gradedBytes, relaxedBytes, restBytes });
     }

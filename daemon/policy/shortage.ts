@@ -6,6 +6,7 @@ import {
   type Claimant,
   classOrder,
   type Grant,
+  type LineUse,
   lowestLine,
   poolLines,
   type StepSettings,
@@ -58,10 +59,8 @@ export interface PoolMember extends Claimant {
   readonly killed: boolean;
 }
 
-export interface PoolUse {
-  /** What all calls hold, without page cache that the kernel can take back at once. */
-  readonly usedBytes: number;
-  readonly budgetBytes: number;
+/** Used is what all calls hold, without page cache that the kernel can take back at once. */
+export interface PoolUse extends LineUse {
   /** What the host could bear beyond the budget. */
   readonly hostRoomBytes: number;
   /** Since when the first in order has wanted to grow and the pool was used up, if it has. */
@@ -156,9 +155,11 @@ export function decideShortage<M extends PoolMember>(
   const stepOf = stepBytes(use.budgetBytes, settings);
   const triableBytes = use.budgetBytes - stepOf / 2 - use.usedBytes;
   const stuck = order.filter((member) => member.frozenSinceMs !== undefined && !member.killed);
-  // Before one of them takes what is left it is known who does not need it, and may give something back.
+  // Before one of them takes what is left it is known who does not need it; and who goes on may give something back.
   const untried = use.stopsAtCharge && stuck.some(({ patience }) => patience.tries === 0);
-  const trying = order.some((member) => member.grant?.kind === 'try' && !isFrozen(member));
+  const trying = order.some(
+    (member) => (member.grant?.kind === 'try' || member.grant?.kind === 'rest') && !isFrozen(member),
+  );
   let ahead = false;
   for (const { member, line, first } of ranked) {
     const { frozenSinceMs } = member;

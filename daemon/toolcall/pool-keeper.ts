@@ -11,7 +11,7 @@ import { blockedLocks } from '../kernel/locks.ts';
 import type { Native, Watch } from '../kernel/native.ts';
 import { cgroupPathOf } from '../kernel/proc.ts';
 import type { PoolSettings } from '../policy/pool.ts';
-import { type Claimant, type Grant, lowestLine, poolLines } from '../policy/pool-lines.ts';
+import { type Claimant, type Grant, type LineUse, lowestLine, poolLines } from '../policy/pool-lines.ts';
 import {
   awakeBytes,
   decideShortage,
@@ -112,7 +112,7 @@ export class PoolKeeper {
     if (this.#closed) return;
     try {
       const budgetBytes = this.budgetBytes();
-      this.#tell({ usedBytes: this.#readRoot(files.memoryCurrent) ?? 0, budgetBytes }, nowMs());
+      this.#tell({ usedBytes: this.#readRoot(files.memoryCurrent) ?? 0, budgetBytes, overBytes: 0 }, nowMs());
       const crowded = [...this.#deps.calls()].length > 1;
       if (crowded !== this.#crowded) {
         this.#crowded = crowded;
@@ -174,12 +174,14 @@ export class PoolKeeper {
     if (!nearShortage({ usedBytes: currentBytes, budgetBytes }, shortage) && !this.short) {
       this.#exhaustedSinceMs = undefined;
       this.#grants = new WeakMap();
-      this.#tell({ usedBytes: currentBytes, budgetBytes: ownBytes }, now);
+      this.#tell({ usedBytes: currentBytes, budgetBytes: ownBytes, overBytes: 0 }, now);
       this.#setTripwire(ownBytes, 0, 0);
       return false;
     }
     // What the kernel compares: it counts page cache too, and knows no other use of the host.
-    const raw = { usedBytes: currentBytes, budgetBytes: ownBytes };
+    const fenced = budgetBytes === fenceBytes && maxBytes !== Infinity;
+    const overBytes = fenced ? (maxBytes - fenceBytes) / 2 : 0;
+    const raw = { usedBytes: currentBytes, budgetBytes: ownBytes, overBytes };
     // Nobody has to stop below the lowest line, however much of this is page cache.
     const over = currentBytes > lowestLine(budgetBytes, shortage);
     const usedBytes = over ? currentBytes - this.#deps.root.reclaimableBytes() : currentBytes;
@@ -189,6 +191,7 @@ export class PoolKeeper {
     const use: PoolUse = {
       usedBytes,
       budgetBytes,
+      overBytes,
       hostRoomBytes,
       exhaustedSinceMs: this.#exhaustedSinceMs,
       stopsAtCharge: this.#deps.enforcer.mode === 'bpf',
@@ -263,7 +266,7 @@ export class PoolKeeper {
   }
 
   /** Gives each call its line, and tells the kernel of those that have changed. */
-  #tell(use: Pick<PoolUse, 'usedBytes' | 'budgetBytes'>, now: number): void {
+  #tell(use: LineUse, now: number): void {
     const { shortage } = this.#deps.config().pool;
     const members = [...this.#deps.calls()].map((call) => ({ ...this.#claimant(call), call }));
     for (const [{ call }, line] of poolLines(members, use, shortage)) {

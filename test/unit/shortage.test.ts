@@ -46,6 +46,7 @@ function member(name: string, fields: Partial<PoolMember> = {}): Named {
 const useOf = (usedMiB: number): PoolUse => ({
   usedBytes: usedMiB * MIB,
   budgetBytes: BUDGET,
+  overBytes: 0,
   hostRoomBytes: 0,
   exhaustedSinceMs: undefined,
   stopsAtCharge: true,
@@ -74,7 +75,7 @@ const frozen = (one: Named, forMs: number, patienceMs = Infinity): Named => ({
 const still = (one: Named, wantsBytes = 0): Named => ({ ...one, grownBytes: 0, wantsBytes });
 
 const linesOf = (members: readonly Named[], usedMiB = 900) =>
-  poolLines(members, { usedBytes: usedMiB * MIB, budgetBytes: BUDGET }, settings);
+  poolLines(members, { usedBytes: usedMiB * MIB, budgetBytes: BUDGET, overBytes: 5 * MIB }, settings);
 
 describe('who comes before whom', () => {
   test('by class, then by age; what is left over last', () => {
@@ -83,7 +84,7 @@ describe('who comes before whom', () => {
     assert.deepEqual(order, ['user', 'helper', 'old', 'young', 'left']);
   });
 
-  test('each has its line: the first the budget, the others by class, the first of each class a step more', () => {
+  test('each has its line: the first the budget, the others by class, all but the first of each class sooner', () => {
     const second = member('second', { class: 'interactive', startedAtMs: 400 });
     const third = member('third', { class: 'interactive', startedAtMs: 500 });
     const left = member('left', { leftover: true, startedAtMs: 1 });
@@ -92,31 +93,31 @@ describe('who comes before whom', () => {
     assert.deepEqual([user, second, third, helper, old, young, left].map(mib), [
       Infinity,
       990,
-      980,
+      960,
       980,
       970,
-      960,
+      940,
       970,
     ]);
-    assert.equal(lowestLine(BUDGET, settings), 960 * MIB);
+    assert.equal(lowestLine(BUDGET, settings), 940 * MIB);
     assert.deepEqual(linesOf([old]).get(old)?.bytes, Infinity);
     assert.equal(linesOf([]).size, 0);
     // On a tiny pool a step must still hold what a few tasks have under way.
-    assert.equal(lowestLine(64 * MIB, settings), 48 * MIB);
+    assert.equal(lowestLine(64 * MIB, settings), 40 * MIB);
   });
 
   test('granted, no more is kept free than those before it have taken of late, but a step', () => {
     const relaxed = (...members: Named[]) =>
       [...linesOf(members).values()].slice(1).map(({ relaxedBytes }) => relaxedBytes / MIB);
-    assert.deepEqual(relaxed(still(user), old, young), [990, 960]);
+    assert.deepEqual(relaxed(still(user), old, young), [990, 940]);
     // The first of a class is not stopped by those behind it.
     assert.deepEqual(relaxed(still(user), still(old), young), [990, 980]);
-    assert.deepEqual(relaxed(still(user, 10 * MIB), old, young), [990, 960]);
-    assert.deepEqual(relaxed(still(user, 10 * MIB + 1), old, young), [980, 960]);
+    assert.deepEqual(relaxed(still(user, 10 * MIB), old, young), [990, 940]);
+    assert.deepEqual(relaxed(still(user, 10 * MIB + 1), old, young), [980, 940]);
     assert.deepEqual(relaxed(still(user, 6 * MIB), still(helper, 5 * MIB), old), [990, 980]);
     assert.deepEqual(relaxed(still(user, 500 * MIB), old), [970]);
     // Who is frozen wants more.
-    assert.deepEqual(relaxed(still(user), frozen(old, 5000), young), [990, 960]);
+    assert.deepEqual(relaxed(still(user), frozen(old, 5000), young), [990, 940]);
   });
 
   test('a line is what was granted, and never less than without', () => {
@@ -125,7 +126,8 @@ describe('who comes before whom', () => {
       return (linesOf([first, one], usedMiB).get(one)?.bytes ?? 0) / MIB;
     };
     assert.deepEqual([line(undefined, still(user)), line({ kind: 'relaxed' }, still(user))], [970, 990]);
-    assert.deepEqual([line({ kind: 'rest' }, still(user)), line({ kind: 'rest' }, user)], [1000, 970]);
+    // The rest is also what one may have beyond the budget.
+    assert.deepEqual([line({ kind: 'rest' }, still(user)), line({ kind: 'rest' }, user)], [1005, 970]);
     const grown = (mib: number) => ({ kind: 'try', growBytes: mib * MIB }) as const;
     assert.deepEqual([line(grown(2), user), line(grown(0), user), line(grown(-1), user)], [977, 970, 970]);
     assert.equal(line(grown(2), user, 900), 970);
@@ -137,18 +139,18 @@ describe('who comes before whom', () => {
   });
 
   test('a pool with memory to spare is not looked at often', () => {
-    assert.equal(nearShortage({ usedBytes: 920 * MIB, budgetBytes: BUDGET }, settings), false);
-    assert.equal(nearShortage({ usedBytes: 921 * MIB, budgetBytes: BUDGET }, settings), true);
+    assert.equal(nearShortage({ usedBytes: 880 * MIB, budgetBytes: BUDGET }, settings), false);
+    assert.equal(nearShortage({ usedBytes: 881 * MIB, budgetBytes: BUDGET }, settings), true);
   });
 });
 
 describe('making room', () => {
   test('with memory to spare nobody is slowed', () => {
-    assert.deepEqual(decide([user, helper, old, young], 960), []);
+    assert.deepEqual(decide([user, helper, old, young], 940), []);
   });
 
   test('the last in order that grows is frozen first, one at a time', () => {
-    assert.deepEqual(decide([user, helper, old, young], 961), ['freeze young']);
+    assert.deepEqual(decide([user, helper, old, young], 941), ['freeze young']);
     assert.deepEqual(decide([user, helper, old, frozen(young, 10)], 970), []);
     assert.deepEqual(decide([user, helper, old, frozen(young, 10)], 971), ['freeze old']);
     assert.deepEqual(decide([user, helper, frozen(old, 10), frozen(young, 10)], 980), []);
@@ -183,8 +185,8 @@ describe('letting go on', () => {
     const both = [user, frozen(old, 400), frozen(young, 400)];
     assert.deepEqual(decide(both, 961), []);
     assert.deepEqual(decide(both, 960), ['thaw old']);
-    assert.deepEqual(decide([user, old, frozen(young, 400)], 951), []);
-    assert.deepEqual(decide([user, old, frozen(young, 400)], 950), ['thaw young']);
+    assert.deepEqual(decide([user, old, frozen(young, 400)], 931), []);
+    assert.deepEqual(decide([user, old, frozen(young, 400)], 930), ['thaw young']);
   });
 
   test('two that have stopped each other half-way do not wait for one that holds still', () => {
@@ -195,7 +197,7 @@ describe('letting go on', () => {
     // The other has its turn when the first of them holds still or gives something back.
     assert.deepEqual(decide([still(user), old, frozen(young, 200)], 970), []);
     assert.deepEqual(decide([still(user), still(old), frozen(young, 200)], 970), ['thaw young']);
-    assert.deepEqual(decide([still(user), old, frozen(young, 200)], 950), ['thaw young']);
+    assert.deepEqual(decide([still(user), old, frozen(young, 200)], 930), ['thaw young']);
   });
 
   test('each is tried when its patience is over: it may not grow any more', () => {
@@ -272,14 +274,7 @@ describe('letting go on', () => {
   });
 
   test('the policy says until when it may pass', () => {
-    const use = {
-      usedBytes: 965 * MIB,
-      budgetBytes: BUDGET,
-      hostRoomBytes: BUDGET,
-      exhaustedSinceMs: undefined,
-      stopsAtCharge: true,
-      cornered: false,
-    };
+    const use = { ...useOf(965), hostRoomBytes: BUDGET };
     const [action] = decideShortage([user, helper, frozen(old, 10_000)], use, NOW, settings);
     assert.ok(action?.action === 'pass');
     assert.equal(action.untilMs, NOW + settings.passMs);
@@ -291,14 +286,7 @@ describe('the last resort', () => {
   const exhausted = { exhaustedSinceMs: NOW - 3000 };
 
   test('the pool is exhausted if the first wants more and there is none', () => {
-    const use = {
-      usedBytes: 998 * MIB,
-      budgetBytes: BUDGET,
-      hostRoomBytes: 0,
-      exhaustedSinceMs: undefined,
-      stopsAtCharge: true,
-      cornered: false,
-    };
+    const use = useOf(998);
     const is = (members: readonly Named[], changes = {}) => isExhausted(members, { ...use, ...changes }, NOW);
     assert.equal(is([user, frozen(old, 1)]), true);
     assert.equal(
@@ -336,14 +324,7 @@ describe('the last resort', () => {
   test('who was frozen to the deadline is killed if nothing else helps', () => {
     const [action] = decideShortage(
       [{ ...user, grownBytes: 0 }, frozen(old, 60_000)],
-      {
-        usedBytes: 990 * MIB,
-        budgetBytes: BUDGET,
-        hostRoomBytes: 0,
-        exhaustedSinceMs: undefined,
-        stopsAtCharge: true,
-        cornered: false,
-      },
+      useOf(990),
       NOW,
       settings,
     );
@@ -381,14 +362,7 @@ test('whatever the calls are like: the first is never frozen or killed, nobody t
           // One cannot be frozen for two reasons.
           member(String(index), { ...one, held: one.held && one.frozenSinceMs === undefined }),
         );
-        const use = {
-          usedBytes: usedMiB * MIB,
-          budgetBytes: BUDGET,
-          hostRoomBytes: 0,
-          exhaustedSinceMs,
-          stopsAtCharge: true,
-          cornered: false,
-        };
+        const use = { ...useOf(usedMiB), exhaustedSinceMs };
         const actions = decideShortage(members, use, NOW, settings);
         const [first] = [...members].sort(byPrecedence);
         for (const { action, member: subject } of actions) {
