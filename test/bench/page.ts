@@ -17,8 +17,18 @@ import type { WrapperResults } from './wrapper.bench.ts';
 
 const MiB = 2 ** 20;
 
-/** docs/benchmarks.md, from the results that are there. */
-export function page(): string {
+/**
+ * docs/benchmarks.md, from the results that are there.
+ * @param before the page as it is: what was not measured here stays, machine by machine.
+ */
+export function page(before: string): string {
+  const section = <R>(name: string, title: string, text: (result: BenchResult<R>) => string): string => {
+    const parts = partsOf(before, title);
+    for (const result of readResults<R>(name)) parts.set(machineOf(result), partOf(result, text(result)));
+    if (parts.size === 0) return '';
+    const byKernel = [...parts].sort(([a], [b]) => a.localeCompare(b, 'en', { numeric: true }));
+    return `## ${title}\n\n${byKernel.map(([, part]) => part).join('\n')}`;
+  };
   const sections = [
     section<WrapperResults>('wrapper', 'What the wrapper adds', wrapper),
     section<StopResults>('stop', 'How far past the freeze line', stop),
@@ -45,17 +55,24 @@ guest a system call costs some five times as much and code that was just compile
 ratios hold elsewhere, milliseconds do not. Brackets hold 95 % intervals (bootstrap).
 `;
 
-function section<R>(name: string, title: string, text: (result: BenchResult<R>) => string): string {
-  const found = readResults<R>(name);
-  if (found.length === 0) return '';
-  const parts = found.map((result) => {
-    const { machine, counts, date, note } = result;
-    const where = `Linux ${machine.kernel}${machine.emulated ? ', emulated' : ''}`;
-    const often = Object.entries(counts).map(([what, number]) => `${what} ${number}`);
-    const more = note === null ? '' : `; ${note}`;
-    return `${where}, ${date.slice(0, 10)}; ${often.join(', ')}${more}:\n\n${text(result)}`;
-  });
-  return `## ${title}\n\n${parts.join('\n')}`;
+function machineOf({ machine }: BenchResult<unknown>): string {
+  return `Linux ${machine.kernel}${machine.emulated ? ', emulated' : ''}`;
+}
+
+function partOf(result: BenchResult<unknown>, text: string): string {
+  const { counts, date, note } = result;
+  const often = Object.entries(counts).map(([what, number]) => `${what} ${number}`);
+  const more = note === null ? '' : `; ${note}`;
+  return `${machineOf(result)}, ${date.slice(0, 10)}; ${often.join(', ')}${more}:\n\n${text}`;
+}
+
+/** What a page says of each machine under a title. */
+function partsOf(page: string, title: string): Map<string, string> {
+  const section = page.split(/^## /m).find((text) => text.startsWith(`${title}\n`)) ?? '';
+  const parts = section.split(/^(?=Linux [^\n]*:$)/m).slice(1);
+  return new Map(
+    parts.map((part) => [/^Linux [^,]+(, emulated)?/.exec(part)?.[0] ?? '', `${part.trimEnd()}\n`]),
+  );
 }
 
 function readResults<R>(name: string): BenchResult<R>[] {

@@ -2,7 +2,7 @@
 // `make bench`: runs the benchmarks one after the other, each on every kernel that it is about, and writes what they
 // found to docs/benchmarks.md. How often each runs is in the benchmark, and in BENCH_... of the environment.
 import { spawnSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { top } from '../lib/daemon.ts';
 import { debianKernels, missingForVm } from '../runner/vm.ts';
@@ -69,7 +69,8 @@ for (const name of names) {
     }
   }
 }
-writeFileSync(`${top}docs/benchmarks.md`, page());
+const pageFile = `${top}docs/benchmarks.md`;
+writeFileSync(pageFile, page(readFileSync(pageFile, 'utf8')));
 process.exitCode = failures > 0 ? 1 : 0;
 
 function readArgs(): { on: string[] | undefined; names: readonly string[] } {
