@@ -157,9 +157,8 @@ export function decideShortage<M extends PoolMember>(
   const stuck = order.filter((member) => member.frozenSinceMs !== undefined && !member.killed);
   // Before one of them takes what is left it is known who does not need it; and who goes on may give something back.
   const untried = use.stopsAtCharge && stuck.some(({ patience }) => patience.tries === 0);
-  const trying = order.some(
-    (member) => (member.grant?.kind === 'try' || member.grant?.kind === 'rest') && !isFrozen(member),
-  );
+  const going = order.slice(1).filter((member) => !isFrozen(member) && !member.killed);
+  const trying = going.some(({ grant }) => grant?.kind === 'try');
   let ahead = false;
   for (const { member, line, first } of ranked) {
     const { frozenSinceMs } = member;
@@ -199,7 +198,8 @@ export function decideShortage<M extends PoolMember>(
         ];
       }
     }
-    const due = stuckMs >= (trying ? settings.rotateMs : STUCK_MS) && line.restBytes > line.relaxedBytes;
+    const due =
+      stuckMs >= (going.length > 0 ? settings.rotateMs : STUCK_MS) && line.restBytes > line.relaxedBytes;
     if (!ahead && !untried && due && use.usedBytes + LEAST_REST_BYTES <= line.restBytes) {
       return [...thaw({ kind: 'rest' }, 'what is left of the pool')];
     }

@@ -11,7 +11,14 @@ import { blockedLocks } from '../kernel/locks.ts';
 import type { Native, Watch } from '../kernel/native.ts';
 import { cgroupPathOf } from '../kernel/proc.ts';
 import type { PoolSettings } from '../policy/pool.ts';
-import { type Claimant, type Grant, type LineUse, lowestLine, poolLines } from '../policy/pool-lines.ts';
+import {
+  byPrecedence,
+  type Claimant,
+  type Grant,
+  type LineUse,
+  lowestLine,
+  poolLines,
+} from '../policy/pool-lines.ts';
 import {
   awakeBytes,
   decideShortage,
@@ -78,8 +85,8 @@ export class PoolKeeper {
   #tripwireBytes: number | undefined;
   #exhaustedSinceMs: number | undefined;
   #writing = false;
-  /** There is somebody who could make room for another. */
-  #crowded = false;
+  /** Of the calls that there are; infinite where nobody could make room for another. */
+  #lowestLineBytes = Infinity;
   #blockers: ReadonlySet<Call> = new Set();
   #locksAtMs = 0;
   #closed = false;
@@ -112,12 +119,9 @@ export class PoolKeeper {
     if (this.#closed) return;
     try {
       const budgetBytes = this.budgetBytes();
+      const lowest = this.#lowestLineBytes;
       this.#tell({ usedBytes: this.#readRoot(files.memoryCurrent) ?? 0, budgetBytes, overBytes: 0 }, nowMs());
-      const crowded = [...this.#deps.calls()].length > 1;
-      if (crowded !== this.#crowded) {
-        this.#crowded = crowded;
-        this.#setTripwire(budgetBytes, 0, 0);
-      }
+      if (lowest !== this.#lowestLineBytes) this.#setTripwire(budgetBytes, 0, 0);
       if (this.short) this.#lookSoon(0);
     } catch (error) {
       this.#deps.onError(error);
@@ -188,14 +192,15 @@ export class PoolKeeper {
     const members = this.#members(now);
     // What is in use then is left of calls that have gone, files on tmpfs for one: there is nobody to look at.
     if (members.length === 0) return false;
+    const stopsAtCharge = this.#deps.enforcer.mode === 'bpf';
     const use: PoolUse = {
       usedBytes,
       budgetBytes,
       overBytes,
       hostRoomBytes,
       exhaustedSinceMs: this.#exhaustedSinceMs,
-      stopsAtCharge: this.#deps.enforcer.mode === 'bpf',
-      cornered: maxBytes - currentBytes < nextGrowth(members),
+      stopsAtCharge,
+      cornered: maxBytes - currentBytes < nextGrowth(members, stopsAtCharge),
     };
     // The first in order may go over the budget if the host can bear it: then nobody has to die for it.
     const exhausted = hostRoomBytes < LEAST_OVER_BYTES && isExhausted(members, use, now);
@@ -269,7 +274,9 @@ export class PoolKeeper {
   #tell(use: LineUse, now: number): void {
     const { shortage } = this.#deps.config().pool;
     const members = [...this.#deps.calls()].map((call) => ({ ...this.#claimant(call), call }));
-    for (const [{ call }, line] of poolLines(members, use, shortage)) {
+    const lines = poolLines(members, use, shortage);
+    this.#lowestLineBytes = Math.min(...[...lines.values()].map(({ gradedBytes }) => gradedBytes));
+    for (const [{ call }, line] of lines) {
       // The first in order has the whole budget.
       const free = line.bytes === Infinity || now < call.passUntilMs;
       const poolLineBytes = free ? 0 : Math.floor(line.bytes);
@@ -322,15 +329,15 @@ export class PoolKeeper {
   }
 
   /**
-   * The root's memory.high is at the lowest line, where the kernel has to look who charges; for a call that is alone it
-   * is near the budget. Who may go on beyond it would sleep there, so it follows the usage, a little behind; within the
+   * The root's memory.high is at the lowest line of a call, where the kernel has to look who charges; for a call that
+   * is alone it is near the budget. Who may go on beyond it would sleep there, so it follows the usage, a little behind; within the
    * budget, or what the host can bear.
    */
   #setTripwire(budgetBytes: number, currentBytes: number, hostRoomBytes: number): void {
     const awake = awakeBytes(budgetBytes);
     const most = hostRoomBytes >= LEAST_OVER_BYTES ? Infinity : awake;
     const behind = Math.min(currentBytes - (budgetBytes - awake) / 2, most);
-    const least = this.#crowded ? lowestLine(budgetBytes, this.#deps.config().pool.shortage) : awake;
+    const least = Math.min(this.#lowestLineBytes, awake);
     const bytes = Math.floor(Math.max(least, behind));
     const near = (budgetBytes - awake) / 8;
     if (this.#tripwireBytes !== undefined && Math.abs(bytes - this.#tripwireBytes) <= near) return;
@@ -365,9 +372,10 @@ export class PoolKeeper {
   }
 }
 
-/** What those who run may charge until the next look and what it decides take effect. */
-function nextGrowth(members: readonly Member[]): number {
-  const wanted = members.reduce((sum, { wantsBytes }) => sum + (wantsBytes === Infinity ? 0 : wantsBytes), 0);
+/** What may be charged until the next look and what it decides take effect: where lines hold, by the first alone. */
+function nextGrowth(members: readonly Member[], stopsAtCharge: boolean): number {
+  const growing = stopsAtCharge ? [...members].sort(byPrecedence).slice(0, 1) : members;
+  const wanted = growing.reduce((sum, { wantsBytes }) => sum + (wantsBytes === Infinity ? 0 : wantsBytes), 0);
   return Math.min(Math.max(2 * wanted, LEAST_GROWTH_BYTES), LEAST_OVER_BYTES);
 }
 

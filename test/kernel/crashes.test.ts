@@ -159,10 +159,13 @@ for (const mode of ['bpf', 'user'] as const) {
     test('with no guard left, by the next daemon, which knows how long it was', async () => {
       const short = await shortage(20);
       const frozen = (await daemon.liveCalls()).filter(({ state }) => state === 'frozen').map(({ id }) => id);
-      killGuard(daemon);
-      await daemon.crash();
       const [id = ''] = frozen;
-      assert.equal(readFileSync(`${cgroupOf(daemon, id)}/cgroup.freeze`, 'utf8'), '1\n');
+      const freeze = () => readFileSync(`${cgroupOf(daemon, id)}/cgroup.freeze`, 'utf8');
+      killGuard(daemon);
+      // Not while it is tried.
+      await until(() => freeze() === '1\n', 'it is frozen');
+      await daemon.crash();
+      assert.equal(freeze(), '1\n');
       await daemon.start();
       await allEnd(short);
       const record = await recordOf(daemon, id);
