@@ -156,7 +156,8 @@ export function decideShortage<M extends PoolMember>(
   const triableBytes = use.budgetBytes - stepOf / 2 - use.usedBytes;
   const stuck = order.filter((member) => member.frozenSinceMs !== undefined && !member.killed);
   // Before one of them takes what is left it is known who does not need it; and who goes on may give something back.
-  const untried = use.stopsAtCharge && stuck.some(({ patience }) => patience.tries === 0);
+  const triable = use.stopsAtCharge && triableBytes >= 0;
+  const untried = triable && stuck.some(({ patience }) => patience.tries === 0);
   const going = order.slice(1).filter((member) => !isFrozen(member) && !member.killed);
   const trying = going.some(({ grant }) => grant?.kind === 'try');
   let ahead = false;
@@ -178,7 +179,7 @@ export function decideShortage<M extends PoolMember>(
       const left = wantedBytes <= line.relaxedBytes && !untried && (!trying || stuckMs >= BURST_MS);
       if (free || left) return [...thaw({ kind: 'relaxed' }, 'room in the pool')];
     }
-    if (use.stopsAtCharge && triableBytes >= 0 && frozenMs >= member.patience.ms) {
+    if (triable && frozenMs >= member.patience.ms) {
       // Less each time, or all that is left would go to tries.
       const growBytes = Math.min((stepOf / 4) * (settings.leastFreezeMs / member.patience.ms), triableBytes);
       return [...thaw({ kind: 'try', growBytes }, 'it may not grow any more')];

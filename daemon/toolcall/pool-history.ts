@@ -22,7 +22,7 @@ export interface Growth {
 
 /** What each call did at the looks before: how it grew, and how it got on with being frozen. */
 export class PoolHistory {
-  readonly #seen = new WeakMap<Call, Seen>();
+  #seen = new WeakMap<Call, Seen>();
   readonly #patience = new WeakMap<Call, Patience>();
 
   /** Growth of what cannot be reclaimed. memory.stat is read only of calls whose usage has changed. */
@@ -48,6 +48,11 @@ export class PoolHistory {
       takenBytes: takenOfLate(before.takenBytes, heldBytes - last.heldBytes, nowMs - last.atMs),
     });
     return { grownBytes, grewAtMs };
+  }
+
+  /** The pool has memory to spare: what calls take until it has not is nobody's growth at one look. */
+  forgetGrowth(): void {
+    this.#seen = new WeakMap();
   }
 
   /** One that is frozen wants more; one that was not looked at yet may. */

@@ -85,6 +85,9 @@ export class PoolKeeper {
   #tripwireBytes: number | undefined;
   #exhaustedSinceMs: number | undefined;
   #writing = false;
+  /** As the last look found it. */
+  #near = false;
+  #overBytes = 0;
   /** Of the calls that there are; infinite where nobody could make room for another. */
   #lowestLineBytes = Infinity;
   #blockers: ReadonlySet<Call> = new Set();
@@ -120,9 +123,11 @@ export class PoolKeeper {
     try {
       const budgetBytes = this.budgetBytes();
       const lowest = this.#lowestLineBytes;
-      this.#tell({ usedBytes: this.#readRoot(files.memoryCurrent) ?? 0, budgetBytes, overBytes: 0 }, nowMs());
-      if (lowest !== this.#lowestLineBytes) this.#setTripwire(budgetBytes, 0, 0);
-      if (this.short) this.#lookSoon(0);
+      const usedBytes = this.#readRoot(files.memoryCurrent) ?? 0;
+      this.#tell({ usedBytes, budgetBytes, overBytes: this.#overBytes }, nowMs());
+      // While it is short the next look knows where the tripwire has to be.
+      if (this.#near || this.short) this.#lookSoon(0);
+      else if (lowest !== this.#lowestLineBytes) this.#setTripwire(budgetBytes, 0, 0);
     } catch (error) {
       this.#deps.onError(error);
     }
@@ -135,7 +140,8 @@ export class PoolKeeper {
     this.#timer = undefined;
     try {
       if (now - this.#locksAtMs >= LOCKS_MS) this.#findBlockers(now);
-      if (this.#look(now)) this.#lookSoon(NEAR_MS);
+      this.#near = this.#look(now);
+      if (this.#near) this.#lookSoon(NEAR_MS);
     } catch (error) {
       this.#deps.onError(error);
     }
@@ -177,7 +183,9 @@ export class PoolKeeper {
     const budgetBytes = Math.min(ownBytes, currentBytes + hostRoomBytes);
     if (!nearShortage({ usedBytes: currentBytes, budgetBytes }, shortage) && !this.short) {
       this.#exhaustedSinceMs = undefined;
+      this.#overBytes = 0;
       this.#grants = new WeakMap();
+      this.#history.forgetGrowth();
       this.#tell({ usedBytes: currentBytes, budgetBytes: ownBytes, overBytes: 0 }, now);
       this.#setTripwire(ownBytes, 0, 0);
       return false;
@@ -185,33 +193,41 @@ export class PoolKeeper {
     // What the kernel compares: it counts page cache too, and knows no other use of the host.
     const fenced = budgetBytes === fenceBytes && maxBytes !== Infinity;
     const overBytes = fenced ? (maxBytes - fenceBytes) / 2 : 0;
+    this.#overBytes = overBytes;
     const raw = { usedBytes: currentBytes, budgetBytes: ownBytes, overBytes };
     // Nobody has to stop below the lowest line, however much of this is page cache.
     const over = currentBytes > lowestLine(budgetBytes, shortage);
     const usedBytes = over ? currentBytes - this.#deps.root.reclaimableBytes() : currentBytes;
     const members = this.#members(now);
-    // What is in use then is left of calls that have gone, files on tmpfs for one: there is nobody to look at.
-    if (members.length === 0) return false;
+    if (members.length === 0) {
+      // What is in use then is left of calls that have gone, files on tmpfs for one: there is nobody to look at.
+      this.#exhaustedSinceMs = undefined;
+      return false;
+    }
     const stopsAtCharge = this.#deps.enforcer.mode === 'bpf';
     const use: PoolUse = {
       usedBytes,
       budgetBytes,
       overBytes,
       hostRoomBytes,
-      exhaustedSinceMs: this.#exhaustedSinceMs,
+      exhaustedSinceMs: undefined,
       stopsAtCharge,
       cornered: maxBytes - currentBytes < nextGrowth(members, stopsAtCharge),
     };
     // The first in order may go over the budget if the host can bear it: then nobody has to die for it.
     const exhausted = hostRoomBytes < LEAST_OVER_BYTES && isExhausted(members, use, now);
     this.#exhaustedSinceMs = exhausted ? (this.#exhaustedSinceMs ?? now) : undefined;
-    for (const action of decideShortage(members, use, now, shortage)) {
+    const sinceMs = this.#exhaustedSinceMs;
+    for (const action of decideShortage(members, { ...use, exhaustedSinceMs: sinceMs }, now, shortage)) {
       const { call } = action.member;
       if (action.action === 'freeze') this.#deps.freeze(call, action.reason);
       else if (action.action === 'kill') this.#deps.kill(call, action.reason);
       else {
-        if (action.action === 'pass') call.passUntilMs = action.untilMs;
-        else this.#grant(call, action.grant);
+        if (action.action === 'thaw') this.#grant(call, action.grant);
+        else {
+          call.passUntilMs = action.untilMs;
+          this.#grants.delete(call);
+        }
         this.#history.goesOn(call, now);
         this.#tell(raw, now);
         this.#deps.thaw(call, action.reason);
@@ -233,7 +249,9 @@ export class PoolKeeper {
         ...growth,
         patience: this.#history.patience(call, shortage.leastFreezeMs),
         // Of interest in a last resort only, and dear.
-        freeableBytes: this.#exhaustedSinceMs === undefined ? 0 : freeableBytes(call),
+        get freeableBytes() {
+          return freeableBytes(call);
+        },
         frozenSinceMs: call.frozenFor === 'pool' ? call.frozenSinceMs : undefined,
         held: call.frozenFor === 'line',
         passUntilMs: call.passUntilMs,
@@ -264,7 +282,10 @@ export class PoolKeeper {
     const granted = this.#grants.get(call);
     if (granted === undefined) return undefined;
     const { frozenSinceMs } = call;
-    if (frozenSinceMs !== undefined && frozenSinceMs !== granted.frozenSinceMs) return undefined;
+    if (frozenSinceMs !== undefined && frozenSinceMs !== granted.frozenSinceMs) {
+      this.#grants.delete(call);
+      return undefined;
+    }
     if (granted.grant.kind !== 'try') return granted.grant;
     const grownBytes = (this.#history.heldBytes(call) ?? granted.heldBytes) - granted.heldBytes;
     return { kind: 'try', growBytes: granted.grant.growBytes - grownBytes };

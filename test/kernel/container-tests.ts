@@ -40,8 +40,11 @@ export function endTests(lab: Lab, get: () => Container): void {
   const { daemon, last } = lab;
   test("the container's end is that of every call, and nothing is left", async () => {
     const waiting = await startWaiting(lab, get(), 'stop', 'setsid sleep infinity & ');
-    const pids = readFileSync(join(waiting.directory, 'cgroup.procs'), 'utf8').trim().split('\n');
-    assert.ok(pids.length > 1);
+    let pids: string[] = [];
+    await until(() => {
+      pids = readFileSync(join(waiting.directory, 'cgroup.procs'), 'utf8').trim().split('\n');
+      return pids.length > 1;
+    }, 'it has a background process');
     await get().stop();
     await waiting.ended;
     await daemon.event((event) => event.kind === 'session-end' && event.session === 'stop');

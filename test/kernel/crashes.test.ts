@@ -30,7 +30,7 @@ function unitGuard(daemon: TestDaemon): ChildProcess {
 function guardOf(daemon: TestDaemon): number | undefined {
   const children = readFileSync(`/proc/${daemon.pid}/task/${daemon.pid}/children`, 'utf8').trim().split(' ');
   const guard = children.find((pid) =>
-    readFileSync(`/proc/${pid}/stat`, 'utf8').includes('(agentrm-guard) S'),
+    readFileSync(`/proc/${pid}/stat`, 'utf8').match(/\(agentrm-guard\) [^ZX]/),
   );
   return guard === undefined ? undefined : Number(guard);
 }
@@ -160,13 +160,16 @@ for (const mode of ['bpf', 'user'] as const) {
       const short = await shortage(20);
       const isFrozen = (id: string) =>
         readFileSync(`${cgroupOf(daemon, id)}/cgroup.freeze`, 'utf8') === '1\n';
-      killGuard(daemon);
-      // Calls take turns at going on.
+      // Calls take turns at going on: the daemon, stopped, lets none of them.
+      const pid = daemon.pid ?? assert.fail('no daemon');
       let id = '';
       await until(() => {
+        process.kill(pid, 'SIGSTOP');
         id = leftIn(daemon).find(isFrozen) ?? '';
+        if (id === '') process.kill(pid, 'SIGCONT');
         return id !== '';
       }, 'one is frozen');
+      killGuard(daemon);
       await daemon.crash();
       assert.ok(isFrozen(id));
       await daemon.start();

@@ -240,6 +240,9 @@ describe('letting go on', () => {
     assert.deepEqual(decide([still(user), frozen(old, 499), frozen(young, 600)], 998), []);
     assert.deepEqual(decide([still(user), frozen(old, 500), frozen(young, 600)], 998), ['thaw old rest']);
     assert.deepEqual(decide([still(user), frozen(old, 500)], 999.5), []);
+    // Beyond where anybody can be tried there is nothing to wait for.
+    const untried = { ...frozen(old, 500), patience: { ms: 500, tries: 0, stuckSinceMs: NOW - 500 } };
+    assert.deepEqual(decide([still(user), untried], 998), ['thaw old rest']);
     assert.deepEqual(decide([user, frozen(old, 500)], 998), []);
     // One that goes on may give something back.
     assert.deepEqual(decide([still(user), frozen(old, 9_999), still(young)], 998), []);
