@@ -20,7 +20,7 @@ const fileLayers: Record<string, FileLayer> = {
   wrapper: { timeoutMs: 240_000, parallel: cores },
   daemon: { timeoutMs: 240_000, parallel: cores },
   proxy: { timeoutMs: 240_000, parallel: cores },
-  kernel: { timeoutMs: 300_000, parallel: 1 },
+  kernel: { timeoutMs: 600_000, parallel: 1 },
   systemd: { timeoutMs: 600_000, parallel: 1 },
   clients: { timeoutMs: 240_000, parallel: 1 },
 };
