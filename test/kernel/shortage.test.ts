@@ -7,7 +7,8 @@ import type { CallRecord, Event } from '../../daemon/control/types.ts';
 import { type Ran, TestDaemon, top, until } from '../lib/daemon.ts';
 
 const MiB = 1024 * 1024;
-const load = (mib: number) => `${top}build/cmake/test/agentrm-load --bytes ${mib}M procs 1`;
+const loadProgram = `${top}build/cmake/test/agentrm-load`;
+const load = (mib: number) => `${loadProgram} --bytes ${mib}M procs 1`;
 
 /** All calls together: what the pool of these daemons has. */
 const BUDGET_MIB = 160;
@@ -174,7 +175,8 @@ test('the kernel itself stops what grows faster than anybody looks', async () =>
   try {
     const holder = new Holder(daemon, 'kernel-1', 'class=interactive memory.high=max', 75);
     await until(async () => (await usedMiB(daemon, 'kernel-1')) >= 75, 'it holds its memory');
-    const background = daemon.run(`for i in 1 2 3 4 5 6; do ${load(20)} & done; wait`, {
+    // Threads keep what each of them has touched until all are done.
+    const background = daemon.run(`${loadProgram} --bytes 30M threads 4`, {
       env: { AGENTRM_SESSION: 'kernel-2', AGENTRM_INTENT: 'class=background memory.high=max' },
     });
     await daemon.event(isFor('kernel-2', 'freeze'));
