@@ -169,6 +169,10 @@ export class Scheduler implements TurnScheduler {
         const told = subscriptionReading(headers, clock.wallNow());
         this.#counters.badHeaders += told.bad;
         if (told.reading !== null) upstream.subscription.learn(told.reading);
+        if (lease.grant.probes.length === 0 || !isServed(lease.status)) return;
+        // Its answer may take minutes, or never be read to its end: the others need not be turned away until then.
+        for (const breaker of lease.grant.probes) breaker.ended(true);
+        upstream.dispatch();
       },
       used: (lease, before) => {
         const { inputTokens, outputTokens = 0 } = lease.toldUsage;
@@ -517,8 +521,10 @@ export class Scheduler implements TurnScheduler {
     upstream.laneHeld(state.level, -1);
     upstream.writtenUnderWay -= lease.toldUsage.outputTokens ?? 0;
     this.#settle(upstream, lease, end, nowMs);
-    const answered = end.kind === 'ok' || (end.kind === 'error' && !end.quotaExhausted && lease.answered);
-    for (const breaker of lease.grant.probes) breaker.ended(answered);
+    const answered =
+      end.kind === 'ok' || (end.kind === 'error' && !end.quotaExhausted && lease.status !== null);
+    // Served ones have told so with their head; what another turn has been told since is newer.
+    if (!isServed(lease.status)) for (const breaker of lease.grant.probes) breaker.ended(answered);
 
     let verdict: Verdict = { action: 'done' };
     if (end.kind === 'ok') {
@@ -613,7 +619,9 @@ export class Scheduler implements TurnScheduler {
       if (rejection === null) upstream.lanes.turnedAway(nowMs, pauseMs);
       if (rejection !== null && reading !== null && pauseMs > limits.pauseMostMs) {
         const untilMs = nowMs + pauseMs;
-        const refusal = () => refusals.subscription(untilMs - this.#clock.now(), reading.headers);
+        // Once that is over and a turn tries, only the breaker knows when to come back.
+        const refusal = (leftMs: number) =>
+          refusals.subscription(Math.max(leftMs, untilMs - this.#clock.now()), reading.headers);
         const breaker = rejection.account ? upstream.subscription.breaker : upstream.breaker;
         breaker.opened(nowMs + Math.min(pauseMs, limits.subscriptionTryMs), refusal);
         this.#turnAway(breaker);
@@ -764,6 +772,11 @@ export class Scheduler implements TurnScheduler {
       turns: states.map((state) => turnSnapshot(state, nowMs)),
     };
   }
+}
+
+/** By the status of an answer's head; null: none has come. */
+function isServed(status: number | null): boolean {
+  return status !== null && status < 400;
 }
 
 /** What an attempt used, as far as it is known. */

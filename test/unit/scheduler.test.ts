@@ -65,7 +65,7 @@ describe('lanes', () => {
     assert.deepEqual(lease.end({ kind: 'error', status: 500 }), { action: 'done' });
     lease.progress('content');
     lease.pause('frozen');
-    lease.headers(headers({ 'x-ratelimit-limit-requests': '1' }));
+    lease.headers(headers({ 'x-ratelimit-limit-requests': '1' }), 200);
     one.ticket.cancel();
     assert.deepEqual(lab.scheduler.counters(), before);
     assert.deepEqual(one.refusals, []);
@@ -540,6 +540,7 @@ describe('rate limits', () => {
     const lab = new SchedulerLab(limited({ requests: 10 }));
     leaseOf(lab.submit()).headers(
       headers({ 'x-ratelimit-limit-requests': '10', 'x-ratelimit-remaining-requests': '9' }),
+      200,
     );
     const [requests] = lab.upstream.buckets;
     assert.deepEqual([requests?.available, requests?.reserved], [9, 0]);
@@ -548,7 +549,10 @@ describe('rate limits', () => {
   test('lies in headers are counted and change nothing', () => {
     const lab = new SchedulerLab();
     const lease = leaseOf(lab.submit());
-    lease.headers(headers({ 'x-ratelimit-limit-requests': '0', 'x-ratelimit-remaining-requests': '-1' }));
+    lease.headers(
+      headers({ 'x-ratelimit-limit-requests': '0', 'x-ratelimit-remaining-requests': '-1' }),
+      200,
+    );
     assert.equal(lab.scheduler.counters().badHeaders, 2);
     assert.equal(lab.submit().leases.length, 1);
   });
@@ -640,7 +644,10 @@ describe('a restart', () => {
   test('loses neither budgets, places, limits nor pauses', () => {
     const before = new SchedulerLab({ lanes: { start: 4 }, limits: { sessionTokens: 1_000 } });
     const spent = leaseOf(before.submit({ session: 'spent' }));
-    spent.headers(headers({ 'x-ratelimit-limit-requests': '100', 'x-ratelimit-remaining-requests': '40' }));
+    spent.headers(
+      headers({ 'x-ratelimit-limit-requests': '100', 'x-ratelimit-remaining-requests': '40' }),
+      200,
+    );
     spent.usage({ inputTokens: 900, outputTokens: 100 });
     spent.end({ kind: 'ok' });
     for (let n = 0; n < 5; n += 1) before.submit({ session: `s${n}`, bodyHash: `b-${n}` });
