@@ -601,8 +601,10 @@ export class Scheduler implements TurnScheduler {
     const { status, quotaExhausted = false, headers } = error;
     const wallNowMs = this.#clock.wallNow();
     const { reading } = subscriptionReading(headers ?? (() => null), wallNowMs);
-    // A rejection that was served all the same, for money beyond the subscription, is none.
-    const rejection = status === 429 ? rejectionIn(reading, wallNowMs) : null;
+    // A rejection that was served all the same, for money beyond the subscription, is none: not even where an error
+    // event, with a status of its own, then ends what was served.
+    const rejected = status === 429 && !isServed(lease.status);
+    const rejection = rejected ? rejectionIn(reading, wallNowMs) : null;
     const advised = retryAdvice(headers ?? (() => null), wallNowMs);
     const advice =
       rejection === null ? advised : { ...advised, afterMs: Math.max(rejection.forMs, advised.afterMs ?? 0) };

@@ -219,6 +219,12 @@ describe('an account whose subscription is used up', () => {
     assert.equal(lab.upstream.subscription?.status, 'rejected');
     const overloaded = leaseOf(lab.submit()).end({ kind: 'error', status: 529, headers: reader(used) });
     assert.equal(overloaded.action, 'retry', 'something else turned it away');
+    lab.pass(60 * SECOND);
+    const broken = leaseOf(lab.submit());
+    broken.headers(reader({ ...used, 'overage-status': 'allowed' }), 200);
+    assert.equal(broken.end(turnedAway()).action, 'retry', 'an error event in what was served');
+    lab.pass(60 * SECOND);
+    assert.equal(lab.submit().leases.length, 1);
   });
 
   test('lies change nothing, and are counted', () => {
