@@ -536,6 +536,40 @@ describe('rate limits', () => {
     );
   });
 
+  test('a Retry-After of a day is tried by one turn after five minutes; clients are told what was said', () => {
+    const lab = new SchedulerLab();
+    leaseOf(lab.submit()).end(turnedAway({ 'retry-after': '86400' }));
+    lab.pass(299_000);
+    assert.deepEqual(
+      lab.submit().refusals.map(({ code, retryAfterMs }) => [code, retryAfterMs]),
+      [['quota', 86_400_000 - 299_000]],
+    );
+    lab.pass(2_000);
+    const probe = lab.submit();
+    assert.equal(probe.leases.length, 1);
+    assert.equal(lab.submit().leases.length, 0);
+    leaseOf(probe).end({ kind: 'ok' });
+    assert.equal(lab.submit().leases.length, 1);
+  });
+
+  test('an overloaded upstream is left alone for a minute, whatever it asks for, also after a restart', () => {
+    const lab = new SchedulerLab();
+    leaseOf(lab.submit()).end({ kind: 'error', status: 529, headers: headers({ 'retry-after': '86400' }) });
+    const waiting = lab.submit();
+    const saved = lab.scheduler.save();
+    lab.pass(59_000);
+    assert.deepEqual([waiting.leases.length, waiting.refusals.length], [0, 0]);
+    lab.pass(1_000);
+    assert.equal(waiting.leases.length, 1);
+    const [upstream] = saved.upstreams;
+    assert.ok(upstream);
+    const day = { ...upstream, pausedUntilWallMs: saved.savedAtWallMs + 86_400_000 };
+    const after = new SchedulerLab({}, { saved: { ...saved, upstreams: [day] } });
+    const one = after.submit();
+    after.pass(60_000);
+    assert.equal(one.leases.length, 1, 'what was saved of a time that was set back');
+  });
+
   test("what is told in a turn's answer is not counted once more for the turn", () => {
     const lab = new SchedulerLab(limited({ requests: 10 }));
     leaseOf(lab.submit()).headers(
