@@ -462,6 +462,44 @@ describe('rate limits', () => {
     assert.equal(served(40).filter(({ leases }) => leases.length > 0).length, 40);
   });
 
+  for (const [what, changes, poolShort] of [
+    ['memory', {}, true],
+    ['lanes', { lanes: { fixed: 2 } }, false],
+  ] as const) {
+    test(`what waits for ${what} keeps no user's turn waiting that fits`, () => {
+      const lab = new SchedulerLab({ ...limited({ inputTokens: 60_000 }), ...changes });
+      lab.scheduler.setHostPressure({ memory: 0, poolShort });
+      leaseOf(lab.submit({ inputTokens: 40_000 })).end({ kind: 'ok' });
+      const background = () => lab.submit({ class: 'background', inputTokens: 100, session: 'b' });
+      const running = background();
+      const large = lab.submit({ inputTokens: 45_000 });
+      const waiting = [background(), background()];
+      assert.deepEqual([running.leases.length, large.leases.length], [1, 0]);
+      lab.pass(62_000);
+      assert.equal(large.leases.length, 1);
+      const small = lab.submit({ inputTokens: 5_000 });
+      leaseOf(large).end({ kind: 'ok' });
+      assert.equal(small.leases.length, 1);
+      assert.deepEqual(
+        waiting.map(({ leases }) => leases.length),
+        [0, 0],
+      );
+    });
+  }
+
+  test('a minute in which every turn fitted is the end of it, although turns wait for lanes', () => {
+    const lab = new SchedulerLab({ ...limited({ inputTokens: 60_000 }), lanes: { fixed: 1 } });
+    leaseOf(lab.submit({ inputTokens: 50_000 })).end({ kind: 'ok' });
+    const [long, ...next] = [40_000, 20_000, 20_000, 100].map((inputTokens) => lab.submit({ inputTokens }));
+    assert.ok(long);
+    lab.pass(62_000);
+    // Its input counts from now on, and not when it ends.
+    leaseOf(long).headers(headers({}), 200);
+    lab.pass(70_000);
+    leaseOf(long).end({ kind: 'ok' });
+    for (const one of next) leaseOf(one).end({ kind: 'ok' });
+  });
+
   test('background turns leave a fifth of a limit to the others, as long as there are any', () => {
     const alone = new SchedulerLab(limited({ requests: 10 }));
     const all = Array.from({ length: 10 }, () => alone.submit({ class: 'background' }));
