@@ -76,6 +76,10 @@ export function hostCore(options: HostedCoreOptions): HostedCore | undefined {
       frozen.forget();
       tell();
     },
+    onConfigured: (problem) => {
+      if (problem === null) log.info('proxy reconfigured');
+      else log.error({ problem }, 'configuration of the proxy kept');
+    },
     onDown: (reason) => {
       log.error({ reason }, 'core ended');
       onDown(reason);
@@ -115,10 +119,8 @@ export function hostCore(options: HostedCoreOptions): HostedCore | undefined {
     reload({ proxy: next, log: { level } }) {
       const { config, restart } = reloadable(core.config, next);
       for (const setting of restart) log.warn({ setting }, 'needs a restart');
-      core.configure({ config, logLevel: level }).then((problem) => {
-        if (problem === null) log.info('proxy reconfigured');
-        else log.error({ problem }, 'configuration of the proxy kept');
-      });
+      const onItsWay = core.configure({ config, logLevel: level });
+      log.info(onItsWay ? 'the proxy is being reconfigured' : 'the proxy is reconfigured when it listens');
     },
     async close() {
       clearInterval(timer);

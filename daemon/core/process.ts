@@ -52,6 +52,8 @@ export interface CoreProcessOptions extends CoreSettings {
   readonly onEvent: (event: CoreEvent) => void;
   /** It listens (again). */
   readonly onListening: (port: number) => void;
+  /** Other settings are in force, or cannot be: the old ones are then. */
+  readonly onConfigured: (problem: string | null) => void;
   /** It does not run any more; it is started again unless the process is closed. */
   readonly onDown: (reason: string) => void;
 }
@@ -62,7 +64,14 @@ export interface CoreProcessOptions extends CoreSettings {
  */
 export class CoreProcess {
   readonly #options: CoreProcessOptions;
+  /** The last that a core has taken; the first ones until one has. */
   #settings: CoreSettings;
+  /** Asked for since, and not known to be taken or refused; null: none. */
+  #wanted: CoreSettings | null = null;
+  /** What the core that runs was started with. */
+  #given: CoreSettings;
+  /** Whether it has been asked to take others and has not answered yet. */
+  #offered = false;
   readonly #questions = new Map<number, (text: string) => void>();
   #child: ChildProcess | undefined;
   #channel: Channel | undefined;
@@ -78,6 +87,7 @@ export class CoreProcess {
     this.#options = options;
     const { config, logLevel } = options;
     this.#settings = { config, logLevel };
+    this.#given = this.#settings;
   }
 
   /** In force, or as the next one will be started. */
@@ -132,7 +142,7 @@ export class CoreProcess {
       () => child.kill('SIGKILL'),
     );
     this.#channel = channel;
-    const start: CoreStart = { ...this.#settings, key: state.key.toString('base64'), saved: state.newest };
+    const start: CoreStart = { ...this.#given, key: state.key.toString('base64'), saved: state.newest };
     channel.send('start', JSON.stringify(start));
   }
 
@@ -151,15 +161,14 @@ export class CoreProcess {
   }
 
   /**
-   * Puts other settings in force; the next core gets them too. One that does not run or answer gets them when it is
-   * started.
-   * @returns why they cannot be, or null; the old ones are in force then.
+   * Puts other settings in force, in this core and those to come. What becomes of them is told by `onConfigured`, once
+   * for the newest.
+   * @returns whether they are on their way: a core that does not listen yet is offered them when it does.
    */
-  async configure(settings: CoreSettings): Promise<string | null> {
-    const answer = await this.#question('configure', JSON.stringify(settings));
-    if (answer !== '' && answer !== CONFIGURED) return answer;
-    this.#settings = settings;
-    return null;
+  configure(settings: CoreSettings): boolean {
+    this.#wanted = settings;
+    this.#offer();
+    return this.#offered;
   }
 
   /** @returns empty if the core does not answer. */
@@ -190,30 +199,60 @@ export class CoreProcess {
   }
 
   #ask(what: string): Promise<string> {
-    return this.#question('ask', what);
+    if (this.#port === undefined || this.#questions.size >= MAX_QUESTIONS) return Promise.resolve('');
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => this.#questions.get(number)?.(''), ANSWER_MS);
+      const number = this.#question('ask', what, (text) => {
+        clearTimeout(timer);
+        resolve(text);
+      });
+    });
   }
 
-  #question(kind: 'ask' | 'configure', text: string): Promise<string> {
-    if (this.#port === undefined || this.#questions.size >= MAX_QUESTIONS) return Promise.resolve('');
+  /** @param settle called once: with the answer, or with nothing if it cannot be asked or has ended. @returns its number. */
+  #question(kind: 'ask' | 'configure', text: string, settle: (text: string) => void): number {
     this.#asked += 1;
     const number = this.#asked;
-    return new Promise((resolve) => {
-      const settle = (text: string): void => {
-        clearTimeout(timer);
-        this.#questions.delete(number);
-        resolve(text);
-      };
-      const timer = setTimeout(() => settle(''), ANSWER_MS);
-      this.#questions.set(number, settle);
-      this.#channel?.send(kind, `${number} ${text}`);
+    this.#questions.set(number, (answer) => {
+      this.#questions.delete(number);
+      settle(answer);
     });
+    if (this.#channel?.send(kind, `${number} ${text}`) !== true) this.#questions.get(number)?.('');
+    return number;
+  }
+
+  /** One at a time, whatever their number: a core that is busy answers when it can. */
+  #offer(): void {
+    const settings = this.#wanted;
+    if (settings === null || this.#offered || this.#port === undefined) return;
+    this.#offered = true;
+    this.#question('configure', JSON.stringify(settings), (answer) => {
+      this.#offered = false;
+      // The next core is offered them.
+      if (answer === '') return;
+      if (answer === CONFIGURED) this.#settings = settings;
+      if (this.#wanted === settings) this.#configured(answer === CONFIGURED ? null : answer);
+      else this.#offer();
+    });
+  }
+
+  #configured(problem: string | null): void {
+    this.#wanted = null;
+    this.#options.onConfigured(problem);
+  }
+
+  #listens(port: number): void {
+    this.#port = port;
+    this.#settings = this.#given;
+    this.#options.onListening(port);
+    if (this.#given === this.#wanted) this.#configured(null);
+    else this.#offer();
   }
 
   #handle(kind: MessageKind, text: string): void {
     switch (kind) {
       case 'listening':
-        this.#port = Number(text);
-        this.#options.onListening(this.#port);
+        this.#listens(Number(text));
         break;
       case 'failed':
         this.#reason = textOf(text);
@@ -244,8 +283,11 @@ export class CoreProcess {
     this.#child = undefined;
     this.#channel?.destroy();
     this.#channel = undefined;
+    // What a core cannot start with (any more) is what others are asked for instead of; but these may be no better.
+    const tryWanted = this.#port === undefined && this.#given === this.#settings && this.#wanted !== null;
     this.#port = undefined;
     for (const settle of this.#questions.values()) settle('');
+    this.#given = (tryWanted ? this.#wanted : null) ?? this.#settings;
     if (this.#closing) return;
     if (performance.now() - startedMs > STEADY_MS) this.#restartMs = FIRST_RESTART_MS;
     this.#options.onDown(this.#reason);

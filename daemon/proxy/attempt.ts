@@ -145,7 +145,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
       const value = headers[name];
       return Array.isArray(value) ? value[0] : value;
     };
-    this.#lease.headers(this.#headers);
+    this.#lease.headers(this.#headers, status);
     const encoding = this.#headers('content-encoding')?.toLowerCase() ?? 'identity';
     const answer: Answer = {
       status,

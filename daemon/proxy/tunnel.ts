@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type ClientRequest, request as httpRequest } from 'node:http';
+import { isIP, isIPv6 } from 'node:net';
 import type { SecureContext } from 'node:tls';
 import type { buildConnector } from 'undici';
 import { AgentrmError, messageOf } from '../errors.ts';
@@ -12,6 +13,23 @@ export function proxyAuthorization({ username, password }: URL): string | null {
   if (username === '' && password === '') return null;
   const credentials = `${decoded(username)}:${decoded(password)}`;
   return `Basic ${Buffer.from(credentials).toString('base64')}`;
+}
+
+/** A proxy's host as sockets take it. */
+function hostOf({ hostname }: URL): string {
+  return hostname.replace(/^\[|\]$/g, '');
+}
+
+/** The name that its certificate is asked for, empty for an address: requests to it name the API in their `host`. */
+function serverNameOf(proxy: URL): string {
+  const host = hostOf(proxy);
+  return isIP(host) === 0 ? host : '';
+}
+
+/** Connections to a proxy itself, which then asks for whole URLs. */
+export function connectTo(proxy: URL, open: Connect): Connect {
+  const servername = serverNameOf(proxy);
+  return (options, callback) => open({ ...options, servername }, callback);
 }
 
 /** A password may have a percent sign that nobody has encoded. */
@@ -38,7 +56,7 @@ export function connectThrough(
   const authorization = proxyAuthorization(proxy);
   return (options, callback) => {
     const { hostname, port } = options;
-    const target = `${hostname}:${port || 443}`;
+    const target = `${isIPv6(hostname) ? `[${hostname}]` : hostname}:${port || 443}`;
     let settled = false;
     const fail = (reason: string): void => {
       if (settled) return;
@@ -54,7 +72,8 @@ export function connectThrough(
     const send = proxy.protocol === 'https:' ? process.getBuiltinModule('node:https').request : httpRequest;
     const request: ClientRequest = send({
       method: 'CONNECT',
-      host: proxy.hostname.replace(/^\[|\]$/g, ''),
+      host: hostOf(proxy),
+      servername: serverNameOf(proxy),
       port: proxy.port || (proxy.protocol === 'https:' ? 443 : 80),
       path: target,
       headers: { host: target, ...(authorization === null ? {} : { 'proxy-authorization': authorization }) },

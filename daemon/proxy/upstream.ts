@@ -2,7 +2,7 @@
 import type { SecureContext } from 'node:tls';
 import { buildConnector, type Dispatcher, Pool } from 'undici';
 import { PROVIDERS, type Provider } from './routes.ts';
-import { connectThrough, proxyAuthorization } from './tunnel.ts';
+import { connectThrough, connectTo, proxyAuthorization } from './tunnel.ts';
 
 /** An upstream that does not even accept a connection by then is down; a turn's own patience begins after it. */
 const CONNECT_MS = 10_000;
@@ -126,7 +126,7 @@ function upstreamOf(settings: UpstreamSettings): Upstream {
     settings,
     prefix: origin + prefix,
     headers: ['host', host, ...(authorization === null ? [] : ['proxy-authorization', authorization])],
-    pool: new Pool(via.origin, { ...CONNECTIONS, connect: secure }),
+    pool: new Pool(via.origin, { ...CONNECTIONS, connect: connectTo(via, secure) }),
   };
 }
 

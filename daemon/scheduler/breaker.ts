@@ -4,7 +4,7 @@ import type { Refusal } from './types.ts';
 
 /**
  * Keeps turns back from an account whose quota is used up: each would be refused, after all of its waiting. When
- * the time is over one turn tries, and its end decides.
+ * the time is over one turn tries, and its answer decides.
  */
 export class Breaker {
   #openUntilMs: number | null = null;
@@ -29,7 +29,7 @@ export class Breaker {
   }
 
   /** @param refusal what those are told that are kept back, by how long it still lasts. */
-  opened(untilMs: number, refusal: (leftMs: number) => Refusal = refusals.quota): void {
+  opened(untilMs: number, refusal: (leftMs: number) => Refusal): void {
     this.#openUntilMs = Math.max(untilMs, this.#openUntilMs ?? untilMs);
     this.#probing = false;
     this.#refusal = refusal;
@@ -40,7 +40,7 @@ export class Breaker {
   }
 
   /**
-   * The turn that tried has ended; others were sent while it was still open to them.
+   * The turn that tried is answered or has ended; others were sent while it was still open to them.
    * @param answered whether the account was served.
    */
   ended(answered: boolean): void {

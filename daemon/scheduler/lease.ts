@@ -56,7 +56,7 @@ export class LaneLease<Holder> implements Lease {
   readonly #host: LeaseHost<Holder>;
   readonly #watch: SilenceWatch;
   #live = true;
-  #answered = false;
+  #status: number | null = null;
   #committed = false;
   #usage: Usage = {};
 
@@ -83,9 +83,9 @@ export class LaneLease<Holder> implements Lease {
     return this.#live;
   }
 
-  /** Headers have come. */
-  get answered(): boolean {
-    return this.#answered;
+  /** Of the answer's head; null: none has come. */
+  get status(): number | null {
+    return this.#status;
   }
 
   get isCommitted(): boolean {
@@ -104,10 +104,10 @@ export class LaneLease<Holder> implements Lease {
     return this.#watch.pausedMs;
   }
 
-  headers(headers: HeaderReader): void {
+  headers(headers: HeaderReader, status: number): void {
     if (!this.#live) return;
     this.#watch.headers();
-    this.#answered = true;
+    this.#status = status;
     this.#host.learn(this, headers);
   }
 

@@ -67,17 +67,18 @@ export class RateLimits {
 
   /**
    * A turn waits: what it does not fit into is handed out evenly until nobody waits.
-   * @returns whether there is any such limit; else it is something that better turns may use.
+   * @returns how long until it fits; 0: there is no such limit, and it is something that better turns may use.
    */
-  pace(amounts: Amounts, nowMs: number): boolean {
-    let short = false;
+  pace(amounts: Amounts, nowMs: number): number {
+    let shortMs = 0;
     for (const resource of RESOURCES) {
       const bucket = this.#buckets[resource];
-      if (bucket.waitMs(this.#counted(resource, amounts), 0, nowMs, false) === 0) continue;
+      const waitMs = bucket.waitMs(this.#counted(resource, amounts), 0, nowMs, false);
+      if (waitMs === 0) continue;
       bucket.pace(nowMs);
-      short = true;
+      shortMs = Math.max(shortMs, waitMs);
     }
-    return short;
+    return shortMs;
   }
 
   relax(): void {

@@ -169,6 +169,10 @@ export class Scheduler implements TurnScheduler {
         const told = subscriptionReading(headers, clock.wallNow());
         this.#counters.badHeaders += told.bad;
         if (told.reading !== null) upstream.subscription.learn(told.reading);
+        if (lease.grant.probes.length === 0 || !isServed(lease.status)) return;
+        // Its answer may take minutes, or never be read to its end: the others need not be turned away until then.
+        for (const breaker of lease.grant.probes) breaker.ended(true);
+        upstream.dispatch();
       },
       used: (lease, before) => {
         const { inputTokens, outputTokens = 0 } = lease.toldUsage;
@@ -517,8 +521,10 @@ export class Scheduler implements TurnScheduler {
     upstream.laneHeld(state.level, -1);
     upstream.writtenUnderWay -= lease.toldUsage.outputTokens ?? 0;
     this.#settle(upstream, lease, end, nowMs);
-    const answered = end.kind === 'ok' || (end.kind === 'error' && !end.quotaExhausted && lease.answered);
-    for (const breaker of lease.grant.probes) breaker.ended(answered);
+    const answered =
+      end.kind === 'ok' || (end.kind === 'error' && !end.quotaExhausted && lease.status !== null);
+    // Served ones have told so with their head; what another turn has been told since is newer.
+    if (!isServed(lease.status)) for (const breaker of lease.grant.probes) breaker.ended(answered);
 
     let verdict: Verdict = { action: 'done' };
     if (end.kind === 'ok') {
@@ -595,8 +601,10 @@ export class Scheduler implements TurnScheduler {
     const { status, quotaExhausted = false, headers } = error;
     const wallNowMs = this.#clock.wallNow();
     const { reading } = subscriptionReading(headers ?? (() => null), wallNowMs);
-    // A rejection that was served all the same, for money beyond the subscription, is none.
-    const rejection = status === 429 ? rejectionIn(reading, wallNowMs) : null;
+    // A rejection that was served all the same, for money beyond the subscription, is none: not even where an error
+    // event, with a status of its own, then ends what was served.
+    const rejected = status === 429 && !isServed(lease.status);
+    const rejection = rejected ? rejectionIn(reading, wallNowMs) : null;
     const advised = retryAdvice(headers ?? (() => null), wallNowMs);
     const advice =
       rejection === null ? advised : { ...advised, afterMs: Math.max(rejection.forMs, advised.afterMs ?? 0) };
@@ -609,18 +617,17 @@ export class Scheduler implements TurnScheduler {
         // Those that were under way together are turned away together.
         if (nowMs >= upstream.pausedUntilMs) upstream.unnamedRefusals += 1;
       }
+      // Overload passes, and no answer knows when: only of an account's limits it can be known for longer.
+      if (status === 529) pauseMs = Math.min(pauseMs, limits.pauseMostMs);
       // An account that is used up is no upstream that bears less.
       if (rejection === null) upstream.lanes.turnedAway(nowMs, pauseMs);
       if (rejection !== null && reading !== null && pauseMs > limits.pauseMostMs) {
-        const untilMs = nowMs + pauseMs;
-        const refusal = () => refusals.subscription(untilMs - this.#clock.now(), reading.headers);
         const breaker = rejection.account ? upstream.subscription.breaker : upstream.breaker;
-        breaker.opened(nowMs + Math.min(pauseMs, limits.subscriptionTryMs), refusal);
-        this.#turnAway(breaker);
-      } else if (pauseMs > limits.pauseMostMs && status === 429) this.#open(upstream, nowMs + pauseMs);
+        this.#open(breaker, pauseMs, (afterMs) => refusals.subscription(afterMs, reading.headers));
+      } else if (pauseMs > limits.pauseMostMs) this.#open(upstream.breaker, pauseMs, refusals.quota);
       else upstream.pausedUntilMs = Math.max(upstream.pausedUntilMs, nowMs + pauseMs);
     }
-    if (quotaExhausted) this.#open(upstream, nowMs + (advice.afterMs ?? limits.quotaPauseMs));
+    if (quotaExhausted) this.#open(upstream.breaker, advice.afterMs ?? limits.quotaPauseMs, refusals.quota);
     const told = { status, advice, quotaExhausted };
     const verdict = afterError(candidateOf(state, lease), told, nowMs, this.#random(), retry);
     if (verdict.action !== 'retry') this.#remember(state, verdict, nowMs);
@@ -629,15 +636,17 @@ export class Scheduler implements TurnScheduler {
     return verdict;
   }
 
-  /** Nothing is served for now. */
-  #open({ breaker }: Upstream, untilMs: number): void {
-    breaker.opened(untilMs);
-    this.#turnAway(breaker);
-  }
-
-  /** Whoever waits is told rather than kept. */
-  #turnAway(breaker: Breaker): void {
+  /**
+   * Nothing is served for now, and whoever waits is told rather than kept.
+   * @param refusal what they are told, by when they may come back.
+   */
+  #open(breaker: Breaker, forMs: number, refusal: (afterMs: number) => Refusal): void {
     const nowMs = this.#clock.now();
+    const untilMs = nowMs + forMs;
+    breaker.opened(nowMs + Math.min(forMs, this.#settings.limits.tryMs), (leftMs) =>
+      // Once that is over and a turn tries, only the breaker knows when to come back.
+      refusal(Math.max(leftMs, untilMs - this.#clock.now())),
+    );
     for (const state of [...this.#states]) {
       if (state.upstream.closedBy(nowMs) === breaker && state.phase !== 'running') {
         this.#refuse(state, breaker.refusal(nowMs));
@@ -732,7 +741,9 @@ export class Scheduler implements TurnScheduler {
       upstream.lanes.restore(told.laneLimit);
       upstream.expectedOutput.restore(told.expectedOutputTokens);
       if (told.pausedUntilWallMs !== null) {
-        upstream.pausedUntilMs = nowMs + told.pausedUntilWallMs - this.#clock.wallNow();
+        const leftMs = told.pausedUntilWallMs - this.#clock.wallNow();
+        // The time of day may have been set meanwhile.
+        upstream.pausedUntilMs = nowMs + Math.min(leftMs, this.#settings.limits.pauseMostMs);
       }
       for (const { resource, limitPerMin, available } of told.buckets) {
         if (limitPerMin === null || available === null) continue;
@@ -764,6 +775,11 @@ export class Scheduler implements TurnScheduler {
       turns: states.map((state) => turnSnapshot(state, nowMs)),
     };
   }
+}
+
+/** By the status of an answer's head; null: none has come. */
+function isServed(status: number | null): boolean {
+  return status !== null && status < 400;
 }
 
 /** What an attempt used, as far as it is known. */

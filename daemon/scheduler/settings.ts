@@ -112,8 +112,8 @@ export interface LimitSettings {
   readonly pauseUnnamedMostMs: number;
   /** How long nothing is sent after the account's quota was used up, unless the upstream says. */
   readonly quotaPauseMs: number;
-  /** A subscription that was turned away is asked again after so long, however far its reset. */
-  readonly subscriptionTryMs: number;
+  /** An account that is turned away for longer is asked again after so long. */
+  readonly tryMs: number;
   /** Tokens that one session may use, input and output; null: no budget. */
   readonly sessionTokens: number | null;
 }
@@ -232,8 +232,9 @@ export const defaultSettings: SchedulerSettings = {
     pauseMs: 500,
     pauseUnnamedMostMs: 15_000,
     quotaPauseMs: 60_000,
-    // One request that costs nothing, so that who pays for more in between does not wait out the week.
-    subscriptionTryMs: 300_000,
+    // One request that costs nothing, so that who pays for more in between does not wait out the week, and nobody a day
+    // that an upstream named by mistake.
+    tryMs: 300_000,
     sessionTokens: null,
   },
   fairness: {

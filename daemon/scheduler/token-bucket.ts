@@ -22,7 +22,10 @@ const PACE_SLACK_MS = 2_000;
  */
 export class TokenBucket {
   #limitPerMin: number;
-  /** Settled; may fall below 0 when turns use more than was reserved for them. */
+  /**
+   * Settled; may fall below 0 when turns use more than was reserved for them, to a minute's worth and no further: an
+   * upstream that named an absurd limit can only take it back in the answer to another turn.
+   */
   #level: number;
   #levelAtMs: number;
   #reserved = 0;
@@ -40,7 +43,7 @@ export class TokenBucket {
    */
   constructor(limitPerMin: number, nowMs: number, available = limitPerMin) {
     this.#limitPerMin = limitPerMin;
-    this.#level = Math.min(available, limitPerMin);
+    this.#level = this.#bounded(available);
     this.#levelAtMs = nowMs;
     this.#slot = Math.floor(nowMs / SLOT_MS);
   }
@@ -126,7 +129,11 @@ export class TokenBucket {
   learn(limitPerMin: number, remaining: number | null, nowMs: number): void {
     this.#advance(nowMs);
     // Half a bucket stays half a bucket when the limit turns out to be another.
-    this.#level = this.#known ? (this.#level * limitPerMin) / this.#limitPerMin : limitPerMin;
+    if (this.#known) {
+      const factor = limitPerMin / this.#limitPerMin;
+      this.#level *= factor;
+      if (this.#pace !== null) this.#pace *= factor;
+    } else this.#level = limitPerMin;
     this.#limitPerMin = limitPerMin;
     if (remaining === null) return;
     // It includes what others use of the account; what is only reserved here it has not seen yet.
@@ -144,7 +151,7 @@ export class TokenBucket {
 
   #use(ofLevel: number, ofMinute: number, slot: number): void {
     this.#paceBy(-ofMinute);
-    if (this.#known) this.#level = Math.min(this.#limitPerMin, this.#level - ofLevel);
+    if (this.#known) this.#level = this.#bounded(this.#level - ofLevel);
     this.#usedInMinute += ofMinute;
     const index = slot % SLOTS;
     this.#slots[index] = (this.#slots[index] ?? 0) + ofMinute;
@@ -166,17 +173,25 @@ export class TokenBucket {
   }
 
   #refill(amount: number): void {
-    this.#level = Math.min(this.#limitPerMin, this.#level + amount);
+    this.#level = this.#bounded(this.#level + amount);
     this.#paceBy(amount);
+  }
+
+  #bounded(level: number): number {
+    return Math.max(-this.#limitPerMin, Math.min(this.#limitPerMin, level));
   }
 
   get #slack(): number {
     return (this.#limitPerMin * PACE_SLACK_MS) / MINUTE_MS;
   }
 
-  /** Not more than the slack: turns that were sent before it was handed out evenly give back what they never took. */
+  /**
+   * Not more than the slack: turns that were sent before it was handed out evenly give back what they never took. No
+   * further below 0 than the level.
+   */
   #paceBy(amount: number): void {
-    if (this.#pace !== null) this.#pace = Math.min(this.#slack, this.#pace + amount);
+    if (this.#pace === null) return;
+    this.#pace = Math.max(-this.#limitPerMin, Math.min(this.#slack, this.#pace + amount));
   }
 
   /** Until the last minute's sum leaves room for so much. */

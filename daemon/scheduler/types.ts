@@ -91,8 +91,8 @@ export interface Lease {
   readonly waitedMs: number;
   /** Whether the lane is still held. */
   readonly live: boolean;
-  /** Response headers have come. Learns limits from them, for every status. Counts as progress. */
-  readonly headers: (headers: HeaderReader) => void;
+  /** The response's head has come. Learns limits from it, whatever its status. Counts as progress. */
+  readonly headers: (headers: HeaderReader, status: number) => void;
   /** Bytes have come: `ping` if they hold nothing but keep-alives. Cheap: call it for each chunk. */
   readonly progress: (kind: 'content' | 'ping') => void;
   /** Something other than keep-alives has gone to the client: a retry would be seen from now on. */

@@ -72,8 +72,10 @@ export class Upstream {
   readonly #usage: RecentMap<string, SessionUsage>;
   readonly #heldAtLevel: [number, number, number] = [0, 0, 0];
   readonly #lastCameMs: [number, number, number] = [-MINUTE_MS, -MINUTE_MS, -MINUTE_MS];
-  /** From this level on limits are handed out evenly: the best that had to wait for one. Infinity: none has. */
+  /** From this level on limits are handed out evenly: the best that waits and had to for one. Infinity: none has. */
   #evenFrom = Number.POSITIVE_INFINITY;
+  /** Until when a turn that waited did not fit into a limit. */
+  #shortUntilMs = Number.NEGATIVE_INFINITY;
   #timer: Timer | null = null;
   #dispatching = false;
 
@@ -162,7 +164,7 @@ export class Upstream {
         this.queue.take(found, nowMs);
         this.#host.grant(found.entry, found.aged);
       }
-      if (this.queue.size === 0) this.#relax();
+      this.#ease(this.#host.clock.now());
     } finally {
       this.#dispatching = false;
     }
@@ -179,6 +181,7 @@ export class Upstream {
     const breaker = this.closedBy(nowMs);
     if (breaker?.state(nowMs) === 'open') return { wakeAtMs: nowMs + breaker.leftMs(nowMs) };
     const agingAtMs = this.queue.agingAtMs();
+    this.#ease(nowMs);
     const closed = this.#closedLevels(nowMs, agingAtMs <= nowMs);
     let worst = 2;
     let wakeAtMs = agingAtMs > nowMs ? agingAtMs : Number.POSITIVE_INFINITY;
@@ -192,8 +195,12 @@ export class Upstream {
       const keep = aged ? 0 : this.#reserve(entry.level, nowMs);
       const waitMs = this.#waitMs(entry, keep, nowMs);
       if (waitMs === 0) return choice;
-      if (this.limits.pace(this.expected(entry), nowMs) && entry.level < this.#evenFrom)
-        this.#evenFrom = entry.level;
+      const shortMs = this.limits.pace(this.expected(entry), nowMs);
+      if (shortMs > 0) {
+        // What only turns under way can make room for is looked at again with their ends.
+        this.#shortUntilMs = nowMs + (shortMs === Number.POSITIVE_INFINITY ? 0 : shortMs);
+        if (entry.level < this.#evenFrom) this.#evenFrom = entry.level;
+      }
       wakeAtMs = Math.min(wakeAtMs, nowMs + waitMs);
       // Better ones may go before it while it does not fit, worse ones never; and nobody before one that has
       // waited too long.
@@ -202,10 +209,20 @@ export class Upstream {
     }
   }
 
-  /** Nobody waits any more. */
-  #relax(): void {
-    this.#evenFrom = Number.POSITIVE_INFINITY;
-    this.limits.relax();
+  /**
+   * Limits are handed out evenly to those levels of which turns wait for them. Others may wait for as long as they
+   * have to, for lanes or for memory, and so may these: over a minute everything there is would have been handed out.
+   */
+  #ease(nowMs: number): void {
+    if (this.#evenFrom === Number.POSITIVE_INFINITY) return;
+    const closed = this.#closedLevels(nowMs, this.queue.agingAtMs() <= nowMs);
+    const waits = (level: Level) =>
+      level >= this.#evenFrom &&
+      !closed.has(level) &&
+      this.queue.next(nowMs, (each) => each === level) !== undefined;
+    const best = nowMs - this.#shortUntilMs < MINUTE_MS ? LEVELS.find(waits) : undefined;
+    this.#evenFrom = best ?? Number.POSITIVE_INFINITY;
+    if (best === undefined) this.limits.relax();
   }
 
   /** Levels that hold as many lanes as the host's memory allows them. */

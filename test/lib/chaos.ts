@@ -71,7 +71,7 @@ export class Chaos {
         lease?.end({ kind: 'ok', endsRun: this.#random() < 0.5 });
         break;
       case 'headers':
-        lease?.headers((name) => this.#header(name));
+        lease?.headers((name) => this.#header(name), this.#pick([200, 400, 429, 529]));
         break;
       case 'content':
       case 'ping':

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 import { once } from 'node:events';
-import { createServer, request as forward, type IncomingHttpHeaders } from 'node:http';
+import { createServer, request as forward, type IncomingHttpHeaders, type RequestListener } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import type { TestContext } from 'node:test';
+import type { TLSSocket } from 'node:tls';
+import type { Identity } from './upstream.ts';
 
 /** What was asked of the proxy. */
 export interface Asked {
   readonly method: string;
   readonly target: string;
   readonly headers: IncomingHttpHeaders;
+  /** By which it was asked for its certificate; null: none, or without TLS. */
+  readonly serverName: string | null;
 }
 
 /** An HTTP proxy as companies have them: CONNECT for TLS, whole URLs without. */
@@ -20,20 +25,24 @@ export interface HttpProxy {
 /**
  * @param upstreamPort where it goes, whatever name it was asked for: names of the tests are not in any DNS.
  * @param password that it wants; else it answers 407
+ * @param identity for TLS with whoever asks it; undefined: none
  */
 export async function startHttpProxy(
   t: TestContext,
   upstreamPort: number,
   password?: string,
+  identity?: Identity,
 ): Promise<HttpProxy> {
   const asked: Asked[] = [];
   const sockets = new Set<Socket>();
   const expected = password && `Basic ${Buffer.from(password).toString('base64')}`;
   const mayPass = ({ headers }: { headers: IncomingHttpHeaders }): boolean =>
     expected === undefined || headers['proxy-authorization'] === expected;
-  const server = createServer((request, response) => {
+  const serverNameOf = (socket: unknown): string | null =>
+    (identity && (socket as TLSSocket).servername) || null;
+  const listener: RequestListener = (request, response) => {
     const { method = '', url = '', headers, rawHeaders } = request;
-    asked.push({ method, target: url, headers });
+    asked.push({ method, target: url, headers, serverName: serverNameOf(request.socket) });
     const kept = rawHeaders.flatMap((name, at) =>
       at % 2 === 0 && !/^proxy-/i.test(name) ? [name, rawHeaders[at + 1] ?? ''] : [],
     );
@@ -47,13 +56,15 @@ export async function startHttpProxy(
     );
     onward.once('error', () => response.destroy());
     request.pipe(onward);
-  });
+  };
+  const server = identity === undefined ? createServer(listener) : createSecureServer(identity, listener);
   server.on('connection', (socket) => {
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
   });
   server.on('connect', (request, socket, head) => {
-    asked.push({ method: 'CONNECT', target: request.url ?? '', headers: request.headers });
+    const { url: target = '', headers } = request;
+    asked.push({ method: 'CONNECT', target, headers, serverName: serverNameOf(socket) });
     if (!mayPass(request)) {
       socket.end('HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n');
       return;

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
 import { loadConfig } from '../../daemon/config/load.ts';
+import type { ProxyConfig } from '../../daemon/config/proxy.ts';
 import { idsOfUser } from '../../daemon/config/users.ts';
 import type { Monitor } from '../../daemon/control/types.ts';
 import { CoreProcess } from '../../daemon/core/process.ts';
@@ -37,10 +38,26 @@ interface Hosted {
   readonly url: string;
   /** Resolves the next time that it listens. */
   listening(): Promise<void>;
+  /** What became of the next settings that were asked for. */
+  configured(): Promise<string | null>;
+}
+
+interface HostOptions {
+  /** Lines of its section of the configuration. */
+  readonly settings?: string;
+  /** Of what the file says, that it is started with. */
+  readonly first?: (config: ProxyConfig) => ProxyConfig;
+  /** Called as soon as it is started. */
+  readonly starting?: (core: CoreProcess, config: ProxyConfig) => void;
 }
 
 /** A core under this process, as agentrmd has it. */
-async function host(t: TestContext, dir: string, upstreamUrl: string, settings = ''): Promise<Hosted> {
+async function host(
+  t: TestContext,
+  dir: string,
+  upstreamUrl: string,
+  { settings = '', first = (config) => config, starting = () => {} }: HostOptions = {},
+): Promise<Hosted> {
   const port = await freePort();
   const file = join(dir, 'agentrmd.yaml');
   writeFileSync(
@@ -55,8 +72,16 @@ async function host(t: TestContext, dir: string, upstreamUrl: string, settings =
     new Promise<void>((resolve) => {
       heard = resolve;
     });
+  const outcomes: (string | null)[] = [];
+  const waiters: ((problem: string | null) => void)[] = [];
+  const configured = () =>
+    new Promise<string | null>((resolve) => {
+      const problem = outcomes.shift();
+      if (problem === undefined) waiters.push(resolve);
+      else resolve(problem);
+    });
   const core = new CoreProcess({
-    config: loaded.config.proxy,
+    config: first(loaded.config.proxy),
     logLevel: 'fatal',
     ids,
     state,
@@ -64,6 +89,11 @@ async function host(t: TestContext, dir: string, upstreamUrl: string, settings =
     onClass: () => {},
     onEvent: () => {},
     onListening: () => heard(),
+    onConfigured: (problem) => {
+      const waiter = waiters.shift();
+      if (waiter === undefined) outcomes.push(problem);
+      else waiter(problem);
+    },
     onDown: () => {},
   });
   t.after(async () => {
@@ -72,8 +102,9 @@ async function host(t: TestContext, dir: string, upstreamUrl: string, settings =
   });
   const ready = listening();
   core.start();
+  starting(core, loaded.config.proxy);
   await ready;
-  return { core, state, url: `http://127.0.0.1:${port}`, listening };
+  return { core, state, url: `http://127.0.0.1:${port}`, listening, configured };
 }
 
 /** kill -9, and wait for the next one. */
@@ -110,7 +141,9 @@ test('it runs as another user, without groups', { skip: isRoot ? false : 'needs 
 test('it dies, and the next one has its budgets', async (t) => {
   const upstream = await StandIn.start(t, () => ({ steps: [MESSAGES.whole] }));
   const { inputTokens, outputTokens } = MESSAGES.usage;
-  const hosted = await host(t, folder(t), upstream.url, `  sessionTokens: ${inputTokens + outputTokens}\n`);
+  const hosted = await host(t, folder(t), upstream.url, {
+    settings: `  sessionTokens: ${inputTokens + outputTokens}\n`,
+  });
   const asked = turn(MESSAGES, false);
   const of = (session: string) => ({
     ...asked,
@@ -128,7 +161,7 @@ test('it dies, and who waited keeps their place', async (t) => {
   const upstream = await StandIn.start(t, (_request, index) =>
     index === 0 ? 'silent' : { steps: [MESSAGES.whole] },
   );
-  const hosted = await host(t, folder(t), upstream.url, '  lanes: { fixed: 1 }\n');
+  const hosted = await host(t, folder(t), upstream.url, { settings: '  lanes: { fixed: 1 }\n' });
   const running = ask(hosted.url, turn(MESSAGES, false, 'one'));
   running.catch(() => {});
   await upstream.count(1);
@@ -172,7 +205,7 @@ test('a port that is taken: told why, and tried again', async (t) => {
   const state = new StateFile(join(folder(t), 'state'), quiet);
   const config = loadConfig({ env: { AGENTRM_PROXY_LISTEN: new URL(first.url).host }, root: folder(t) });
   assert.ok(config.ok);
-  const silent = { onClass: () => {}, onEvent: () => {}, onListening: () => {} };
+  const silent = { onClass: () => {}, onEvent: () => {}, onListening: () => {}, onConfigured: () => {} };
   const options = {
     config: config.config.proxy,
     logLevel: 'fatal' as const,
@@ -240,7 +273,8 @@ test('another configuration is in force at once, outlives a crash, and a bad one
     bodyBytes: 2_000,
     upstreams: { ...upstreams, anthropic: { ...upstreams.anthropic, url: other.url } },
   };
-  assert.equal(await core.configure({ config, logLevel: 'fatal' }), null);
+  assert.ok(core.configure({ config, logLevel: 'fatal' }));
+  assert.equal(await hosted.configured(), null);
   assert.equal((await ask(url, turn(MESSAGES, false))).status, 200);
   assert.equal(other.received.length, 1);
   assert.equal((await ask(url, turn(MESSAGES, false, 'x'.repeat(2_000)))).status, 413);
@@ -250,17 +284,65 @@ test('another configuration is in force at once, outlives a crash, and a bad one
   assert.equal(begun.toString() + body.toString(), MESSAGES.events.join(''));
 
   const bad = { ...upstreams.anthropic, url: old.url, ca: '/nonexistent/ca.pem' };
-  const problem = await core.configure({
+  core.configure({
     config: { ...config, bodyBytes: 2 ** 20, upstreams: { ...upstreams, anthropic: bad } },
     logLevel: 'fatal',
   });
-  assert.match(problem ?? '', /ENOENT.*ca\.pem/);
+  assert.match((await hosted.configured()) ?? '', /ENOENT.*ca\.pem/);
   for (const crashed of [false, true]) {
     if (crashed) await crash(hosted);
     assert.equal((await ask(url, turn(MESSAGES, false))).status, 200);
     assert.equal((await ask(url, turn(MESSAGES, false, 'x'.repeat(2_000)))).status, 413);
   }
   assert.deepEqual([old.received.length, other.received.length], [1, 3]);
+});
+
+/** With which no core can start, nor go on. */
+function unusable(config: ProxyConfig): ProxyConfig {
+  const { upstreams } = config;
+  const anthropic = { ...upstreams.anthropic, ca: '/nonexistent/ca.pem' };
+  return { ...config, upstreams: { ...upstreams, anthropic } };
+}
+
+const large = turn(MESSAGES, false, 'x'.repeat(2_000));
+
+test('a configuration that comes while it starts is in force when it listens, the newest of several', async (t) => {
+  const upstream = await StandIn.start(t, () => ({ steps: [MESSAGES.whole] }));
+  const hosted = await host(t, folder(t), upstream.url, {
+    starting: (core, config) => {
+      for (const bodyBytes of [500, 2_000]) {
+        assert.equal(core.configure({ config: { ...config, bodyBytes }, logLevel: 'fatal' }), false);
+      }
+    },
+  });
+  assert.equal(await hosted.configured(), null);
+  for (const crashed of [false, true]) {
+    if (crashed) await crash(hosted);
+    assert.equal((await ask(hosted.url, large)).status, 413);
+    assert.equal((await ask(hosted.url, turn(MESSAGES, false, 'x'.repeat(1_000)))).status, 200);
+  }
+});
+
+test('a configuration that comes while it starts and cannot be used leaves the last good one', async (t) => {
+  const upstream = await StandIn.start(t, () => ({ steps: [MESSAGES.whole] }));
+  const hosted = await host(t, folder(t), upstream.url, {
+    starting: (core, config) => core.configure({ config: unusable(config), logLevel: 'fatal' }),
+  });
+  assert.match((await hosted.configured()) ?? '', /ENOENT.*ca\.pem/);
+  await crash(hosted);
+  assert.equal((await ask(hosted.url, large)).status, 200);
+  assert.equal(hosted.core.restarts, 1);
+});
+
+test('another configuration helps a core that cannot start with the one it has', async (t) => {
+  const upstream = await StandIn.start(t, () => ({ steps: [MESSAGES.whole] }));
+  const hosted = await host(t, folder(t), upstream.url, {
+    first: unusable,
+    starting: (core, config) => core.configure({ config, logLevel: 'fatal' }),
+  });
+  assert.equal(await hosted.configured(), null);
+  await crash(hosted);
+  assert.equal((await ask(hosted.url, large)).status, 200);
 });
 
 test('--proxy-only: SIGHUP takes what can change, names what cannot, and keeps the old if the new is wrong', async (t) => {
@@ -272,13 +354,13 @@ test('--proxy-only: SIGHUP takes what can change, names what cannot, and keeps t
     AGENTRM_CONFIG: file,
     AGENTRM_UPSTREAM_ANTHROPIC: upstream.url,
   });
-  const large = turn(MESSAGES, false, 'x'.repeat(4_000));
-  assert.equal((await ask(url, large)).status, 200);
+  const larger = turn(MESSAGES, false, 'x'.repeat(4_000));
+  assert.equal((await ask(url, larger)).status, 200);
   write('body: 2K, user: somebody');
   child.kill('SIGHUP');
   assert.match(await logged('needs a restart'), /"setting":"proxy\.user"/);
   await logged('configuration reloaded');
-  assert.equal((await ask(url, large)).status, 413);
+  assert.equal((await ask(url, larger)).status, 413);
   for (const [wrong, why] of [
     ['body: many', 'proxy.body'],
     ['body: 1M, upstreams: {anthropic: {ca: /nonexistent/ca.pem}}', 'ENOENT'],
@@ -286,7 +368,7 @@ test('--proxy-only: SIGHUP takes what can change, names what cannot, and keeps t
     write(wrong);
     child.kill('SIGHUP');
     assert.ok((await logged('configuration kept')).includes(why));
-    assert.equal((await ask(url, large)).status, 413);
+    assert.equal((await ask(url, larger)).status, 413);
   }
 });
 

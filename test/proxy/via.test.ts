@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Upstreams behind a proxy of a company, and with certificates of an authority of their own.
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -112,6 +112,55 @@ test('without TLS the proxy is asked for the whole URL', async (t) => {
     [['POST', `http://${NAME}/base/v1/messages`, `Basic ${Buffer.from('user:100%').toString('base64')}`]],
   );
   assert.equal(upstream.received[0]?.headers.host, NAME);
+});
+
+for (const [scheme, target] of [
+  ['https', `${NAME}:443`],
+  ['http', `http://${NAME}/v1/messages`],
+] as const) {
+  test(`a proxy over TLS is asked for its own certificate, by its name or address, for ${scheme}`, async (t) => {
+    // Two authorities in one file, as a company has them.
+    const api = makeCertificate(folder(t), `DNS:${NAME}`);
+    const own = makeCertificate(folder(t), 'DNS:localhost,IP:127.0.0.1');
+    const ca = join(folder(t), 'both.pem');
+    writeFileSync(ca, readFileSync(api.caPath, 'utf8') + readFileSync(own.caPath, 'utf8'));
+    const upstream = await StandIn.start(t, answers, scheme === 'https' ? api : undefined);
+    const via = await startHttpProxy(t, upstream.port, 'user:pass', own);
+    for (const host of ['localhost', '127.0.0.1']) {
+      const anthropic = { url: `${scheme}://${NAME}`, via: `https://user:pass@${host}:${via.port}`, ca };
+      const settings = { upstreams: upstreamsOf({ anthropic, openai: anthropic }, {}) };
+      const lab = await startProxy(t, upstream, { settings, scheduler: noRetries });
+      const { status, body } = await ask(lab.url, turn(MESSAGES, true));
+      assert.equal(status, 200, body.toString());
+      assert.equal(body.toString(), MESSAGES.events.join(''));
+    }
+    assert.deepEqual(
+      via.asked.map((one) => [one.target, one.serverName]),
+      [
+        [target, 'localhost'],
+        [target, null],
+      ],
+    );
+    assert.deepEqual(
+      upstream.received.map(({ headers }) => headers.host),
+      [NAME, NAME],
+    );
+  });
+}
+
+test('an address of IPv6 is asked of the proxy in brackets', async (t) => {
+  const { caPath, ...identity } = makeCertificate(folder(t), 'IP:::1');
+  const upstream = await StandIn.start(t, answers, identity);
+  const via = await startHttpProxy(t, upstream.port);
+  const anthropic = { url: 'https://[::1]:8443', via: `http://127.0.0.1:${via.port}`, ca: caPath };
+  const settings = { upstreams: upstreamsOf({ anthropic, openai: anthropic }, {}) };
+  const lab = await startProxy(t, upstream, { settings, scheduler: noRetries });
+  const { status, body } = await ask(lab.url, turn(MESSAGES, true));
+  assert.equal(status, 200, body.toString());
+  assert.deepEqual(
+    via.asked.map((one) => [one.target, one.headers.host]),
+    [['[::1]:8443', '[::1]:8443']],
+  );
 });
 
 test('an authority of its own is trusted when it is configured, and only then', async (t) => {

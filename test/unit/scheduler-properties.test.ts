@@ -214,7 +214,7 @@ function storm(agents: number): { sent: number; refused: number; failed: number;
       leftAtMs = nowMs;
       const admitted = left >= 1;
       if (admitted) left -= 1;
-      lease.headers(headers());
+      lease.headers(headers(), admitted ? 200 : 429);
       if (admitted) {
         lab.clock.setTimer(1_000 + random() * 5_000, () => {
           lease.end({ kind: 'ok' });

@@ -65,7 +65,7 @@ describe('lanes', () => {
     assert.deepEqual(lease.end({ kind: 'error', status: 500 }), { action: 'done' });
     lease.progress('content');
     lease.pause('frozen');
-    lease.headers(headers({ 'x-ratelimit-limit-requests': '1' }));
+    lease.headers(headers({ 'x-ratelimit-limit-requests': '1' }), 200);
     one.ticket.cancel();
     assert.deepEqual(lab.scheduler.counters(), before);
     assert.deepEqual(one.refusals, []);
@@ -462,6 +462,44 @@ describe('rate limits', () => {
     assert.equal(served(40).filter(({ leases }) => leases.length > 0).length, 40);
   });
 
+  for (const [what, changes, poolShort] of [
+    ['memory', {}, true],
+    ['lanes', { lanes: { fixed: 2 } }, false],
+  ] as const) {
+    test(`what waits for ${what} keeps no user's turn waiting that fits`, () => {
+      const lab = new SchedulerLab({ ...limited({ inputTokens: 60_000 }), ...changes });
+      lab.scheduler.setHostPressure({ memory: 0, poolShort });
+      leaseOf(lab.submit({ inputTokens: 40_000 })).end({ kind: 'ok' });
+      const background = () => lab.submit({ class: 'background', inputTokens: 100, session: 'b' });
+      const running = background();
+      const large = lab.submit({ inputTokens: 45_000 });
+      const waiting = [background(), background()];
+      assert.deepEqual([running.leases.length, large.leases.length], [1, 0]);
+      lab.pass(62_000);
+      assert.equal(large.leases.length, 1);
+      const small = lab.submit({ inputTokens: 5_000 });
+      leaseOf(large).end({ kind: 'ok' });
+      assert.equal(small.leases.length, 1);
+      assert.deepEqual(
+        waiting.map(({ leases }) => leases.length),
+        [0, 0],
+      );
+    });
+  }
+
+  test('a minute in which every turn fitted is the end of it, although turns wait for lanes', () => {
+    const lab = new SchedulerLab({ ...limited({ inputTokens: 60_000 }), lanes: { fixed: 1 } });
+    leaseOf(lab.submit({ inputTokens: 50_000 })).end({ kind: 'ok' });
+    const [long, ...next] = [40_000, 20_000, 20_000, 100].map((inputTokens) => lab.submit({ inputTokens }));
+    assert.ok(long);
+    lab.pass(62_000);
+    // Its input counts from now on, and not when it ends.
+    leaseOf(long).headers(headers({}), 200);
+    lab.pass(70_000);
+    leaseOf(long).end({ kind: 'ok' });
+    for (const one of next) leaseOf(one).end({ kind: 'ok' });
+  });
+
   test('background turns leave a fifth of a limit to the others, as long as there are any', () => {
     const alone = new SchedulerLab(limited({ requests: 10 }));
     const all = Array.from({ length: 10 }, () => alone.submit({ class: 'background' }));
@@ -536,10 +574,45 @@ describe('rate limits', () => {
     );
   });
 
+  test('a Retry-After of a day is tried by one turn after five minutes; clients are told what was said', () => {
+    const lab = new SchedulerLab();
+    leaseOf(lab.submit()).end(turnedAway({ 'retry-after': '86400' }));
+    lab.pass(299_000);
+    assert.deepEqual(
+      lab.submit().refusals.map(({ code, retryAfterMs }) => [code, retryAfterMs]),
+      [['quota', 86_400_000 - 299_000]],
+    );
+    lab.pass(2_000);
+    const probe = lab.submit();
+    assert.equal(probe.leases.length, 1);
+    assert.equal(lab.submit().leases.length, 0);
+    leaseOf(probe).end({ kind: 'ok' });
+    assert.equal(lab.submit().leases.length, 1);
+  });
+
+  test('an overloaded upstream is left alone for a minute, whatever it asks for, also after a restart', () => {
+    const lab = new SchedulerLab();
+    leaseOf(lab.submit()).end({ kind: 'error', status: 529, headers: headers({ 'retry-after': '86400' }) });
+    const waiting = lab.submit();
+    const saved = lab.scheduler.save();
+    lab.pass(59_000);
+    assert.deepEqual([waiting.leases.length, waiting.refusals.length], [0, 0]);
+    lab.pass(1_000);
+    assert.equal(waiting.leases.length, 1);
+    const [upstream] = saved.upstreams;
+    assert.ok(upstream);
+    const day = { ...upstream, pausedUntilWallMs: saved.savedAtWallMs + 86_400_000 };
+    const after = new SchedulerLab({}, { saved: { ...saved, upstreams: [day] } });
+    const one = after.submit();
+    after.pass(60_000);
+    assert.equal(one.leases.length, 1, 'what was saved of a time that was set back');
+  });
+
   test("what is told in a turn's answer is not counted once more for the turn", () => {
     const lab = new SchedulerLab(limited({ requests: 10 }));
     leaseOf(lab.submit()).headers(
       headers({ 'x-ratelimit-limit-requests': '10', 'x-ratelimit-remaining-requests': '9' }),
+      200,
     );
     const [requests] = lab.upstream.buckets;
     assert.deepEqual([requests?.available, requests?.reserved], [9, 0]);
@@ -548,7 +621,10 @@ describe('rate limits', () => {
   test('lies in headers are counted and change nothing', () => {
     const lab = new SchedulerLab();
     const lease = leaseOf(lab.submit());
-    lease.headers(headers({ 'x-ratelimit-limit-requests': '0', 'x-ratelimit-remaining-requests': '-1' }));
+    lease.headers(
+      headers({ 'x-ratelimit-limit-requests': '0', 'x-ratelimit-remaining-requests': '-1' }),
+      200,
+    );
     assert.equal(lab.scheduler.counters().badHeaders, 2);
     assert.equal(lab.submit().leases.length, 1);
   });
@@ -640,7 +716,10 @@ describe('a restart', () => {
   test('loses neither budgets, places, limits nor pauses', () => {
     const before = new SchedulerLab({ lanes: { start: 4 }, limits: { sessionTokens: 1_000 } });
     const spent = leaseOf(before.submit({ session: 'spent' }));
-    spent.headers(headers({ 'x-ratelimit-limit-requests': '100', 'x-ratelimit-remaining-requests': '40' }));
+    spent.headers(
+      headers({ 'x-ratelimit-limit-requests': '100', 'x-ratelimit-remaining-requests': '40' }),
+      200,
+    );
     spent.usage({ inputTokens: 900, outputTokens: 100 });
     spent.end({ kind: 'ok' });
     for (let n = 0; n < 5; n += 1) before.submit({ session: `s${n}`, bodyHash: `b-${n}` });

@@ -128,7 +128,7 @@ describe('an account whose subscription is used up', () => {
     const [one, two] = [lab.submit(), lab.submit()];
     const other = lab.submit({ modelClass: 'opus' });
     leaseOf(other).end({ kind: 'ok' });
-    leaseOf(one).headers(reader(used));
+    leaseOf(one).headers(reader(used), 429);
     const verdict = leaseOf(one).end(turnedAway());
     assert.equal(verdict.action, 'fail');
     assert.deepEqual(codes(two), ['subscription']);
@@ -168,6 +168,29 @@ describe('an account whose subscription is used up', () => {
     assert.equal(lab.submit({ modelClass: 'opus' }).leases.length, 1);
   });
 
+  test('is served again as soon as the one that tries is answered, however that one ends', () => {
+    const lab = new SchedulerLab({ lanes: { fixed: 1 } });
+    leaseOf(lab.submit()).end(turnedAway());
+    // The window has begun anew.
+    lab.pass(2 * HOUR + SECOND);
+    const gone = lab.submit();
+    const [refusal] = lab.submit({ modelClass: 'opus' }).refusals;
+    assert.deepEqual([refusal?.code, refusal?.retryAfterMs], ['subscription', SECOND]);
+    gone.ticket.cancel();
+    const probe = lab.submit();
+    assert.equal(probe.leases.length, 1, 'the one that tried has gone: the next one tries');
+    assert.deepEqual(codes(lab.submit()), ['subscription']);
+    leaseOf(probe).headers(reader({ ...used, status: 'allowed' }), 200);
+    assert.equal(lab.submit({ modelClass: 'opus' }).leases.length, 1);
+    const next = lab.submit();
+    // The end of an answer that was begun before says nothing of what others are told since.
+    const other = lab.submit({ modelClass: 'haiku' });
+    leaseOf(other).end(turnedAway({ ...used, reset: epoch(5 * HOUR), '5h-reset': epoch(5 * HOUR) }));
+    assert.deepEqual(codes(next), ['subscription']);
+    leaseOf(probe).end({ kind: 'ok' });
+    assert.deepEqual(codes(lab.submit()), ['subscription']);
+  });
+
   test('still serves other models while the limit is that of one', () => {
     const lab = new SchedulerLab();
     const said = { ...used, 'representative-claim': 'seven_day_opus' };
@@ -190,19 +213,25 @@ describe('an account whose subscription is used up', () => {
   test('is served while it pays for more: what was answered was not turned away', () => {
     const lab = new SchedulerLab();
     const lease = leaseOf(lab.submit());
-    lease.headers(reader({ ...used, 'overage-status': 'allowed' }));
+    lease.headers(reader({ ...used, 'overage-status': 'allowed' }), 200);
     lease.end({ kind: 'ok' });
     assert.equal(lab.submit().leases.length, 1);
     assert.equal(lab.upstream.subscription?.status, 'rejected');
     const overloaded = leaseOf(lab.submit()).end({ kind: 'error', status: 529, headers: reader(used) });
     assert.equal(overloaded.action, 'retry', 'something else turned it away');
+    lab.pass(60 * SECOND);
+    const broken = leaseOf(lab.submit());
+    broken.headers(reader({ ...used, 'overage-status': 'allowed' }), 200);
+    assert.equal(broken.end(turnedAway()).action, 'retry', 'an error event in what was served');
+    lab.pass(60 * SECOND);
+    assert.equal(lab.submit().leases.length, 1);
   });
 
   test('lies change nothing, and are counted', () => {
     const lab = new SchedulerLab();
     const lie = { status: 'rejected', reset: '-1', '5h-utilization': 'all of it' };
     const lease = leaseOf(lab.submit());
-    lease.headers(reader(lie));
+    lease.headers(reader(lie), 429);
     assert.equal(lease.end(turnedAway(lie)).action, 'retry');
     assert.equal(lab.scheduler.counters().badHeaders, 2);
     lab.pass(60 * SECOND);
@@ -219,7 +248,7 @@ test('near the end of a window background turns leave the rest to users, as long
   };
   const lab = new SchedulerLab();
   const user = lab.submit();
-  leaseOf(user).headers(reader(warned));
+  leaseOf(user).headers(reader(warned), 200);
   const background = lab.submit({ class: 'background', session: 's2' });
   const subagent = lab.submit({ class: 'subagent', session: 's3' });
   assert.equal(background.leases.length, 0, 'a fifth is left to users');
@@ -228,6 +257,6 @@ test('near the end of a window background turns leave the rest to users, as long
   assert.equal(background.leases.length, 1, 'no user has come for a minute');
 
   const calm = new SchedulerLab();
-  leaseOf(calm.submit()).headers(reader({ ...warned, status: 'allowed' }));
+  leaseOf(calm.submit()).headers(reader({ ...warned, status: 'allowed' }), 200);
   assert.equal(calm.submit({ class: 'background' }).leases.length, 1, 'the API itself sees no need');
 });

@@ -140,6 +140,35 @@ describe('TokenBucket', () => {
     assert.equal(bucket.waitMs(1, 0, 0), 10_000);
   });
 
+  test('what is handed out evenly follows the limit, as the bucket does', () => {
+    const bucket = new TokenBucket(6_000, 0);
+    bucket.pace(0);
+    bucket.reserve(3_200);
+    assert.equal(bucket.waitMs(1, 0, 0), 30_000);
+    bucket.learn(60_000, null, 0);
+    assert.equal(bucket.waitMs(1, 0, 0), 30_000, 'more of it, and so of the debt');
+    bucket.learn(600, null, 0);
+    bucket.release(3_200);
+    assert.equal(bucket.waitMs(1, 0, 0), 0);
+  });
+
+  for (const known of [true, false]) {
+    test(`an absurd limit keeps nobody for longer than two minutes, in place of ${known ? 'a better one' : 'none'}`, () => {
+      const bucket = new TokenBucket(known ? 100_000 : Number.POSITIVE_INFINITY, 0);
+      bucket.learn(1, null, 0);
+      bucket.pace(0);
+      bucket.reserve(50_000);
+      bucket.use(50_000, 0);
+      bucket.release(50_000);
+      const waitMs = bucket.waitMs(50_000, 0, 0);
+      assert.ok(waitMs <= 121_000, `${waitMs}`);
+      assert.equal(bucket.waitMs(50_000, 0, 121_000), 0);
+      bucket.learn(100_000, 99_000, 121_000);
+      assert.equal(bucket.waitMs(1_000, 0, 121_000), 0);
+      assert.equal(new TokenBucket(1, 0, -50_000).waitMs(1, 0, 120_000), 0, 'as it was saved');
+    });
+  }
+
   const use = fc.record({
     afterMs: fc.integer({ min: 0, max: 5_000 }),
     amount: fc.integer({ min: 1, max: 40 }),
