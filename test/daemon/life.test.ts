@@ -79,6 +79,17 @@ for (const { what, remove } of [
   });
 }
 
+test('its directory cannot be had again: it fails, so that it is started again', async (t) => {
+  const daemon = await started(t);
+  rmSync(dirname(daemon.socket), { recursive: true });
+  writeFileSync(dirname(daemon.socket), 'in the way');
+  assert.equal(await daemon.ended(), 1);
+  assert.equal(readFileSync(dirname(daemon.socket), 'utf8'), 'in the way');
+  rmSync(dirname(daemon.socket));
+  await daemon.start();
+  assert.equal((await daemon.status()).pid, daemon.pid);
+});
+
 test('init passes a socket that no path leads to, and one that died lies there: it is replaced', async (t) => {
   const before = await started(t);
   await before.crash();

@@ -195,6 +195,14 @@ export class TestDaemon {
     await exited;
   }
 
+  /** Waits until it ends by itself. @returns its exit status. */
+  async ended(): Promise<number | null> {
+    const child = this.#child;
+    if (child === undefined) return null;
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+    return child.exitCode;
+  }
+
   /** A clean stop. @returns its exit status. */
   async stop(): Promise<number | null> {
     const child = this.#child;
