@@ -284,6 +284,7 @@ export async function startDaemon(
       log.warn({ file, runtimeDir }, 'was removed, and is there again');
       emit('degraded', {}, { error: `the ${file} was removed; it is there again` });
       setFailClosed();
+      store.restoreJournal();
     },
     onError: (error) => log.error({ err: error, runtimeDir }, 'socket or heartbeat was removed'),
     onLost: () => {
