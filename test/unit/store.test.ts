@@ -161,7 +161,7 @@ test('a record that is no JSON is counted, and harms no other', async (t) => {
   store.add(callRecord(1, { durationMs: 1n as unknown as number }));
   store.add(callRecord(2));
   assert.deepEqual(await ids(store), [callRecord(2).id]);
-  assert.deepEqual(store.counters(), { written: 1, dropped: 1, errors: 0, pending: 0 });
+  assert.deepEqual(store.counters(), { written: 1, dropped: 1, errors: 0, pending: 0, unjournaled: 0 });
 });
 
 test('a file that cannot be opened: records stay in memory, bounded, and are told of once', async (t) => {
@@ -173,7 +173,7 @@ test('a file that cannot be opened: records stay in memory, bounded, and are tol
   assert.deepEqual(await ids(store), newest);
   assert.deepEqual(await ids(store, { limit: 5 }), newest.slice(-5));
   const { errors, ...counters } = store.counters();
-  assert.deepEqual(counters, { written: 0, dropped: 952, pending: 2048 });
+  assert.deepEqual(counters, { written: 0, dropped: 952, pending: 2048, unjournaled: 0 });
   assert.ok(errors >= 2);
   assert.deepEqual(await messages(1), ['finished calls are kept in memory']);
   rmSync(path, { recursive: true });
