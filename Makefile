@@ -160,13 +160,17 @@ install: build ## to PREFIX=/usr/local, below DESTDIR if set
 
 # The calls' unit refuses to be stopped; told otherwise, it leaves calls that still run as they are.
 STOPPABLE := /run/systemd/system/agentrm-calls.service.d
+# The default of pinDir. A daemon keeps its programs there while calls run, and no other is to come.
+PINS := /sys/fs/bpf/agentrm
+# Only what was installed here is stopped: there may be another below another prefix.
+IS_SERVICE = [[ ! "$(DESTDIR)" && -d /run/systemd/system && $$EUID == 0 && -e $(UNITDIR)/system/agentrmd.service ]]
 uninstall: ## what install brought; /etc/agentrm and the database stay
-	$(Q)if [[ ! "$(DESTDIR)" && -d /run/systemd/system && $$EUID == 0 ]]; then \
+	$(Q)if $(IS_SERVICE); then \
 		mkdir -p $(STOPPABLE) && printf '[Unit]\nRefuseManualStop=no\n' >$(STOPPABLE)/stop.conf; \
 		systemctl daemon-reload; \
 		systemctl disable --quiet $(UNITS) 2>/dev/null || true; \
 		systemctl stop $(UNITS) 2>/dev/null || true; \
-		rm -rf $(STOPPABLE) /run/agentrm; \
+		rm -rf $(STOPPABLE) /run/agentrm $(PINS); \
 	fi
 	$(Q)rm -f $(foreach unit,$(UNITS),$(DESTDIR)$(UNITDIR)/system/$(unit) $(DESTDIR)$(UNITDIR)/user/$(unit))
 	$(Q)rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/agentrm bin/agentrm-bash sbin/agentrmd)

@@ -79,10 +79,16 @@ export interface Daemon {
 /**
  * agentrmd without its command line: opens everything, adopts what an earlier daemon left, listens.
  * @param logLinesDropped how many lines the log has lost so far.
+ * @param onUnreachable nobody can reach it any more, and another in its place might be: it is to be closed.
  * @throws AgentrmError if the addon is missing or the socket cannot be had. A host that cannot enforce
  *   is no error: its commands run unmanaged.
  */
-export async function startDaemon(initial: Config, log: Log, logLinesDropped: () => number): Promise<Daemon> {
+export async function startDaemon(
+  initial: Config,
+  log: Log,
+  logLinesDropped: () => number,
+  onUnreachable: () => void,
+): Promise<Daemon> {
   let config = initial;
   const native = loadNative();
   const logs = [log];
@@ -278,8 +284,13 @@ export async function startDaemon(initial: Config, log: Log, logLinesDropped: ()
       log.warn({ file, runtimeDir }, 'was removed, and is there again');
       emit('degraded', {}, { error: `the ${file} was removed; it is there again` });
       setFailClosed();
+      store.restoreJournal();
     },
     onError: (error) => log.error({ err: error, runtimeDir }, 'socket or heartbeat was removed'),
+    onLost: () => {
+      log.error({ runtimeDir }, 'cannot be made here again');
+      onUnreachable();
+    },
   });
   const beat = () => {
     runtimeFiles.beat();

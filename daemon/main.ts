@@ -65,6 +65,8 @@ const log = createLogger({
   },
 });
 
+const unreachable = Promise.withResolvers<void>();
+
 try {
   const daemon = await start();
 
@@ -81,21 +83,22 @@ try {
   });
 
   let stopping = false;
-  const stop = (signal: NodeJS.Signals): void => {
+  const stop = (why: object, code: number): void => {
     if (stopping) return;
     stopping = true;
-    log.info({ signal }, 'stopping');
+    log.info(why, 'stopping');
     setTimeout(() => exit(FAILED), drainMs + STOP_DEADLINE_MS).unref();
     daemon.close().then(
-      () => exit(0),
+      () => exit(code),
       (error: unknown) => {
         log.error({ err: error }, 'stop failed');
         exit(FAILED);
       },
     );
   };
-  process.on('SIGTERM', stop);
-  process.on('SIGINT', stop);
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop({ signal }, 0));
+  // Not 0: whoever looks after it is to start another.
+  void unreachable.promise.then(() => stop({ reason: 'unreachable' }, FAILED));
 } catch (error) {
   process.stderr.write(`agentrmd: ${messageOf(error)}\n`);
   exit(FAILED);
@@ -111,7 +114,7 @@ async function start(): Promise<Daemon> {
     return alone;
   }
   const { startDaemon } = await import('./daemon.ts');
-  return startDaemon(loaded.config, log, () => logLinesDropped);
+  return startDaemon(loaded.config, log, () => logLinesDropped, unreachable.resolve);
 }
 
 /** @returns why the new configuration is not in force, or undefined if it is. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { existsSync } from 'node:fs';
 import type { ControlServer } from './control/server.ts';
+import { AgentrmError, errnoOf } from './errors.ts';
 import type { Heartbeat, Native } from './kernel/native.ts';
 
 /**
@@ -9,6 +10,15 @@ import type { Heartbeat, Native } from './kernel/native.ts';
  */
 const LOOK_MS = 1000;
 
+/**
+ * Looks that fail in a row before it is given up. Below ProtectSystem=strict the directory is a mount of its own: once it
+ * is removed, nothing can be made there but by systemd, at the next start. What else fails has passed by then.
+ */
+const MOST_FAILED_LOOKS = 5;
+
+/** A start would meet them too, and find less than what still works. */
+const NO_ROOM: ReadonlySet<string | undefined> = new Set(['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE', 'ENOMEM']);
+
 export interface RuntimeFilesOptions {
   readonly native: Native;
   readonly server: ControlServer;
@@ -16,6 +26,8 @@ export interface RuntimeFilesOptions {
   /** Both were there again when this is called; the directory may have been made anew. */
   readonly onRestored: (path: 'socket' | 'heartbeat') => void;
   readonly onError: (error: unknown) => void;
+  /** They cannot be had by this process; called once. */
+  readonly onLost: () => void;
 }
 
 /**
@@ -27,7 +39,7 @@ export class RuntimeFiles {
   readonly #timer: NodeJS.Timeout;
   #heartbeat: Heartbeat;
   #looking = false;
-  #failed = false;
+  #failedLooks = 0;
 
   constructor(options: RuntimeFilesOptions) {
     this.#options = options;
@@ -48,7 +60,7 @@ export class RuntimeFiles {
   async #look(): Promise<void> {
     if (this.#looking) return;
     this.#looking = true;
-    const { heartbeatPath, native, onError, onRestored, server } = this.#options;
+    const { heartbeatPath, native, onError, onLost, onRestored, server } = this.#options;
     try {
       // First: it makes the directory if that has gone.
       if (await server.listenAgain()) onRestored('socket');
@@ -59,13 +71,22 @@ export class RuntimeFiles {
         gone.close();
         onRestored('heartbeat');
       }
-      this.#failed = false;
+      this.#failedLooks = 0;
     } catch (error) {
+      this.#failedLooks += 1;
       // Once, and not each second.
-      if (!this.#failed) onError(error);
-      this.#failed = true;
+      if (this.#failedLooks === 1) onError(error);
+      if (this.#failedLooks >= MOST_FAILED_LOOKS && !NO_ROOM.has(errnoBelow(error))) {
+        clearInterval(this.#timer);
+        onLost();
+      }
     } finally {
       this.#looking = false;
     }
   }
+}
+
+/** What the kernel said, also of what the server could not do. */
+function errnoBelow(error: unknown): string | undefined {
+  return errnoOf(error instanceof AgentrmError ? error.cause : error);
 }

@@ -51,13 +51,15 @@ const log = z
 
 const shortage = z
   .strictObject({
-    stepPercent: decimal(0.1, 10)
+    stepPercent: decimal(0.1, 5)
       .prefault('1')
       .describe(
         'Calls have an order: interactive before subagent before background, older before newer. The first may use ' +
           'the whole budget; interactive calls behind it stop growing one such step below it, subagents two, ' +
           'background three, and all but the first of each class three steps sooner. What is left is for those before ' +
-          'them: 1 % of 12 GiB is what a core fills in a twentieth of a second.',
+          'them: 1 % of 12 GiB is what a core fills in a twentieth of a second. The lowest line is six steps below the ' +
+          'budget, and from twelve below it on calls are watched closely: with 5 % that is from 40 % of the budget on, ' +
+          'and more would make it the rule.',
       ),
     roomPercent: decimal(0.1, 25)
       .prefault('1')

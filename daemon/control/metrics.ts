@@ -306,6 +306,11 @@ function registerLosses(registry: Registry, sources: MetricSources): void {
   );
   counted('agentrm_store_written_total', 'Finished calls written to the database.', () => store().written);
   counted('agentrm_store_dropped_total', 'Finished calls that were lost.', () => store().dropped);
+  counted(
+    'agentrm_store_unjournaled_total',
+    'Finished calls that a kill of the daemon would have lost while they waited.',
+    () => store().unjournaled,
+  );
   counted('agentrm_store_errors_total', 'Writes and queries that the database failed.', () => store().errors);
   new Gauge({
     name: 'agentrm_store_pending',

@@ -74,7 +74,12 @@ export class ControlServer {
    */
   async listen(env: NodeJS.ProcessEnv = process.env): Promise<void> {
     const { path } = this.#options;
-    if (passedByInit(env)) return this.#listenOn({ fd: 3 });
+    if (passedByInit(env)) {
+      await this.#listenOn({ fd: 3 });
+      // What init holds lost its path once, and a daemon that was killed has left there what it then listened on.
+      if (await isDeadSocket(path)) await this.#listenAnew();
+      return;
+    }
     await assertAlone(path, env);
     makeRoomForSocket(path);
     await this.#listenAtPath();
@@ -90,11 +95,7 @@ export class ControlServer {
   async listenAgain(): Promise<boolean> {
     const { path } = this.#options;
     if (this.#closed || lstatSync(path, { throwIfNoEntry: false }) !== undefined) return false;
-    // First: libuv removes the file of a server that is closed, and that would be the new one.
-    this.#server.close();
-    this.#server = this.#makeServer();
-    makeRoomForSocket(path);
-    await this.#listenAtPath();
+    await this.#listenAnew();
     return true;
   }
 
@@ -106,6 +107,14 @@ export class ControlServer {
 
   #makeServer(): Server {
     return createServer((socket) => this.#accept(socket));
+  }
+
+  async #listenAnew(): Promise<void> {
+    // First: libuv removes the file of a server that is closed, and that would be the new one.
+    this.#server.close();
+    this.#server = this.#makeServer();
+    makeRoomForSocket(this.#options.path);
+    await this.#listenAtPath();
   }
 
   async #listenAtPath(): Promise<void> {
@@ -222,13 +231,25 @@ function passedByInit(env: NodeJS.ProcessEnv): boolean {
   return env.LISTEN_PID === String(process.pid) && Number(env.LISTEN_FDS) >= 1;
 }
 
-function answers(path: string): Promise<boolean> {
+async function answers(path: string): Promise<boolean> {
+  const refusal = await knock(path);
+  return refusal === undefined || refusal === 'EAGAIN';
+}
+
+/** A file that is no socket refuses too. */
+async function isDeadSocket(path: string): Promise<boolean> {
+  const isSocket = lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true;
+  return isSocket && (await knock(path)) === 'ECONNREFUSED';
+}
+
+/** @returns undefined if somebody listens on the path, else the errno name. */
+function knock(path: string): Promise<string | undefined> {
   return new Promise((resolve) => {
     const probe = connect(path);
     probe.once('connect', () => {
       probe.destroy();
-      resolve(true);
+      resolve(undefined);
     });
-    probe.once('error', (error) => resolve(errnoOf(error) === 'EAGAIN'));
+    probe.once('error', (error) => resolve(errnoOf(error) ?? error.message));
   });
 }

@@ -24,42 +24,62 @@ const MAX_BYTES = 16 * 1024 * 1024;
  */
 export class Journal {
   readonly #path: string;
-  readonly #fd: number;
+  #fd: number;
   #bytes: number;
 
   /** @throws Error with errno if the file cannot be had, or is another user's. */
   constructor(path: string) {
-    const { O_APPEND, O_CREAT, O_NOFOLLOW, O_RDWR } = constants;
     this.#path = path;
-    this.#fd = openSync(path, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600);
-    const { size, uid } = fstatSync(this.#fd);
-    if (uid !== process.geteuid?.()) {
-      closeSync(this.#fd);
-      throw Object.assign(new Error(`${path}: belongs to uid ${uid}`), { code: 'EPERM' });
-    }
-    this.#bytes = size;
+    ({ fd: this.#fd, bytes: this.#bytes } = open(path));
   }
 
-  /** What an earlier daemon has left; a line that it was killed in is left out. */
-  read(): Row[] {
+  /** Somebody has removed the file: what is written reaches nobody. */
+  get removed(): boolean {
+    return fstatSync(this.#fd).nlink === 0;
+  }
+
+  /**
+   * What an earlier daemon has left. A line that it was killed in is left out; so is one that is no record, as another
+   * version may have written it, and those are counted: the database would refuse it each time, and all beside it.
+   */
+  read(): { rows: Row[]; unusable: number } {
     const rows: Row[] = [];
-    if (this.#bytes === 0 || this.#bytes > 2 * MAX_BYTES) return rows;
+    let unusable = 0;
+    if (this.#bytes === 0 || this.#bytes > 2 * MAX_BYTES) return { rows, unusable };
     for (const line of readFileSync(this.#path, 'utf8').split('\n')) {
+      let value: unknown;
       try {
-        const row = JSON.parse(line) as Row;
-        if (typeof row.id === 'string' && typeof row.json === 'string') rows.push(row);
+        value = JSON.parse(line);
       } catch {
         // cut off, or empty
+        continue;
       }
+      if (isRow(value)) rows.push(value);
+      else unusable += 1;
     }
-    return rows;
+    return { rows, unusable };
   }
 
-  /** @throws Error with errno: the record is then in memory only. */
-  add(row: Row): void {
-    if (this.#bytes > MAX_BYTES) return;
+  /**
+   * @returns whether it is in the file: not if that is full.
+   * @throws Error with errno: the record is then in memory only.
+   */
+  add(row: Row): boolean {
+    if (this.#bytes > MAX_BYTES) return false;
     // The end of line first: the line before may be one that somebody was killed in.
     this.#bytes += writeSync(this.#fd, `\n${JSON.stringify(row)}`);
+    return true;
+  }
+
+  /**
+   * Makes the file anew where it was.
+   * @throws Error with errno if it cannot be had; to be tried again.
+   */
+  reopen(): void {
+    const { fd, bytes } = open(this.#path);
+    closeSync(this.#fd);
+    this.#fd = fd;
+    this.#bytes = bytes;
   }
 
   /** All of it is in the database. */
@@ -74,4 +94,33 @@ export class Journal {
     closeSync(this.#fd);
     if (!keep) rmSync(this.#path, { force: true });
   }
+}
+
+function open(path: string): { fd: number; bytes: number } {
+  const { O_APPEND, O_CREAT, O_NOFOLLOW, O_RDWR } = constants;
+  const fd = openSync(path, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600);
+  const { size, uid } = fstatSync(fd);
+  if (uid === process.geteuid?.()) return { fd, bytes: size };
+  closeSync(fd);
+  throw Object.assign(new Error(`${path}: belongs to uid ${uid}`), { code: 'EPERM' });
+}
+
+function isRow(value: unknown): value is Row {
+  const { id, session, uid, json, run } = fieldsOf(value);
+  const named = isText(id) && isText(session) && Number.isSafeInteger(uid) && isText(json);
+  return named && (run === undefined || isRun(run));
+}
+
+function isRun(value: unknown): boolean {
+  const { repository, shape, endedAt, peakBytes, cutShort } = fieldsOf(value);
+  const named = isText(repository) && isText(shape) && isText(endedAt);
+  return named && Number.isSafeInteger(peakBytes) && typeof cutShort === 'boolean';
+}
+
+function fieldsOf(value: unknown): Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null ? { ...value } : {};
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === 'string';
 }

@@ -38,6 +38,8 @@ export interface StoreCounters {
   readonly errors: number;
   /** Records that wait for the file. */
   readonly pending: number;
+  /** Records that were in memory only: the journal could not be written, or was full. */
+  readonly unjournaled: number;
 }
 
 /** About a day of one busy agent (a call every 8 s); 7 MB of file at usual commands, 60 MB at worst. */
@@ -91,6 +93,7 @@ export class Store {
   #written = 0;
   #dropped = 0;
   #errors = 0;
+  #unjournaled = 0;
 
   constructor(options: StoreOptions) {
     const { path, journal, keepCalls = KEEP_CALLS, keepShapes = 0, keepRuns = 1, log } = options;
@@ -103,8 +106,11 @@ export class Store {
     });
     try {
       this.#journal = journal === undefined ? undefined : new Journal(journal);
+      const { rows, unusable } = this.#journal?.read() ?? { rows: [], unusable: 0 };
       // Some may be in the file: a record that is there already stays as it is.
-      this.#pending.push(...(this.#journal?.read() ?? []).slice(-MAX_PENDING));
+      this.#pending.push(...rows.slice(-MAX_PENDING));
+      this.#dropped += unusable;
+      if (unusable > 0) log.warn({ journal, unusable }, 'finished calls of an earlier daemon cannot be read');
     } catch (error) {
       this.#journalFailed(error);
     }
@@ -118,17 +124,14 @@ export class Store {
       this.#dropped += 1;
       return;
     }
+    this.restoreJournal();
     if (this.#pending.length >= MAX_PENDING) {
       // The oldest of those that are not being written just now.
       this.#pending.splice(this.#inFlight, 1);
       this.#dropped += 1;
     }
     this.#pending.push(row);
-    try {
-      this.#journal?.add(row);
-    } catch (error) {
-      this.#journalFailed(error);
-    }
+    this.#keepInJournal(row);
     this.#flushIn(Math.max(FLUSH_MS, this.#retryMs));
   }
 
@@ -175,12 +178,27 @@ export class Store {
     }
   }
 
+  /** Makes the journal anew, with all that waits, if somebody has removed it. */
+  restoreJournal(): void {
+    const journal = this.#journal;
+    try {
+      if (!journal?.removed) return;
+      journal.reopen();
+      this.#journalFailing = false;
+    } catch (error) {
+      this.#journalFailed(error);
+      return;
+    }
+    for (const row of this.#pending) this.#keepInJournal(row);
+  }
+
   counters(): StoreCounters {
     return {
       written: this.#written,
       dropped: this.#dropped,
       errors: this.#errors,
       pending: this.#pending.length,
+      unjournaled: this.#unjournaled,
     };
   }
 
@@ -196,12 +214,14 @@ export class Store {
     const finished = this.#drain().then(() => this.#thread.close());
     await Promise.race([finished, late]);
     const left = this.#pending.length;
+    if (left > 0) this.restoreJournal();
     const journal = this.#journal;
+    const kept = journal !== undefined && !journal.removed;
     // What is still under way has nothing to do with it any more.
     this.#journal = undefined;
     journal?.close(left > 0);
     if (left === 0) return;
-    if (journal === undefined) this.#log.warn({ path: this.#path, lost: left }, 'finished calls lost');
+    if (!kept) this.#log.warn({ path: this.#path, lost: left }, 'finished calls lost');
     else this.#log.warn({ path: this.#path, left }, 'finished calls left for the next start');
   }
 
@@ -270,6 +290,17 @@ export class Store {
     } catch (error) {
       this.#journalFailed(error);
     }
+  }
+
+  #keepInJournal(row: Row): void {
+    if (this.#journal === undefined) return;
+    try {
+      if (this.#journal.add(row)) return;
+      this.#journalFailed(new Error('the journal is full'));
+    } catch (error) {
+      this.#journalFailed(error);
+    }
+    this.#unjournaled += 1;
   }
 
   /** It is only for a daemon that is killed: this one goes on without. */

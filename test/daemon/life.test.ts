@@ -79,6 +79,32 @@ for (const { what, remove } of [
   });
 }
 
+test('its directory cannot be had again: it fails, so that it is started again', async (t) => {
+  const daemon = await started(t);
+  rmSync(dirname(daemon.socket), { recursive: true });
+  writeFileSync(dirname(daemon.socket), 'in the way');
+  assert.equal(await daemon.ended(), 1);
+  assert.equal(readFileSync(dirname(daemon.socket), 'utf8'), 'in the way');
+  rmSync(dirname(daemon.socket));
+  await daemon.start();
+  assert.equal((await daemon.status()).pid, daemon.pid);
+});
+
+test('init passes a socket that no path leads to, and one that died lies there: it is replaced', async (t) => {
+  const before = await started(t);
+  await before.crash();
+  const init = createServer();
+  t.after(() => init.close());
+  await new Promise<void>((resolve) => init.listen(`${before.dir}/elsewhere`, resolve));
+  const { fd: listening } = (init as unknown as { _handle: { fd: number } })._handle;
+  const daemon = new TestDaemon({ socket: before.socket, listening });
+  t.after(() => daemon.close());
+  await daemon.start();
+  assert.equal((await daemon.status()).pid, daemon.pid);
+  assert.equal(statSync(daemon.socket).mode & 0o777, 0o666);
+  assert.equal(await daemon.stop(), 0);
+});
+
 test('another file in the place of the socket is left alone', async (t) => {
   const daemon = await started(t);
   rmSync(daemon.socket);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, type ChildProcessByStdio, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import type { CallRecord, Event, LiveCall, Status } from '../../daemon/control/types.ts';
 import type { Delegated } from './delegated.ts';
@@ -14,6 +15,9 @@ export const top = fileURLToPath(new URL('../../', import.meta.url));
 export const agentrmBash = `${top}wrapper/agentrm-bash`;
 /** A command that touches so much memory and ends with 0; static, so that little else is charged. */
 export const useMemory = (mib: number) => `${top}build/cmake/test/agentrm-load --bytes ${mib}M procs 1`;
+
+/** Starts what follows as init would, with a socket in descriptor 3. */
+const AS_INIT = ['sh', '-c', 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@"'];
 
 export interface Ran {
   readonly code: number | null;
@@ -39,6 +43,7 @@ export class TestDaemon {
   readonly configPath: string;
   readonly #proxy: Record<string, string>;
   readonly #delegated: Delegated | undefined;
+  readonly #listening: number | undefined;
   #child: ChildProcess | undefined;
   #log = '';
 
@@ -46,6 +51,7 @@ export class TestDaemon {
    * @param options.socket of a daemon that somebody else starts
    * @param options.proxy leave the proxy on, on its port
    * @param options.delegated run as the user that this belongs to, and calls likewise
+   * @param options.listening a socket that it gets as from init, sd_listen_fds(3)
    */
   constructor(
     options: {
@@ -54,9 +60,11 @@ export class TestDaemon {
       socket?: string;
       proxy?: boolean;
       delegated?: Delegated;
+      listening?: number;
     } = {},
   ) {
     this.#delegated = options.delegated;
+    this.#listening = options.listening;
     // Of many daemons at once only one could have the proxy's port.
     this.#proxy = options.proxy ? {} : { AGENTRM_PROXY_LISTEN: 'off' };
     this.dir = mkdtempSync(join(tmpdir(), 'agentrm-'));
@@ -90,14 +98,15 @@ export class TestDaemon {
   async start(): Promise<this> {
     const args = ['--config', this.configPath, '--socket', this.socket];
     // A user's daemon finds its cgroup by itself.
-    const [file = '', ...before] = this.#delegated?.in('service') ?? [];
+    const fromInit = this.#listening === undefined ? [] : AS_INIT;
+    const [file = '', ...before] = this.#delegated?.in('service') ?? fromInit;
     if (this.#delegated === undefined) args.push('--cgroup', this.cgroup);
     const from = this.#log.length;
     const agentrmd = `${top}dist/agentrmd`;
     const child = spawn(file || agentrmd, file ? [...before, agentrmd, ...args] : args, {
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', 'pipe', 'pipe', this.#listening ?? 'ignore'],
       env: { ...process.env, ...this.#proxy },
-    });
+    }) as ChildProcessByStdio<null, Readable, Readable>;
     this.#child = child;
     // The line `ready` is logged when the socket answers: asking it again and again would only slow it.
     const ready = new Promise<void>((resolve) => {
@@ -184,6 +193,14 @@ export class TestDaemon {
     const exited = once(child, 'exit');
     child.kill('SIGKILL');
     await exited;
+  }
+
+  /** Waits until it ends by itself. @returns its exit status. */
+  async ended(): Promise<number | null> {
+    const child = this.#child;
+    if (child === undefined) return null;
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+    return child.exitCode;
   }
 
   /** A clean stop. @returns its exit status. */

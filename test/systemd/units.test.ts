@@ -147,6 +147,7 @@ describe('the systemd units', () => {
     const call = await startCall();
     const { code, stderr } = await runCommand('make', ['-s', '-C', top, 'uninstall']);
     assert.equal(code, 0, stderr);
+    assert.ok(!existsSync('/sys/fs/bpf/agentrm'), 'no program is left that nobody looks after');
     await call.ends();
     const { stdout: loaded } = await runCommand('systemctl', [
       'list-units',

@@ -200,6 +200,10 @@ describe('problems', () => {
       'enforcement: {freezeLinePercent: 1}',
       ['a.yaml:1:34: enforcement.freezeLinePercent: "1": not a number from 1.25 to 17'],
     ],
+    [
+      'pool: {shortage: {stepPercent: 5.1}}',
+      ['a.yaml:1:32: pool.shortage.stepPercent: "5.1": not a number from 0.1 to 5'],
+    ],
     ['socket: run/x', ['a.yaml:1:9: socket: "run/x": not an absolute path or auto']],
     [`socket: /${'x'.repeat(107)}`, ['a.yaml:1:9: socket: longer than 107 bytes']],
     ['pinDir: auto', ['a.yaml:1:9: pinDir: "auto": not an absolute path']],

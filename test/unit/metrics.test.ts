@@ -8,7 +8,7 @@ import { status } from '../lib/status.ts';
 const sources: MetricSources = {
   status: () => status(),
   enforcer: () => ({ eventsDropped: 3, recursionMisses: 4, sendSignalErrors: 5 }),
-  store: () => ({ written: 6, dropped: 7, errors: 8, pending: 9 }),
+  store: () => ({ written: 6, dropped: 7, errors: 8, pending: 9, unjournaled: 12 }),
   eventsLost: () => 10,
   logLinesDropped: () => 11,
   pressure: (resource) =>
@@ -60,6 +60,7 @@ agentrm_stops_total counter reason=line,budget-time,budget-events,pool
 agentrm_store_dropped_total counter
 agentrm_store_errors_total counter
 agentrm_store_pending gauge
+agentrm_store_unjournaled_total counter
 agentrm_store_written_total counter
 agentrm_thaws_total counter
 agentrm_unmanaged_total counter reason=nested,outside,degraded,error,gone
@@ -222,6 +223,7 @@ test('what is counted elsewhere is read at each scrape and does not add up', asy
   assert.equal(value('store_dropped_total'), 7);
   assert.equal(value('store_errors_total'), 8);
   assert.equal(value('store_pending'), 9);
+  assert.equal(value('store_unjournaled_total'), 12);
   assert.equal(value('events_lost_total'), 10);
   assert.equal(value('log_lines_dropped_total'), 11);
   assert.equal(value('pressure_memory_waiting_seconds_total'), 2.5);

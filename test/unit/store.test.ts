@@ -161,7 +161,7 @@ test('a record that is no JSON is counted, and harms no other', async (t) => {
   store.add(callRecord(1, { durationMs: 1n as unknown as number }));
   store.add(callRecord(2));
   assert.deepEqual(await ids(store), [callRecord(2).id]);
-  assert.deepEqual(store.counters(), { written: 1, dropped: 1, errors: 0, pending: 0 });
+  assert.deepEqual(store.counters(), { written: 1, dropped: 1, errors: 0, pending: 0, unjournaled: 0 });
 });
 
 test('a file that cannot be opened: records stay in memory, bounded, and are told of once', async (t) => {
@@ -173,7 +173,7 @@ test('a file that cannot be opened: records stay in memory, bounded, and are tol
   assert.deepEqual(await ids(store), newest);
   assert.deepEqual(await ids(store, { limit: 5 }), newest.slice(-5));
   const { errors, ...counters } = store.counters();
-  assert.deepEqual(counters, { written: 0, dropped: 952, pending: 2048 });
+  assert.deepEqual(counters, { written: 0, dropped: 952, pending: 2048, unjournaled: 0 });
   assert.ok(errors >= 2);
   assert.deepEqual(await messages(1), ['finished calls are kept in memory']);
   rmSync(path, { recursive: true });
@@ -411,6 +411,72 @@ test('what cannot be written before the end is left for the next start', async (
   rmSync(path, { recursive: true });
   assert.deepEqual(await ids(open()), [callRecord(1).id]);
   assert.ok(existsSync(journal));
+});
+
+test('a journal that somebody removes is there again with all that waits', async (t) => {
+  const { journal, messages, open, path } = setUp(t, { journal: true });
+  const store = open();
+  mkdirSync(path, { recursive: true });
+  store.add(callRecord(1));
+  rmSync(journal);
+  store.restoreJournal();
+  assert.match(readFileSync(journal, 'utf8'), new RegExp(callRecord(1).id));
+  rmSync(journal);
+  store.add(callRecord(2));
+  // The next daemon finds a copy: this one is as if it was killed here.
+  const found = readFileSync(journal);
+  await store.close();
+  assert.deepEqual((await messages(2)).at(-1), 'finished calls left for the next start');
+  rmSync(path, { recursive: true });
+  writeFileSync(journal, found);
+  assert.deepEqual(await ids(open()), [callRecord(1).id, callRecord(2).id]);
+});
+
+test('lines of the journal that are no records are counted, and keep no other from the file', async (t) => {
+  const { journal, messages, open } = setUp(t, { journal: true });
+  const row = { id: callRecord(1).id, session: 's', uid: 1000, json: JSON.stringify(callRecord(1)) };
+  const run = { repository: '', shape: 'make', endedAt: '2026-01-01', peakBytes: 1, cutShort: false };
+  const unusable = [
+    { ...row, session: undefined },
+    { ...row, uid: undefined },
+    { ...row, uid: 'root' },
+    { ...row, uid: 1.5 },
+    { ...row, json: {} },
+    { ...row, run: null },
+    { ...row, run: { ...run, shape: undefined } },
+    { ...row, run: { ...run, peakBytes: '1' } },
+    null,
+    7,
+  ];
+  const lines = [
+    ...unusable,
+    row,
+    { ...row, id: callRecord(2).id, json: JSON.stringify(callRecord(2)), run },
+  ];
+  writeFileSync(journal, lines.map((line) => JSON.stringify(line)).join('\n'));
+  const store = open();
+  await settled(store);
+  assert.deepEqual(await ids(store), [callRecord(1).id, callRecord(2).id]);
+  const { dropped, errors, written } = store.counters();
+  assert.deepEqual({ dropped, errors, written }, { dropped: unusable.length, errors: 0, written: 2 });
+  assert.deepEqual(await messages(1), ['finished calls of an earlier daemon cannot be read']);
+});
+
+test('what finds the journal full is counted, and told once', async (t) => {
+  const { journal, messages, open, path } = setUp(t, { journal: true });
+  writeFileSync(journal, '');
+  truncateSync(journal, 17 * 2 ** 20);
+  mkdirSync(path, { recursive: true });
+  const store = open();
+  store.add(callRecord(1));
+  store.add(callRecord(2));
+  assert.equal(store.counters().unjournaled, 2);
+  assert.equal(statSync(journal).size, 17 * 2 ** 20);
+  const told = 'finished calls that wait are lost if the daemon is killed';
+  assert.deepEqual(
+    (await messages(1)).filter((message) => message === told),
+    [told],
+  );
 });
 
 test('a journal that cannot be had costs no record of a daemon that lives', async (t) => {
