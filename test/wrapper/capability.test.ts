@@ -15,6 +15,7 @@ import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { Native } from '../../native/agentrm.d.ts';
+import { until } from '../lib/daemon.ts';
 import { answering, obliging, Peer, type Reply } from './peer.ts';
 import { finish, helper, printed, type Result, run, scratch, start, unbuilt, unprivileged } from './shell.ts';
 
@@ -162,10 +163,13 @@ describe('agentrm-run with a file capability', { skip: unbuilt || unprivileged }
       const child = start('/usr/bin/setpriv', args(`${where}; echo ready; read -r; exit 3`), { env });
       const result = finish(child);
       await printed(child, 'ready');
-      const status = readFileSync(`/proc/${child.pid}/status`, 'utf8');
-      assert.match(status, /^Name:\tagentrm-run$/m);
-      assert.match(status, /^CapPrm:\t0{16}\nCapEff:\t0{16}$/m);
+      // The command may print before its parent, woken by the exec, has run again: it is done when it sleeps.
+      const status = (): string => readFileSync(`/proc/${child.pid}/status`, 'utf8');
+      await until(() => /^State:\tS/m.test(status()), 'agentrm-run waits for the command');
+      const waiting = status();
       child.stdin.end('\n');
+      assert.match(waiting, /^Name:\tagentrm-run$/m);
+      assert.match(waiting, /^CapPrm:\t0{16}\nCapEff:\t0{16}$/m);
       assert.deepEqual(await result, { status: 3, signal: null, stdout: 'inside\nready\n', stderr: '' });
       assert.deepEqual(
         peer.messages.map(({ op }) => op),
