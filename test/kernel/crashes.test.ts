@@ -3,20 +3,12 @@
 // still for longer than 3 s.
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { CallRecord } from '../../daemon/control/types.ts';
+import { cgroupOf, leftIn } from '../lib/call-cgroups.ts';
 import { TestDaemon, top, until, useMemory } from '../lib/daemon.ts';
-
-/** The directory of a call's cgroup. */
-function cgroupOf(daemon: TestDaemon, id: string | undefined): string {
-  for (const session of readdirSync(daemon.cgroup)) {
-    const path = `${daemon.cgroup}/${session}/${id}`;
-    if (existsSync(path)) return path;
-  }
-  throw new Error(`${id}: no cgroup`);
-}
+import { recordOf } from '../lib/record-of.ts';
 
 const BUDGET = 'pool: { budget: 160M }\nadmission: { wait: 10ms }\n';
 
@@ -174,7 +166,7 @@ for (const mode of ['bpf', 'user'] as const) {
       assert.ok(isFrozen(id));
       await daemon.start();
       await allEnd(short);
-      const record = await recordOf(daemon, id);
+      const record = await recordOf(daemon, { id });
       assert.ok(record.memory.frozenMs > 0, JSON.stringify(record));
     });
 
@@ -185,26 +177,4 @@ for (const mode of ['bpf', 'user'] as const) {
       assert.notEqual(guardOf(daemon), killed);
     });
   });
-}
-
-/** The command may have ended a moment before its record can be read. */
-async function recordOf(daemon: TestDaemon, id: string): Promise<CallRecord> {
-  let record: CallRecord | undefined;
-  await until(async () => {
-    record = (await daemon.calls()).find((call) => call.id === id);
-    return record !== undefined;
-  }, `a record of ${id}`);
-  assert.ok(record);
-  return record;
-}
-
-/** The names of the calls' cgroups that are left below the root. */
-function leftIn(daemon: TestDaemon): string[] {
-  return readdirSync(daemon.cgroup, { withFileTypes: true })
-    .filter((entry) => entry.isDirectory())
-    .flatMap((session) =>
-      readdirSync(`${daemon.cgroup}/${session.name}`, { withFileTypes: true })
-        .filter((entry) => entry.isDirectory())
-        .map((entry) => entry.name),
-    );
 }

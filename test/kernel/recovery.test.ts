@@ -2,22 +2,14 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { Event } from '../../daemon/control/types.ts';
+import { cgroupOf, leftIn } from '../lib/call-cgroups.ts';
 import { agentrmBash, TestDaemon, until, useMemory } from '../lib/daemon.ts';
 
 const isStart = (event: Event) => event.kind === 'call-start';
-
-/** The directory of a call's cgroup. */
-function cgroupOf(daemon: TestDaemon, id: string | undefined): string {
-  for (const session of readdirSync(daemon.cgroup)) {
-    const path = `${daemon.cgroup}/${session}/${id}`;
-    if (existsSync(path)) return path;
-  }
-  throw new Error(`${id}: no cgroup`);
-}
 
 describe('a daemon that dies', () => {
   let daemon: TestDaemon;
@@ -124,14 +116,3 @@ describe('a daemon that dies while a call is frozen', () => {
     assert.notEqual((await running).code, 0);
   });
 });
-
-/** The names of the calls' cgroups that are left below the root. */
-function leftIn(daemon: TestDaemon): string[] {
-  return readdirSync(daemon.cgroup, { withFileTypes: true })
-    .filter((entry) => entry.isDirectory())
-    .flatMap((session) =>
-      readdirSync(`${daemon.cgroup}/${session.name}`, { withFileTypes: true })
-        .filter((entry) => entry.isDirectory())
-        .map((entry) => entry.name),
-    );
-}

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import type { CallRecord, Event } from '../../daemon/control/types.ts';
-import { type Ran, TestDaemon, top, until } from '../lib/daemon.ts';
+import { TestDaemon, top, until } from '../lib/daemon.ts';
+import { Holder } from '../lib/holder.ts';
+import { recordOf } from '../lib/record-of.ts';
 
 const MiB = 1024 * 1024;
 const loadProgram = `${top}build/cmake/test/agentrm-load`;
@@ -13,42 +14,9 @@ const load = (mib: number) => `${loadProgram} --bytes ${mib}M procs 1`;
 /** All calls together: what the pool of these daemons has. */
 const BUDGET_MIB = 160;
 
-/** A call that holds memory until it is told to end, or to take more and then end. */
-class Holder {
-  readonly ran: Promise<Ran>;
-  readonly #fifo: string;
-
-  /** @param session also the name of its fifo */
-  constructor(daemon: TestDaemon, session: string, intent: string, mib: number) {
-    this.#fifo = `${daemon.dir}/${session}`;
-    execFileSync('mkfifo', [this.#fifo]);
-    // tail keeps all that it has read of a line that does not end.
-    const more = `read more < ${this.#fifo}; head -c "$more"M /dev/zero`;
-    this.ran = daemon.run(`{ head -c ${mib}M /dev/zero; ${more}; } | tail -n 1 >/dev/null`, {
-      env: { AGENTRM_SESSION: session, AGENTRM_INTENT: intent },
-    });
-  }
-
-  /** Lets it end, after it has taken so much more. */
-  release(mib = 0): void {
-    writeFileSync(this.#fifo, `${mib}\n`);
-  }
-}
-
 async function usedMiB(daemon: TestDaemon, session: string): Promise<number> {
   const live = (await daemon.liveCalls()).find((call) => call.session === session);
   return (live?.memory.usedBytes ?? 0) / MiB;
-}
-
-/** The command may have ended a moment before its record can be read. */
-async function recordOf(daemon: TestDaemon, session: string): Promise<CallRecord> {
-  let record: CallRecord | undefined;
-  await until(async () => {
-    record = (await daemon.calls()).find((call) => call.session === session);
-    return record !== undefined;
-  }, `a record of ${session}`);
-  assert.ok(record);
-  return record;
 }
 
 const actionsOf = (record: CallRecord) => record.decisions.map(({ action }) => action);
@@ -77,7 +45,7 @@ for (const mode of ['bpf', 'user'] as const) {
       holder.release();
       assert.equal((await holder.ran).code, 0);
       for (const session of ['spare-1', 'spare-2']) {
-        assert.deepEqual(actionsOf(await recordOf(daemon, session)), []);
+        assert.deepEqual(actionsOf(await recordOf(daemon, { session })), []);
       }
     });
 
@@ -97,8 +65,8 @@ for (const mode of ['bpf', 'user'] as const) {
       assert.equal((await holder.ran).code, 0);
       const ran = await background;
       assert.equal(ran.code, 0, ran.stderr);
-      assert.deepEqual(actionsOf(await recordOf(daemon, 'room-1')), []);
-      const record = await recordOf(daemon, 'room-2');
+      assert.deepEqual(actionsOf(await recordOf(daemon, { session: 'room-1' })), []);
+      const record = await recordOf(daemon, { session: 'room-2' });
       assert.equal(record.outcome, 'ok');
       assert.deepEqual(actionsOf(record).slice(0, 2), ['freeze', 'thaw']);
       assert.ok(record.memory.frozenMs > 0);
@@ -118,7 +86,7 @@ for (const mode of ['bpf', 'user'] as const) {
       });
       assert.equal(waiting.stdout, 'mine\n');
       assert.equal((await background).code, 0);
-      const reasons = (await recordOf(daemon, 'lock-2')).decisions.map(({ reason }) => reason);
+      const reasons = (await recordOf(daemon, { session: 'lock-2' })).decisions.map(({ reason }) => reason);
       assert.ok(reasons.includes('another call waits for its lock'), JSON.stringify(reasons));
       holder.release();
       assert.equal((await holder.ran).code, 0);
@@ -161,9 +129,9 @@ test('as a last resort the lowest is killed for the first, and told so', async (
     holder.release(60);
     const ran = await background;
     assert.match(ran.stderr, /^agentrm: killed for memory: the host had none left to lend /m);
-    assert.equal((await recordOf(daemon, 'last-2')).outcome, 'killed');
+    assert.equal((await recordOf(daemon, { session: 'last-2' })).outcome, 'killed');
     assert.equal((await holder.ran).code, 0);
-    assert.equal((await recordOf(daemon, 'last-1')).outcome, 'ok');
+    assert.equal((await recordOf(daemon, { session: 'last-1' })).outcome, 'ok');
   } finally {
     await daemon.close();
   }
@@ -185,7 +153,7 @@ test('the kernel itself stops what grows faster than anybody looks', async () =>
     holder.release();
     assert.equal((await holder.ran).code, 0);
     assert.equal((await background).code, 0);
-    const record = await recordOf(daemon, 'kernel-1');
+    const record = await recordOf(daemon, { session: 'kernel-1' });
     assert.deepEqual([record.outcome, actionsOf(record)], ['ok', []]);
   } finally {
     await daemon.close();
