@@ -2,12 +2,13 @@
 // A daemon that is killed at any moment while calls are frozen for others, with its guard or before it: nothing stands
 // still for longer than 3 s.
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { cgroupOf, leftIn } from '../lib/call-cgroups.ts';
 import { TestDaemon, top, until, useMemory } from '../lib/daemon.ts';
+import { Holder } from '../lib/holder.ts';
 import { recordOf } from '../lib/record-of.ts';
 
 const BUDGET = 'pool: { budget: 160M }\nadmission: { wait: 10ms }\n';
@@ -81,12 +82,8 @@ for (const mode of ['bpf', 'user'] as const) {
 
     /** One holds memory, others grow and are frozen; what makes the first let go, and all of them. */
     const shortage = async (round: number) => {
-      const fifo = `${daemon.dir}/fifo-${mode}-${round}`;
-      execFileSync('mkfifo', [fifo]);
       const before = (await daemon.events()).at(-1)?.seq ?? 0;
-      const holder = daemon.run(`{ head -c 100M /dev/zero; cat ${fifo}; } | tail -n 1 >/dev/null`, {
-        env: { AGENTRM_SESSION: `holder-${round}`, AGENTRM_INTENT: 'class=interactive memory.high=max' },
-      });
+      const holder = new Holder(daemon, `holder-${round}`, 'class=interactive memory.high=max', 100);
       await until(
         async () => (await daemon.liveCalls()).some(({ memory }) => memory.usedBytes > 100 * 2 ** 20),
         'it holds its memory',
@@ -100,7 +97,7 @@ for (const mode of ['bpf', 'user'] as const) {
         }),
       );
       await daemon.event(({ kind, seq }) => kind === 'freeze' && seq > before);
-      return { letGo: () => writeFileSync(fifo, ''), calls: [holder, ...growing] };
+      return { letGo: () => holder.release(), calls: [holder.ran, ...growing] };
     };
 
     const nothingStandsStill = async (act: () => void | Promise<void>) => {
