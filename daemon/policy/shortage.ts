@@ -27,6 +27,12 @@ export type { PoolMember, PoolUse } from './shortage-types.ts';
  */
 const AWAKE_PERCENT = 1.2;
 
+/** Room on the host that is worth going over the budget for: what one task charges in a few milliseconds. */
+export const LEAST_OVER_BYTES = 16 * 1024 * 1024;
+
+/** Next to nothing: a dozen tasks may each have 256 KiB under way. */
+const LEAST_GROWTH_BYTES = 4 * 1024 * 1024;
+
 /** What is used up to here has nothing left that a task could charge: 64 pages at a time. */
 const NEARLY = 0.998;
 
@@ -57,6 +63,13 @@ export function isExhausted(members: readonly PoolMember[], use: PoolUse, nowMs:
   if (first === undefined || first.killed) return false;
   if (first.held) return true;
   return use.usedBytes >= use.budgetBytes * NEARLY && nowMs - first.grewAtMs <= LONGEST_SLEEP_MS;
+}
+
+/** What may be charged until the next look and what it decides take effect: where lines hold, by the first alone. */
+export function nextGrowthBytes(members: readonly PoolMember[], stopsAtCharge: boolean): number {
+  const growing = stopsAtCharge ? [...members].sort(byPrecedence).slice(0, 1) : members;
+  const wanted = growing.reduce((sum, { wantsBytes }) => sum + (wantsBytes === Infinity ? 0 : wantsBytes), 0);
+  return Math.min(Math.max(2 * wanted, LEAST_GROWTH_BYTES), LEAST_OVER_BYTES);
 }
 
 /**

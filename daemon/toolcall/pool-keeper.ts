@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-import { closeSync } from 'node:fs';
 import { nowMs } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
 import { errnoOf } from '../errors.ts';
@@ -7,44 +6,28 @@ import type { Cgroup } from '../kernel/cgroup.ts';
 import type { Enforcer } from '../kernel/enforcer.ts';
 import { files } from '../kernel/files.ts';
 import type { HostMemory } from '../kernel/host.ts';
-import { blockedLocks } from '../kernel/locks.ts';
-import type { Native, Watch } from '../kernel/native.ts';
-import { cgroupPathOf } from '../kernel/proc.ts';
+import type { Native } from '../kernel/native.ts';
 import type { PoolSettings } from '../policy/pool.ts';
-import {
-  byPrecedence,
-  type Claimant,
-  type Grant,
-  type LineUse,
-  lowestLine,
-  poolLines,
-} from '../policy/pool-lines.ts';
+import { type LineUse, lowestLine, poolLines } from '../policy/pool-lines.ts';
 import {
   awakeBytes,
   decideShortage,
   isExhausted,
+  LEAST_OVER_BYTES,
   nearShortage,
-  type PoolMember,
-  type PoolUse,
+  nextGrowthBytes,
 } from '../policy/shortage.ts';
+import type { PoolUse, ShortageAction } from '../policy/shortage-types.ts';
+import { Blockers } from './blockers.ts';
 import type { Call } from './call.ts';
-import { cgroupNumber } from './limit-files.ts';
-import { PoolHistory } from './pool-history.ts';
+import { type Member, PoolMembers } from './pool-members.ts';
+import { PoolTripwire } from './pool-tripwire.ts';
 
 /**
  * How often the calls are looked at while the pool is nearly used up: a look is a few reads, and the lines are 10 MiB a GiB
  * apart, which one core fills in some milliseconds.
  */
 const NEAR_MS = 10;
-
-/** Room on the host that is worth going over the budget for: what one task charges in a few milliseconds. */
-const LEAST_OVER_BYTES = 16 * 1024 * 1024;
-
-/** Next to nothing: a dozen tasks may each have 256 KiB under way. */
-const LEAST_GROWTH_BYTES = 4 * 1024 * 1024;
-
-/** /proc/locks lists every lock of the host; it matters only to who is frozen, for some milliseconds. */
-const LOCKS_MS = 100;
 
 export interface PoolKeeperDeps {
   readonly native: Native;
@@ -64,14 +47,20 @@ export interface PoolKeeperDeps {
   readonly onError: (error: unknown) => void;
 }
 
-interface Granted {
-  readonly grant: Grant;
-  /** The freeze that it ended. */
-  readonly frozenSinceMs: number | undefined;
-  readonly heldBytes: number;
+/** What the root and the host say at one look, in bytes. */
+interface Measured {
+  /** What all calls use, page cache too. */
+  readonly currentBytes: number;
+  /** The limit on all calls. */
+  readonly maxBytes: number;
+  /** Up to where nobody sleeps before that limit. */
+  readonly fenceBytes: number;
+  readonly hostRoomBytes: number;
+  /** The pool's budget, less what a limit of the root leaves. */
+  readonly ownBytes: number;
+  /** Less what others on the host take, which is not there for calls, whatever the budget says. */
+  readonly budgetBytes: number;
 }
-
-type Member = PoolMember & { readonly call: Call };
 
 /**
  * Shares the pool out among all calls: freezes who grows while it is short, in the order of the policy, and lets them
@@ -79,26 +68,29 @@ type Member = PoolMember & { readonly call: Call };
  */
 export class PoolKeeper {
   readonly #deps: PoolKeeperDeps;
-  readonly #history = new PoolHistory();
-  #grants = new WeakMap<Call, Granted>();
+  readonly #tripwire: PoolTripwire;
+  readonly #blockers: Blockers;
+  readonly #members: PoolMembers;
   #timer: NodeJS.Timeout | undefined;
-  #tripwireBytes: number | undefined;
   #exhaustedSinceMs: number | undefined;
-  #writing = false;
   /** As the last look found it. */
   #near = false;
   #overBytes = 0;
   /** Of the calls that there are; infinite where nobody could make room for another. */
   #lowestLineBytes = Infinity;
-  #blockers: ReadonlySet<Call> = new Set();
-  #locksAtMs = 0;
   #closed = false;
-  #events: { readonly fd: number; readonly watch: Watch } | undefined;
 
   constructor(deps: PoolKeeperDeps) {
     this.#deps = deps;
-    this.#setTripwire(this.budgetBytes(), 0, 0);
-    this.#watchTripwire();
+    this.#blockers = new Blockers(deps.calls);
+    this.#members = new PoolMembers({
+      calls: deps.calls,
+      usageBytes: deps.usageBytes,
+      blocksOthers: (call) => this.blocksOthers(call),
+    });
+    this.#tripwire = new PoolTripwire(deps);
+    this.#setTripwire(this.budgetBytes());
+    this.#tripwire.watch(() => this.#lookSoon(0));
   }
 
   /** Whether a call is frozen to make room for others. */
@@ -109,7 +101,7 @@ export class PoolKeeper {
 
   /** What the pool can be used to, less what a limit of the root itself leaves. */
   budgetBytes(): number {
-    return this.#within(this.#fenceBytes());
+    return this.#within(awakeBytes(this.#maxBytes()));
   }
 
   /** Whether a task outside waits for a file lock that this frozen call holds. */
@@ -123,11 +115,11 @@ export class PoolKeeper {
     try {
       const budgetBytes = this.budgetBytes();
       const lowest = this.#lowestLineBytes;
-      const usedBytes = this.#readRoot(files.memoryCurrent) ?? 0;
+      const usedBytes = this.#currentBytes();
       this.#tell({ usedBytes, budgetBytes, overBytes: this.#overBytes }, nowMs());
       // While it is short the next look knows where the tripwire has to be.
       if (this.#near || this.short) this.#lookSoon(0);
-      else if (lowest !== this.#lowestLineBytes) this.#setTripwire(budgetBytes, 0, 0);
+      else if (lowest !== this.#lowestLineBytes) this.#setTripwire(budgetBytes);
     } catch (error) {
       this.#deps.onError(error);
     }
@@ -139,7 +131,7 @@ export class PoolKeeper {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     try {
-      if (now - this.#locksAtMs >= LOCKS_MS) this.#findBlockers(now);
+      this.#blockers.look(now);
       this.#near = this.#look(now);
       if (this.#near) this.#lookSoon(NEAR_MS);
     } catch (error) {
@@ -147,19 +139,11 @@ export class PoolKeeper {
     }
   }
 
-  /** Takes the tripwire away: a daemon that is gone could not let anybody go on. */
+  /** Takes the tripwire away too. */
   close(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
-    this.#events?.watch.close();
-    if (this.#events !== undefined) closeSync(this.#events.fd);
-    // At once: its directory is closed soon. Raising does not reclaim.
-    this.#tripwireBytes = Infinity;
-    try {
-      this.#deps.root.write(files.memoryHigh, cgroupNumber(Infinity));
-    } catch (error) {
-      this.#deps.onError(error);
-    }
+    this.#tripwire.close();
   }
 
   #lookSoon(delayMs: number): void {
@@ -172,130 +156,86 @@ export class PoolKeeper {
   /** @returns whether to look again soon. */
   #look(now: number): boolean {
     const { shortage } = this.#deps.config().pool;
-    const currentBytes = this.#readRoot(files.memoryCurrent) ?? 0;
-    const { keepAvailableBytes } = this.#deps.poolSettings();
-    const availableBytes = this.#deps.hostMemory().availableBytes - keepAvailableBytes;
-    const maxBytes = this.#readRoot(files.memoryMax) ?? Infinity;
-    const fenceBytes = awakeBytes(maxBytes);
-    const hostRoomBytes = Math.max(0, Math.min(availableBytes, fenceBytes - currentBytes));
-    const ownBytes = this.#within(fenceBytes);
-    // What others on the host take is not there for calls, whatever the budget says.
-    const budgetBytes = Math.min(ownBytes, currentBytes + hostRoomBytes);
+    const measured = this.#measure();
+    const { currentBytes, ownBytes, budgetBytes } = measured;
     if (!nearShortage({ usedBytes: currentBytes, budgetBytes }, shortage) && !this.short) {
       this.#exhaustedSinceMs = undefined;
       this.#overBytes = 0;
-      this.#grants = new WeakMap();
-      this.#history.forgetGrowth();
+      this.#members.relax();
       this.#tell({ usedBytes: currentBytes, budgetBytes: ownBytes, overBytes: 0 }, now);
-      this.#setTripwire(ownBytes, 0, 0);
+      this.#setTripwire(ownBytes);
       return false;
     }
-    // What the kernel compares: it counts page cache too, and knows no other use of the host.
-    const fenced = budgetBytes === fenceBytes && maxBytes !== Infinity;
-    const overBytes = fenced ? (maxBytes - fenceBytes) / 2 : 0;
-    this.#overBytes = overBytes;
-    const raw = { usedBytes: currentBytes, budgetBytes: ownBytes, overBytes };
-    // Nobody has to stop below the lowest line, however much of this is page cache.
-    const over = currentBytes > lowestLine(budgetBytes, shortage);
-    const usedBytes = over ? currentBytes - this.#deps.root.reclaimableBytes() : currentBytes;
-    const members = this.#members(now);
+    this.#overBytes = overBytes(measured);
+    const usedBytes = this.#usedBytes(measured);
+    const members = this.#members.look(shortage.leastFreezeMs, now);
     if (members.length === 0) {
       // What is in use then is left of calls that have gone, files on tmpfs for one: there is nobody to look at.
       this.#exhaustedSinceMs = undefined;
       return false;
     }
+    const use = this.#useOf(usedBytes, members, measured, now);
+    // What the kernel compares: it counts page cache too, and knows no other use of the host.
+    const raw = { usedBytes: currentBytes, budgetBytes: ownBytes, overBytes: this.#overBytes };
+    for (const action of decideShortage(members, use, now, shortage)) this.#act(action, raw, now);
+    this.#tell(raw, now);
+    this.#setTripwire(ownBytes, measured);
+    return true;
+  }
+
+  #measure(): Measured {
+    const currentBytes = this.#currentBytes();
+    const { keepAvailableBytes } = this.#deps.poolSettings();
+    const availableBytes = this.#deps.hostMemory().availableBytes - keepAvailableBytes;
+    const maxBytes = this.#maxBytes();
+    const fenceBytes = awakeBytes(maxBytes);
+    const hostRoomBytes = Math.max(0, Math.min(availableBytes, fenceBytes - currentBytes));
+    const ownBytes = this.#within(fenceBytes);
+    const budgetBytes = Math.min(ownBytes, currentBytes + hostRoomBytes);
+    return { currentBytes, maxBytes, fenceBytes, hostRoomBytes, ownBytes, budgetBytes };
+  }
+
+  /** Without page cache that can be reclaimed, where that matters. */
+  #usedBytes({ currentBytes, budgetBytes }: Measured): number {
+    // Nobody has to stop below the lowest line, however much of this is page cache.
+    const over = currentBytes > lowestLine(budgetBytes, this.#deps.config().pool.shortage);
+    return over ? currentBytes - this.#deps.root.reclaimableBytes() : currentBytes;
+  }
+
+  /** What the policy is to know of the pool; takes down since when it is used up. */
+  #useOf(usedBytes: number, members: readonly Member[], measured: Measured, now: number): PoolUse {
+    const { currentBytes, maxBytes, hostRoomBytes, budgetBytes } = measured;
     const stopsAtCharge = this.#deps.enforcer.mode === 'bpf';
     const use: PoolUse = {
       usedBytes,
       budgetBytes,
-      overBytes,
+      overBytes: this.#overBytes,
       hostRoomBytes,
       exhaustedSinceMs: undefined,
       stopsAtCharge,
-      cornered: maxBytes - currentBytes < nextGrowth(members, stopsAtCharge),
+      cornered: maxBytes - currentBytes < nextGrowthBytes(members, stopsAtCharge),
     };
     // The first in order may go over the budget if the host can bear it: then nobody has to die for it.
     const exhausted = hostRoomBytes < LEAST_OVER_BYTES && isExhausted(members, use, now);
     this.#exhaustedSinceMs = exhausted ? (this.#exhaustedSinceMs ?? now) : undefined;
-    const sinceMs = this.#exhaustedSinceMs;
-    for (const action of decideShortage(members, { ...use, exhaustedSinceMs: sinceMs }, now, shortage)) {
-      const { call } = action.member;
-      if (action.action === 'freeze') this.#deps.freeze(call, action.reason);
-      else if (action.action === 'kill') this.#deps.kill(call, action.reason);
-      else {
-        if (action.action === 'thaw') this.#grant(call, action.grant);
-        else {
-          call.passUntilMs = action.untilMs;
-          this.#grants.delete(call);
-        }
-        this.#history.goesOn(call, now);
-        this.#tell(raw, now);
-        this.#deps.thaw(call, action.reason);
-      }
+    return { ...use, exhaustedSinceMs: this.#exhaustedSinceMs };
+  }
+
+  #act(action: ShortageAction<Member>, use: LineUse, now: number): void {
+    const { call } = action.member;
+    if (action.action === 'freeze') this.#deps.freeze(call, action.reason);
+    else if (action.action === 'kill') this.#deps.kill(call, action.reason);
+    else {
+      if (action.action === 'pass') call.passUntilMs = action.untilMs;
+      this.#members.goesOn(call, action.action === 'thaw' ? action.grant : undefined, now);
+      this.#tell(use, now);
+      this.#deps.thaw(call, action.reason);
     }
-    this.#tell(raw, now);
-    this.#setTripwire(ownBytes, currentBytes, hostRoomBytes);
-    return true;
-  }
-
-  #members(now: number): Member[] {
-    const { shortage } = this.#deps.config().pool;
-    const members: Member[] = [];
-    for (const call of this.#deps.calls()) {
-      const growth = this.#history.look(call, this.#deps.usageBytes(call), now);
-      members.push({
-        ...this.#claimant(call),
-        call,
-        ...growth,
-        patience: this.#history.patience(call, shortage.leastFreezeMs),
-        // Of interest in a last resort only, and dear.
-        get freeableBytes() {
-          return freeableBytes(call);
-        },
-        frozenSinceMs: call.frozenFor === 'pool' ? call.frozenSinceMs : undefined,
-        held: call.frozenFor === 'line',
-        passUntilMs: call.passUntilMs,
-        blocksOthers: this.#blockers.has(call),
-        killed: call.killCode !== undefined,
-      });
-    }
-    return members;
-  }
-
-  #claimant(call: Call): Claimant {
-    const { limits, phase, startedAtMs } = call;
-    return {
-      class: limits.class,
-      leftover: phase === 'lingering',
-      startedAtMs,
-      wantsBytes: this.#history.wantsBytes(call),
-      grant: this.#grantOf(call),
-    };
-  }
-
-  #grant(call: Call, grant: Grant): void {
-    const heldBytes = this.#deps.usageBytes(call) - call.cgroup.reclaimableBytes();
-    this.#grants.set(call, { grant, frozenSinceMs: call.frozenSinceMs, heldBytes });
-  }
-
-  #grantOf(call: Call): Grant | undefined {
-    const granted = this.#grants.get(call);
-    if (granted === undefined) return undefined;
-    const { frozenSinceMs } = call;
-    if (frozenSinceMs !== undefined && frozenSinceMs !== granted.frozenSinceMs) {
-      this.#grants.delete(call);
-      return undefined;
-    }
-    if (granted.grant.kind !== 'try') return granted.grant;
-    const grownBytes = (this.#history.heldBytes(call) ?? granted.heldBytes) - granted.heldBytes;
-    return { kind: 'try', growBytes: granted.grant.growBytes - grownBytes };
   }
 
   /** Gives each call its line, and tells the kernel of those that have changed. */
   #tell(use: LineUse, now: number): void {
-    const { shortage } = this.#deps.config().pool;
-    const members = [...this.#deps.calls()].map((call) => ({ ...this.#claimant(call), call }));
-    const lines = poolLines(members, use, shortage);
+    const lines = poolLines(this.#members.claimants(), use, this.#deps.config().pool.shortage);
     this.#lowestLineBytes = Math.min(...[...lines.values()].map(({ gradedBytes }) => gradedBytes));
     for (const [{ call }, line] of lines) {
       // The first in order has the whole budget.
@@ -307,79 +247,26 @@ export class PoolKeeper {
     }
   }
 
-  /** Calls in the freezer with a file lock for which somebody outside waits. */
-  #findBlockers(now: number): void {
-    this.#locksAtMs = now;
-    const frozen = [...this.#deps.calls()].filter((call) => call.frozenSinceMs !== undefined);
-    if (frozen.length === 0) {
-      this.#blockers = new Set();
-      return;
-    }
-    const callOf = (pid: number): Call | undefined => {
-      const path = cgroupPathOf(pid);
-      return frozen.find((call) => path === call.procPath || path?.startsWith(`${call.procPath}/`));
-    };
-    const blockers = new Set<Call>();
-    for (const { holder, waiter } of blockedLocks()) {
-      const call = callOf(holder);
-      // Who waits in a frozen call waits for other things first.
-      if (call !== undefined && callOf(waiter) === undefined) blockers.add(call);
-    }
-    this.#blockers = blockers;
-  }
-
-  /** The kernel says when the tripwire is reached, every 10 ms at most (CGROUP_FILE_NOTIFY_MIN_INTV). */
-  #watchTripwire(): void {
-    const { native, root } = this.#deps;
-    try {
-      const fd = native.openAt(root.fd, files.memoryEventsLocal, false);
-      this.#events = { fd, watch: native.watch(fd, 'priority', () => this.#lookSoon(0)) };
-    } catch (error) {
-      // Looks come without it too, only later.
-      this.#deps.onError(error);
-    }
+  /** @param use while the pool is short. */
+  #setTripwire(
+    budgetBytes: number,
+    use: Pick<Measured, 'currentBytes' | 'hostRoomBytes'> = { currentBytes: 0, hostRoomBytes: 0 },
+  ): void {
+    const { currentBytes, hostRoomBytes } = use;
+    this.#tripwire.set({ budgetBytes, currentBytes, hostRoomBytes, lowestLineBytes: this.#lowestLineBytes });
   }
 
   /** Whoever limits the root means its calls: they are to be stopped before that limit kills one. */
-  #fenceBytes(): number {
-    return awakeBytes(this.#readRoot(files.memoryMax) ?? Infinity);
-  }
-
   #within(fenceBytes: number): number {
     return Math.min(this.#deps.poolSettings().budgetBytes, fenceBytes);
   }
 
-  /**
-   * The root's memory.high is at the lowest line of a call, where the kernel has to look who charges; for a call that
-   * is alone it is near the budget. Who may go on beyond it would sleep there, so it follows the usage, a little behind; within the
-   * budget, or what the host can bear.
-   */
-  #setTripwire(budgetBytes: number, currentBytes: number, hostRoomBytes: number): void {
-    const awake = awakeBytes(budgetBytes);
-    const most = hostRoomBytes >= LEAST_OVER_BYTES ? Infinity : awake;
-    const behind = Math.min(currentBytes - (budgetBytes - awake) / 2, most);
-    const least = Math.min(this.#lowestLineBytes, awake);
-    const bytes = Math.floor(Math.max(least, behind));
-    const near = (budgetBytes - awake) / 8;
-    if (this.#tripwireBytes !== undefined && Math.abs(bytes - this.#tripwireBytes) <= near) return;
-    this.#writeTripwire(bytes);
+  #currentBytes(): number {
+    return this.#readRoot(files.memoryCurrent) ?? 0;
   }
 
-  /** In the thread pool: lowering it reclaims. */
-  #writeTripwire(bytes: number): void {
-    this.#tripwireBytes = bytes;
-    // One at a time: only the last one counts, and it must come last.
-    if (this.#writing) return;
-    this.#writing = true;
-    this.#deps.root
-      .writeOffThread(files.memoryHigh, cgroupNumber(bytes))
-      .catch((error: unknown) => this.#deps.onError(error))
-      .finally(() => {
-        this.#writing = false;
-        if (this.#tripwireBytes !== undefined && this.#tripwireBytes !== bytes) {
-          this.#writeTripwire(this.#tripwireBytes);
-        }
-      });
+  #maxBytes(): number {
+    return this.#readRoot(files.memoryMax) ?? Infinity;
   }
 
   /** Undefined where the root is the hierarchy's own, which has no such file. */
@@ -393,14 +280,8 @@ export class PoolKeeper {
   }
 }
 
-/** What may be charged until the next look and what it decides take effect: where lines hold, by the first alone. */
-function nextGrowth(members: readonly Member[], stopsAtCharge: boolean): number {
-  const growing = stopsAtCharge ? [...members].sort(byPrecedence).slice(0, 1) : members;
-  const wanted = growing.reduce((sum, { wantsBytes }) => sum + (wantsBytes === Infinity ? 0 : wantsBytes), 0);
-  return Math.min(Math.max(2 * wanted, LEAST_GROWTH_BYTES), LEAST_OVER_BYTES);
-}
-
-/** What a kill frees beyond the session's guarantee: files on tmpfs stay charged to who is left. */
-function freeableBytes({ cgroup, sessionCgroup }: Call): number {
-  return Math.max(0, (cgroup.memoryStat().get('anon') ?? 0) - sessionCgroup.guaranteedBytes);
+/** What one that is stuck may have beyond the budget: half of what is left to a limit on all calls, if that is the budget. */
+function overBytes({ maxBytes, fenceBytes, budgetBytes }: Measured): number {
+  const fenced = budgetBytes === fenceBytes && maxBytes !== Infinity;
+  return fenced ? (maxBytes - fenceBytes) / 2 : 0;
 }
