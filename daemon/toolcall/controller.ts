@@ -9,19 +9,16 @@ import type { Freezer } from '../kernel/freezer.ts';
 import type { HostMemory } from '../kernel/host.ts';
 import type { Native } from '../kernel/native.ts';
 import type { Log } from '../log.ts';
-import {
-  decideFrozen,
-  decideGiveBack,
-  decideThrottled,
-  decideTimeout,
-  type HeldCall,
-  type KillCode,
-} from '../policy/decide.ts';
-import type { Lines } from '../policy/lines.ts';
-import { type Pool, type PoolSettings, poolState, poolUpTo } from '../policy/pool.ts';
+import type { KillCode } from '../policy/decide.ts';
+import { type Pool, type PoolSettings, poolState } from '../policy/pool.ts';
 import type { Call } from './call.ts';
+import { CallEnforcer } from './call-enforcer.ts';
+import { Freezing } from './freezing.ts';
+import { Judge } from './judge.ts';
+import { Lending } from './lending.ts';
 import { cgroupNumber } from './limit-files.ts';
 import { PoolKeeper } from './pool-keeper.ts';
+import { poolCallOf } from './pool-picture.ts';
 import { saveCall } from './saved-state.ts';
 
 /**
@@ -30,21 +27,6 @@ import { saveCall } from './saved-state.ts';
  * 3 s, and a look costs no system call for a call below memory.high.
  */
 const TICK_MS = 100;
-
-/**
- * After a thaw a program may still stop itself, because it saw its child stopped (su, runuser, nsenter
- * do). It does so as soon as it runs, so a few ticks of looking are enough.
- */
-const AFTERCARE_MS = 2000;
-
-/** Over this long the CPU use of a throttled call is averaged; cpu.stat is flushed every 2 s at worst. */
-const CPU_SAMPLE_MS = 2000;
-
-/**
- * From here on it matters how much of a call's usage is page cache. Below, reading memory.stat, the
- * dearest of the cgroup files at some 7 us, would tell of too little.
- */
-const LARGE_BYTES = 32 * 1024 * 1024;
 
 export interface ControllerDeps {
   readonly native: Native;
@@ -62,12 +44,23 @@ export interface ControllerDeps {
 export class Controller {
   readonly #deps: ControllerDeps;
   readonly #calls = new Map<number, Call>();
-  readonly #aftercare = new Map<Call, number>();
+  readonly #enforcer: CallEnforcer;
+  readonly #freezing: Freezing;
   readonly #keeper: PoolKeeper;
+  readonly #judge: Judge;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(deps: ControllerDeps) {
     this.#deps = deps;
+    this.#enforcer = new CallEnforcer(deps.enforcer, deps.config);
+    this.#freezing = new Freezing(deps);
+    const lending = new Lending({
+      enforcer: this.#enforcer,
+      thaw: (call, reason) => this.#freezing.thaw(call, reason),
+      has: (call) => this.#calls.has(call.cgroup.id),
+      emit: deps.emit,
+      onError: (call, error) => this.#report(call, error),
+    });
     this.#keeper = new PoolKeeper({
       ...deps,
       // A container's calls share out what the container has.
@@ -75,18 +68,29 @@ export class Controller {
         [...this.#calls.values()].filter(({ sessionCgroup }) => sessionCgroup.root.cgroup === deps.root),
       usageBytes: (call) => this.usageBytes(call),
       freeze: (call, reason) =>
-        this.#guarded(call, () => this.#freeze(call, 'pool', reason, this.usageBytes(call))),
+        this.#guarded(call, () => this.#freezing.freeze(call, 'pool', reason, this.usageBytes(call))),
       thaw: (call, reason) => this.#guarded(call, () => this.#letGo(call, reason)),
       kill: (call, reason) => this.kill(call, 'host-memory', reason),
-      enforce: (call) => this.#guarded(call, () => this.#enforce(call)),
+      enforce: (call) => this.#guarded(call, () => this.#enforcer.enforce(call)),
       onError: (error) => deps.log.error({ err: error }, 'pool not under control'),
+    });
+    this.#judge = new Judge({
+      calls: () => this.#calls.values(),
+      config: deps.config,
+      pool: () => this.pool(),
+      usageBytes: (call) => this.usageBytes(call),
+      blocksOthers: (call) => this.#keeper.blocksOthers(call),
+      lending,
+      kill: (call, code, reason) => this.kill(call, code, reason),
+      guarded: (call, action) => this.#guarded(call, action),
+      emit: deps.emit,
     });
   }
 
   /** Begins to enforce a call's lines. */
   add(call: Call): void {
     this.#calls.set(call.cgroup.id, call);
-    this.#enforce(call);
+    this.#enforcer.enforce(call);
     this.#keeper.changed();
     this.#timer ??= setInterval(() => this.#tick(), TICK_MS).unref();
   }
@@ -94,8 +98,8 @@ export class Controller {
   /** Stops looking after a call; its cgroup may be removed afterwards. */
   remove(call: Call): void {
     this.#calls.delete(call.cgroup.id);
-    this.#aftercare.delete(call);
-    this.#deps.enforcer.forget(call.cgroup);
+    this.#freezing.forget(call);
+    this.#enforcer.forget(call);
     this.#keeper.changed();
     if (this.#calls.size > 0) return;
     clearInterval(this.#timer);
@@ -122,16 +126,7 @@ export class Controller {
 
   /** What the pool has, from one look at the host and at every call. */
   pool(): Pool {
-    const calls = [...this.#calls.values()].map((call) => {
-      const usageBytes = this.usageBytes(call);
-      return {
-        usageBytes,
-        reclaimableBytes: usageBytes < LARGE_BYTES ? 0 : call.cgroup.reclaimableBytes(),
-        highBytes: call.lines.memoryHighBytes,
-        freezeLineBytes: call.lines.freezeLineBytes,
-        declaredHighBytes: call.limits.memoryHighBytes,
-      };
-    });
+    const calls = [...this.#calls.values()].map((call) => poolCallOf(call, this.usageBytes(call)));
     return poolState({ memAvailableBytes: this.#deps.hostMemory().availableBytes }, calls, {
       ...this.#deps.poolSettings(),
       budgetBytes: this.#keeper.budgetBytes(),
@@ -139,13 +134,7 @@ export class Controller {
   }
 
   usageBytes(call: Call): number {
-    try {
-      return this.#deps.enforcer.usageBytes(call.cgroup);
-    } catch (error) {
-      // Removed under us: it holds nothing any more.
-      if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENODEV') return 0;
-      throw error;
-    }
+    return this.#enforcer.usageBytes(call);
   }
 
   /** The kernel says that a call is over its line, has used up its throttle budget, or must make room. */
@@ -155,7 +144,7 @@ export class Controller {
     this.#guarded(call, () => {
       const reason = STOP_REASONS[event.reason];
       call.stoppedAtNs = event.timeNs;
-      this.#freeze(call, event.reason === 'pool' ? 'pool' : 'line', reason, event.usageBytes);
+      this.#freezing.freeze(call, event.reason === 'pool' ? 'pool' : 'line', reason, event.usageBytes);
       this.#deps.emit('stop', call, {
         reason: event.reason,
         pid: event.pid,
@@ -164,7 +153,7 @@ export class Controller {
         signalled: event.signalled,
       });
       if (event.reason === 'pool') this.#keeper.changed();
-      else this.#decide(call);
+      else this.#judge.frozen(call);
     });
   }
 
@@ -175,8 +164,8 @@ export class Controller {
       .catch((error: unknown) => this.#report(call, error));
     if (!frozen) return;
     this.#guarded(call, () => {
-      this.#freeze(call, 'line', 'found frozen', this.usageBytes(call));
-      this.#decide(call);
+      this.#freezing.freeze(call, 'line', 'found frozen', this.usageBytes(call));
+      this.#judge.frozen(call);
     });
   }
 
@@ -198,7 +187,7 @@ export class Controller {
   release(call: Call): void {
     this.#guarded(call, () => {
       call.cgroup.write(files.memoryHigh, 'max');
-      if (call.frozenSinceMs !== undefined) this.#thaw(call, 'daemon stops');
+      if (call.frozenSinceMs !== undefined) this.#freezing.thaw(call, 'daemon stops');
     });
   }
 
@@ -210,214 +199,18 @@ export class Controller {
 
   #tick(): void {
     const now = nowMs();
-    let pool: Pool | undefined;
-    for (const call of this.#calls.values()) {
-      if (call.killCode !== undefined) continue;
-      this.#guarded(call, () => {
-        if (this.#timedOut(call, now)) return;
-        if (call.frozenFor === 'pool') return;
-        if (call.frozenSinceMs !== undefined) {
-          pool = undefined;
-          this.#decide(call);
-          return;
-        }
-        const usageBytes = this.usageBytes(call);
-        // memory.high is overrun by a page or two before it throttles, hence no exact comparison.
-        if (usageBytes >= call.lines.memoryHighBytes * 0.99) {
-          call.lastPressedMs = now;
-          pool ??= this.pool();
-          this.#decideThrottled(call, usageBytes, poolFor(call, pool), now);
-        } else {
-          call.throttledSinceMs = undefined;
-          if (call.lines.memoryHighBytes > call.limits.memoryHighBytes && !call.givingBack) {
-            pool ??= this.pool();
-            this.#giveBack(call, usageBytes, pool, now);
-          }
-        }
-      });
-    }
-    for (const [call, untilMs] of this.#aftercare) {
-      if (call.frozenSinceMs === undefined) {
-        this.#guarded(call, () =>
-          this.#deps.freezer.continueStopped(call.cgroup, call.procPath, call.stoppedAtNs),
-        );
-      }
-      if (now > untilMs) this.#aftercare.delete(call);
-    }
+    this.#judge.look(now);
+    this.#freezing.lookAfter(now, (call, action) => this.#guarded(call, action));
     this.#keeper.look(now);
   }
 
   /** A call that made room for others goes on. */
   #letGo(call: Call, reason: string): void {
     call.cycle += 1;
-    this.#enforce(call);
-    this.#thaw(call, reason);
+    this.#enforcer.enforce(call);
+    this.#freezing.thaw(call, reason);
     call.record({ action: 'thaw', reason, usageBytes: this.usageBytes(call) }, nowMs());
     saveCall(call, nowMs());
-  }
-
-  #freeze(call: Call, why: 'line' | 'pool', reason: string, usageBytes: number): void {
-    this.#deps.freezer.freeze(call.cgroup, call.procPath, call.stoppedAtNs);
-    const now = nowMs();
-    call.frozenSinceMs = now;
-    call.frozenFor = why;
-    if (why === 'pool') call.madeRoom = true;
-    call.lastPressedMs = now;
-    call.record({ action: 'freeze', reason, usageBytes }, now);
-    this.#deps.emit('freeze', call, { reason, usageBytes });
-  }
-
-  #thaw(call: Call, reason: string): void {
-    this.#deps.freezer.thaw(call.cgroup, call.procPath, call.stoppedAtNs);
-    const now = nowMs();
-    call.countFreeze(now);
-    call.throttledSinceMs = undefined;
-    this.#aftercare.set(call, now + AFTERCARE_MS);
-    this.#deps.emit('thaw', call, { reason });
-  }
-
-  #decide(call: Call): void {
-    const now = nowMs();
-    const decision = decideFrozen(
-      {
-        ...this.#held(call, this.usageBytes(call)),
-        frozenSinceMs: call.frozenSinceMs ?? now,
-        killPending: this.#some((other) => other.killCode === 'host-memory'),
-      },
-      poolFor(call, this.pool()),
-      now,
-      this.#deps.config(),
-    );
-    if (decision.action === 'lend') {
-      this.#lend(call, decision.lines, decision.reason);
-    } else if (decision.action === 'kill') {
-      this.kill(call, decision.code, decision.reason);
-    } else if (decision.action === 'wait' && call.decisions.at(-1)?.action !== 'wait') {
-      call.record({ action: 'wait', reason: decision.reason }, now);
-      this.#deps.emit('wait', call, { reason: decision.reason });
-      saveCall(call, nowMs());
-    }
-  }
-
-  /** In this order nothing can run into an old limit: max, freeze line, high, then thaw. */
-  #lend(call: Call, lines: Lines, reason: string): void {
-    const usageBytes = this.usageBytes(call);
-    if (lines.memoryMaxBytes !== call.lines.memoryMaxBytes) {
-      call.cgroup.write(files.memoryMax, cgroupNumber(lines.memoryMaxBytes));
-    }
-    call.lines = lines;
-    call.cycle += 1;
-    this.#enforce(call);
-    call.cgroup.write(files.memoryHigh, cgroupNumber(lines.memoryHighBytes));
-    if (call.frozenSinceMs !== undefined) this.#thaw(call, 'lent');
-    call.record({ action: 'lend', reason, usageBytes, highBytes: lines.memoryHighBytes }, nowMs());
-    this.#deps.emit('lend', call, { reason, usageBytes, highBytes: lines.memoryHighBytes });
-    saveCall(call, nowMs());
-  }
-
-  #decideThrottled(call: Call, usageBytes: number, pool: Pool, now: number): void {
-    call.throttledSinceMs ??= now;
-    const { userMs } = call.cgroup.cpuUsage();
-    const before = call.cpuSample ?? { userMs: 0, atMs: call.startedAtMs };
-    if (now - before.atMs >= CPU_SAMPLE_MS || call.cpuSample === undefined)
-      call.cpuSample = { userMs, atMs: now };
-    const decision = decideThrottled(
-      {
-        ...this.#held(call, usageBytes),
-        throttledSinceMs: call.throttledSinceMs,
-        pressureFullPercent: call.cgroup.memoryPressure().fullAvg10,
-        userCpuPercent: (100 * (userMs - before.userMs)) / Math.max(1, now - before.atMs),
-      },
-      pool,
-      now,
-      this.#deps.config(),
-    );
-    if (decision.action === 'lend') this.#lend(call, decision.lines, decision.reason);
-    else if (decision.action === 'kill') this.kill(call, decision.code, decision.reason);
-  }
-
-  /** Lowering goes the other way: high first, in the thread pool because the writer reclaims, max last. */
-  #giveBack(call: Call, usageBytes: number, pool: Pool, now: number): void {
-    const lines = decideGiveBack(
-      {
-        ...this.#held(call, usageBytes),
-        declaredHighBytes: call.limits.memoryHighBytes,
-        lastPressedMs: call.lastPressedMs,
-        wanted: this.#some((other) => other.frozenSinceMs !== undefined),
-      },
-      pool,
-      now,
-      this.#deps.config(),
-    );
-    if (lines === null) return;
-    call.givingBack = true;
-    const before = call.lines;
-    call.cgroup
-      .writeOffThread(files.memoryHigh, cgroupNumber(lines.memoryHighBytes))
-      .then(async () => {
-        // Meanwhile the call may have ended, or have been frozen and lent to.
-        if (call.lines !== before || call.frozenSinceMs !== undefined || !this.#calls.has(call.cgroup.id))
-          return;
-        call.lines = { ...before, memoryHighBytes: lines.memoryHighBytes };
-        if (this.usageBytes(call) > lines.freezeLineBytes) return;
-        call.lines = { ...call.lines, freezeLineBytes: lines.freezeLineBytes };
-        this.#enforce(call);
-        if (lines.memoryMaxBytes < before.memoryMaxBytes) {
-          await call.cgroup.writeOffThread(files.memoryMax, cgroupNumber(lines.memoryMaxBytes));
-          call.lines = { ...call.lines, memoryMaxBytes: lines.memoryMaxBytes };
-        }
-        call.record(
-          { action: 'give-back', reason: 'burst over', usageBytes, highBytes: lines.memoryHighBytes },
-          now,
-        );
-        this.#deps.emit('give-back', call, { usageBytes, highBytes: lines.memoryHighBytes });
-        saveCall(call, nowMs());
-      })
-      .catch((error: unknown) => this.#report(call, error))
-      .finally(() => {
-        call.givingBack = false;
-      });
-  }
-
-  #timedOut(call: Call, now: number): boolean {
-    const { timeoutMs } = call.limits;
-    if (timeoutMs === null) return false;
-    const { due } = decideTimeout(
-      { startedAtMs: call.startedAtMs, timeoutMs, frozenMs: call.frozenMs(now) },
-      now,
-    );
-    if (due) this.kill(call, 'timeout', `ran longer than its timeout of ${timeoutMs} ms`);
-    return due;
-  }
-
-  #some(test: (call: Call) => boolean): boolean {
-    for (const call of this.#calls.values()) if (test(call)) return true;
-    return false;
-  }
-
-  #held(call: Call, usageBytes: number): HeldCall {
-    return {
-      usageBytes,
-      tasks: call.cgroup.readNumber(files.pidsCurrent),
-      highBytes: call.lines.memoryHighBytes,
-      declaredMaxBytes: call.limits.memoryMaxBytes,
-      blocksOthers: this.#keeper.blocksOthers(call),
-    };
-  }
-
-  #enforce(call: Call): void {
-    const { enforcement } = this.#deps.config();
-    this.#deps.enforcer.set(
-      call.cgroup,
-      {
-        freezeLineBytes: call.lines.freezeLineBytes,
-        budgetMs: enforcement.throttleBudgetMs,
-        budgetEvents: enforcement.throttleBudgetEvents,
-        windowMs: enforcement.windowMs,
-        poolLineBytes: call.poolLineBytes,
-      },
-      call.cycle,
-    );
   }
 
   #guarded(call: Call, action: () => void): void {
@@ -435,11 +228,6 @@ export class Controller {
     this.#deps.emit('degraded', call, { error: messageOf(error) });
     this.#deps.log.error({ err: error, call: call.id }, 'call not under control');
   }
-}
-
-/** What of the pool is there for a call: what those before it may want is not. */
-function poolFor(call: Call, pool: Pool): Pool {
-  return call.poolLineBytes === 0 ? pool : poolUpTo(pool, call.poolLineBytes);
 }
 
 const STOP_REASONS = {

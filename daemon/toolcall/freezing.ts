@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+import { nowMs } from '../clock.ts';
+import type { Freezer } from '../kernel/freezer.ts';
+import type { Call } from './call.ts';
+
+/**
+ * After a thaw a program may still stop itself, because it saw its child stopped (su, runuser, nsenter
+ * do). It does so as soon as it runs, so a few ticks of looking are enough.
+ */
+const AFTERCARE_MS = 2000;
+
+export interface FreezingDeps {
+  readonly freezer: Freezer;
+  readonly emit: (kind: string, call: Call, detail?: object) => void;
+}
+
+/** Freezes calls and thaws them, and looks after them for a while. */
+export class Freezing {
+  readonly #deps: FreezingDeps;
+  /** Calls that were thawed, and until when they are looked after. */
+  readonly #aftercare = new Map<Call, number>();
+
+  constructor(deps: FreezingDeps) {
+    this.#deps = deps;
+  }
+
+  freeze(call: Call, why: 'line' | 'pool', reason: string, usageBytes: number): void {
+    this.#deps.freezer.freeze(call.cgroup, call.procPath, call.stoppedAtNs);
+    const now = nowMs();
+    call.frozenSinceMs = now;
+    call.frozenFor = why;
+    if (why === 'pool') call.madeRoom = true;
+    call.lastPressedMs = now;
+    call.record({ action: 'freeze', reason, usageBytes }, now);
+    this.#deps.emit('freeze', call, { reason, usageBytes });
+  }
+
+  thaw(call: Call, reason: string): void {
+    this.#deps.freezer.thaw(call.cgroup, call.procPath, call.stoppedAtNs);
+    const now = nowMs();
+    call.countFreeze(now);
+    call.throttledSinceMs = undefined;
+    this.#aftercare.set(call, now + AFTERCARE_MS);
+    this.#deps.emit('thaw', call, { reason });
+  }
+
+  /**
+   * Continues what has stopped itself after a thaw.
+   * @param guarded for each call, whose errors are its own.
+   */
+  lookAfter(now: number, guarded: (call: Call, action: () => void) => void): void {
+    const { freezer } = this.#deps;
+    for (const [call, untilMs] of this.#aftercare) {
+      if (call.frozenSinceMs === undefined) {
+        guarded(call, () => freezer.continueStopped(call.cgroup, call.procPath, call.stoppedAtNs));
+      }
+      if (now > untilMs) this.#aftercare.delete(call);
+    }
+  }
+
+  forget(call: Call): void {
+    this.#aftercare.delete(call);
+  }
+}
