@@ -4,7 +4,7 @@ import type { Pressure } from '../kernel/host.ts';
 import { KILL_CODES, type KillCode } from '../policy/decide.ts';
 import { Counter, Gauge, Histogram, Registry } from '../prometheus.ts';
 import type { StoreCounters } from '../store/store.ts';
-import type { UnmanagedReason } from '../toolcall/manager.ts';
+import type { UnmanagedReason } from '../toolcall/unmanaged.ts';
 import type { RefusalReason } from './server.ts';
 import { Tally } from './tally.ts';
 import { type CallRecord, callStates, outcomes, type Status } from './types.ts';

@@ -3,8 +3,9 @@ import type { Socket } from 'node:net';
 import { messageOf } from '../errors.ts';
 import type { Native, PeerCred } from '../kernel/native.ts';
 import type { Log } from '../log.ts';
+import type { Answer } from '../toolcall/answer.ts';
 import type { Call } from '../toolcall/call.ts';
-import type { Answer, CallManager } from '../toolcall/manager.ts';
+import type { CallManager } from '../toolcall/manager.ts';
 import { LineReader, parseMessage, type WrapperMessage } from './protocol.ts';
 
 export interface WrapperConnectionOptions {

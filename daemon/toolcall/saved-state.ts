@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+import { nowMs } from '../clock.ts';
 import type { Decision } from '../control/types.ts';
 import type { Cgroup } from '../kernel/cgroup.ts';
 import { STATE_XATTR } from '../kernel/files.ts';
 import type { ProcessId } from '../kernel/proc.ts';
+import type { Log } from '../log.ts';
 import type { Declared, Limits } from '../policy/limits.ts';
 import type { Lines } from '../policy/lines.ts';
 import type { Call } from './call.ts';
@@ -49,7 +51,7 @@ export interface SavedSession {
   readonly owners: readonly ProcessId[];
 }
 
-export function saveCall(call: Call, nowMs: number): void {
+export function saveCall(call: Call, now: number): void {
   const saved: SavedCall = {
     v: VERSION,
     limits: call.limits,
@@ -66,11 +68,20 @@ export function saveCall(call: Call, nowMs: number): void {
     admissionWaitMs: call.admissionWaitMs,
     startedAtMs: call.startedAtMs,
     cycle: call.cycle,
-    frozenMs: call.frozenMs(nowMs),
+    frozenMs: call.frozenMs(now),
     lingering: call.phase === 'lingering',
     decisions: call.decisions.slice(-KEPT_DECISIONS),
   };
   call.cgroup.setState(STATE_XATTR, encode(saved));
+}
+
+/** As saveCall, but what fails is logged: it only costs the call its place in a daemon to come. */
+export function saveOrLog(call: Call, log: Log): void {
+  try {
+    saveCall(call, nowMs());
+  } catch (error) {
+    log.error({ err: error, call: call.id }, 'state of call not saved');
+  }
 }
 
 export function saveSession(cgroup: Cgroup, session: Omit<SavedSession, 'v'>): void {

@@ -15,9 +15,10 @@ import { createLogger } from '../../daemon/log.ts';
 import { hostSettings } from '../../daemon/policy/host.ts';
 import { SessionClasses } from '../../daemon/session/classes.ts';
 import { SessionRegistry } from '../../daemon/session/registry.ts';
+import type { Answer } from '../../daemon/toolcall/answer.ts';
 import type { Call } from '../../daemon/toolcall/call.ts';
 import { Controller } from '../../daemon/toolcall/controller.ts';
-import { type Answer, CallManager } from '../../daemon/toolcall/manager.ts';
+import { CallManager } from '../../daemon/toolcall/manager.ts';
 import { SessionCgroup } from '../../daemon/toolcall/session-cgroup.ts';
 import { plainTree } from '../lib/plain-tree.ts';
 
