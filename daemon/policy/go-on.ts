@@ -1,14 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { formatMs } from '../units.ts';
 import { classOrder, type Grant, type PoolLine, stepBytes } from './pool-lines.ts';
-import {
-  grows,
-  isFrozen,
-  type PoolMember,
-  type PoolUse,
-  type ShortageAction,
-  type ShortageSettings,
-} from './shortage-types.ts';
+import { grows, isFrozen, type PoolMember, type Shortage, type ShortageAction } from './shortage-types.ts';
 
 /*
  * Who of those frozen for the pool goes on, and with what: into room that there is, for a try, in its turn, or with what
@@ -25,13 +18,8 @@ const LEAST_REST_BYTES = 1024 * 1024;
 const BURST_MS = 2000;
 
 /** What all of them are judged by at one look. */
-interface Look<M> {
-  readonly use: PoolUse;
-  readonly nowMs: number;
-  readonly settings: ShortageSettings;
-  /** Live calls by precedence, but the first. */
-  readonly behindFirst: readonly M[];
-  /** Those of them that run. */
+interface Look<M extends PoolMember> extends Shortage<M> {
+  /** Who runs behind the first in order. */
   readonly going: readonly M[];
   /** Who goes on needs so much. */
   readonly roomBytes: number;
@@ -54,25 +42,16 @@ interface Stuck<M> {
   readonly stuckMs: number;
 }
 
-/** @param order live calls by precedence, with their lines. */
-export function letGoOn<M extends PoolMember>(
-  order: readonly M[],
-  lines: ReadonlyMap<M, PoolLine>,
-  use: PoolUse,
-  nowMs: number,
-  settings: ShortageSettings,
-): ShortageAction<M>[] {
-  const all = stuckOf(order, lines, nowMs);
+/** Lets the first in order go on for which there is a reason; nobody if there is none. */
+export function letGoOn<M extends PoolMember>(shortage: Shortage<M>): ShortageAction<M>[] {
+  const { order, use, settings } = shortage;
+  const all = stuckOf(shortage);
   const triableBytes = use.stopsAtCharge
     ? use.budgetBytes - stepBytes(use.budgetBytes, settings) / 2 - use.usedBytes
     : -1;
-  const behindFirst = order.slice(1);
   const look: Look<M> = {
-    use,
-    nowMs,
-    settings,
-    behindFirst,
-    going: behindFirst.filter((member) => !isFrozen(member) && !member.killed),
+    ...shortage,
+    going: order.slice(1).filter((member) => !isFrozen(member) && !member.killed),
     roomBytes: (use.budgetBytes * settings.roomPercent) / 100,
     triableBytes,
     untried: triableBytes >= 0 && all.some(({ member }) => member.patience.tries === 0),
@@ -90,11 +69,7 @@ export function letGoOn<M extends PoolMember>(
   return [];
 }
 
-function stuckOf<M extends PoolMember>(
-  order: readonly M[],
-  lines: ReadonlyMap<M, PoolLine>,
-  nowMs: number,
-): Stuck<M>[] {
+function stuckOf<M extends PoolMember>({ order, lines, nowMs }: Shortage<M>): Stuck<M>[] {
   const all: Stuck<M>[] = [];
   for (const member of order) {
     const line = lines.get(member);
@@ -119,7 +94,7 @@ function asFirst<M extends PoolMember>({ member, first }: Stuck<M>) {
   return first ? thaw(member, { kind: 'relaxed' }, 'first in order') : undefined;
 }
 
-/** There is room below its line; or below the one that those before it leave, if nobody who runs may leave it more. */
+/** There is room below its line; or below what those before it leave, once all were tried and none goes on for a try. */
 function intoRoom<M extends PoolMember>({ member, line, frozenMs, stuckMs }: Stuck<M>, look: Look<M>) {
   const { use, settings, untried, going, roomBytes } = look;
   if (frozenMs < settings.leastFreezeMs) return;
@@ -135,18 +110,18 @@ function forATry<M extends PoolMember>({ member, frozenMs }: Stuck<M>, look: Loo
   const { use, settings, triableBytes } = look;
   if (triableBytes < 0 || frozenMs < member.patience.ms) return;
   // Less each time, or all that is left would go to tries.
-  const step = stepBytes(use.budgetBytes, settings) / 4;
-  const growBytes = Math.min(step * (settings.leastFreezeMs / member.patience.ms), triableBytes);
+  const quarterBytes = stepBytes(use.budgetBytes, settings) / 4;
+  const growBytes = Math.min(quarterBytes * (settings.leastFreezeMs / member.patience.ms), triableBytes);
   return thaw(member, { kind: 'try', growBytes }, 'it may not grow any more');
 }
 
 /** It has waited for long: it goes on over the budget if the host can bear it, or another of its class stops for it. */
 function inItsTurn<M extends PoolMember>({ member, stuckMs }: Stuck<M>, look: Look<M>) {
-  const { use, nowMs, settings, behindFirst, roomBytes } = look;
+  const { use, nowMs, settings, order, roomBytes } = look;
   if (stuckMs < settings.rotateMs) return;
   const waited = `frozen for ${formatMs(stuckMs)}`;
   if (use.hostRoomBytes >= roomBytes) return pass(member, look, `${waited}, over the budget`);
-  const others = behindFirst.filter((one) => classOrder(one) === classOrder(member));
+  const others = order.slice(1).filter((one) => classOrder(one) === classOrder(member));
   const other = others.findLast((one) => grows(one, nowMs));
   if (other === undefined) return;
   const freeze = { action: 'freeze', member: other, reason: 'others take their turn' } as const;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Patience } from './patience.ts';
-import type { Claimant, Grant, LineUse, StepSettings } from './pool-lines.ts';
+import type { Claimant, Grant, LineUse, PoolLine, StepSettings } from './pool-lines.ts';
 
 /* What is decided of a shortage (`shortage.ts`), and from what. */
 
@@ -51,6 +51,16 @@ export interface PoolUse extends LineUse {
   readonly stopsAtCharge: boolean;
   /** A limit on all calls is so near that the kernel may kill at any moment, and not the last in order. */
   readonly cornered: boolean;
+}
+
+/** What one look finds. */
+export interface Shortage<M extends PoolMember> {
+  /** Live calls by precedence. */
+  readonly order: readonly M[];
+  readonly lines: ReadonlyMap<M, PoolLine>;
+  readonly use: PoolUse;
+  readonly nowMs: number;
+  readonly settings: ShortageSettings;
 }
 
 export type ShortageAction<M extends PoolMember> =

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import { formatBytes, formatMs } from '../units.ts';
 import { letGoOn } from './go-on.ts';
-import { byPrecedence, classOrder, lowestLine, type PoolLine, poolLines, stepBytes } from './pool-lines.ts';
+import { byPrecedence, classOrder, lowestLine, poolLines, stepBytes } from './pool-lines.ts';
 import {
   grows,
   type PoolMember,
   type PoolUse,
+  type Shortage,
   type ShortageAction,
   type ShortageSettings,
 } from './shortage-types.ts';
@@ -83,21 +84,16 @@ export function decideShortage<M extends PoolMember>(
   settings: ShortageSettings,
 ): ShortageAction<M>[] {
   const order = [...members].sort(byPrecedence);
-  const lines = poolLines(order, use, settings);
-  const room = makeRoom(order, lines, use, nowMs, settings);
-  if (room.length > 0) return room;
-  const going = letGoOn(order, lines, use, nowMs, settings);
-  return going.length > 0 ? going : lastResort(order, use, nowMs, settings);
+  const shortage = { order, lines: poolLines(order, use, settings), use, nowMs, settings };
+  const stopping = makeRoom(shortage);
+  if (stopping.length > 0) return stopping;
+  const going = letGoOn(shortage);
+  return going.length > 0 ? going : lastResort(shortage);
 }
 
 /** Freezes who grows over its line, from the end of the order: as few as the shortage needs, and never the first. */
-function makeRoom<M extends PoolMember>(
-  order: readonly M[],
-  lines: ReadonlyMap<M, PoolLine>,
-  use: PoolUse,
-  nowMs: number,
-  settings: ShortageSettings,
-): ShortageAction<M>[] {
+function makeRoom<M extends PoolMember>(shortage: Shortage<M>): ShortageAction<M>[] {
+  const { order, lines, use, nowMs, settings } = shortage;
   const over = order
     .slice(1)
     .filter((member) => use.usedBytes > (lines.get(member)?.bytes ?? 0) && grows(member, nowMs))
@@ -112,12 +108,8 @@ function makeRoom<M extends PoolMember>(
 }
 
 /** A kill of last resort: by class, then by what it frees. Nobody else is killed while one is dying. */
-function lastResort<M extends PoolMember>(
-  order: readonly M[],
-  use: PoolUse,
-  nowMs: number,
-  settings: ShortageSettings,
-): ShortageAction<M>[] {
+function lastResort<M extends PoolMember>(shortage: Shortage<M>): ShortageAction<M>[] {
+  const { order, use, nowMs, settings } = shortage;
   if (order.some((member) => member.killed)) return [];
   const exhaustedMs = use.exhaustedSinceMs === undefined ? 0 : nowMs - use.exhaustedSinceMs;
   if (exhaustedMs >= settings.lastResortMs || (use.cornered && use.exhaustedSinceMs !== undefined)) {
