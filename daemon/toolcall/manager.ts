@@ -59,7 +59,11 @@ export interface ManagerDeps {
   readonly learnedHighBytes: (uid: number, origin: () => Origin | null) => number | undefined;
 }
 
-/** The life of tool calls: knows which there are, and hands each to whom its next step is the concern of. */
+/**
+ * The life of tool calls: knows which there are, and hands each on to its next step. A request comes in (intake.ts) and may
+ * have to wait (admission-queue.ts), is made a call and answered (starting.ts), moved where it was not forked (placing.ts),
+ * held to its limits (controller.ts), and ends (endings.ts).
+ */
 export class CallManager implements EnforcerEvents {
   readonly #deps: ManagerDeps;
   /** Calls that have not ended, and those whose processes live on; by their ids. */
