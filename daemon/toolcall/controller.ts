@@ -10,11 +10,13 @@ import type { HostMemory } from '../kernel/host.ts';
 import type { Native } from '../kernel/native.ts';
 import type { Log } from '../log.ts';
 import {
+  decideAhead,
   decideFrozen,
   decideGiveBack,
   decideThrottled,
   decideTimeout,
   type HeldCall,
+  isNearHigh,
   type KillCode,
 } from '../policy/decide.ts';
 import type { Lines } from '../policy/lines.ts';
@@ -222,6 +224,13 @@ export class Controller {
           return;
         }
         const usageBytes = this.usageBytes(call);
+        const grownBytes = usageBytes - call.usageAtTickBytes;
+        call.usageAtTickBytes = usageBytes;
+        const { memoryHighBytes: highBytes } = call.lines;
+        if (call.limits.highIsGuess && isNearHigh({ usageBytes, highBytes, grownBytes })) {
+          pool = undefined;
+          this.#lendAhead(call, usageBytes, grownBytes, now);
+        }
         // memory.high is overrun by a page or two before it throttles, hence no exact comparison.
         if (usageBytes >= call.lines.memoryHighBytes * 0.99) {
           call.lastPressedMs = now;
@@ -231,7 +240,7 @@ export class Controller {
           call.throttledSinceMs = undefined;
           if (call.lines.memoryHighBytes > call.limits.memoryHighBytes && !call.givingBack) {
             pool ??= this.pool();
-            this.#giveBack(call, usageBytes, pool, now);
+            this.#giveBack(call, usageBytes, grownBytes, pool, now);
           }
         }
       });
@@ -315,6 +324,14 @@ export class Controller {
     saveCall(call, nowMs());
   }
 
+  #lendAhead(call: Call, usageBytes: number, grownBytes: number, now: number): void {
+    const held = { ...this.#held(call, usageBytes), grownBytes };
+    const decision = decideAhead(held, poolFor(call, this.pool()), this.#deps.config());
+    if (decision.action !== 'lend') return;
+    call.lastPressedMs = now;
+    this.#lend(call, decision.lines, decision.reason);
+  }
+
   #decideThrottled(call: Call, usageBytes: number, pool: Pool, now: number): void {
     call.throttledSinceMs ??= now;
     const { userMs } = call.cgroup.cpuUsage();
@@ -337,10 +354,11 @@ export class Controller {
   }
 
   /** Lowering goes the other way: high first, in the thread pool because the writer reclaims, max last. */
-  #giveBack(call: Call, usageBytes: number, pool: Pool, now: number): void {
+  #giveBack(call: Call, usageBytes: number, grownBytes: number, pool: Pool, now: number): void {
     const lines = decideGiveBack(
       {
         ...this.#held(call, usageBytes),
+        grownBytes,
         declaredHighBytes: call.limits.memoryHighBytes,
         lastPressedMs: call.lastPressedMs,
         wanted: this.#some((other) => other.frozenSinceMs !== undefined),

@@ -448,13 +448,13 @@ export class CallManager implements EnforcerEvents {
     const session = sessions.find(key);
     if (session === undefined) return;
     const { classes } = this.#deps.config();
-    const { defaults, ceilingFor } = this.#deps.host();
+    const { defaults, guessedHighBytes, ceilingFor } = this.#deps.host();
     const ceiling = ceilingFor(session.uid);
     const living = [...this.#byId.values()].filter((call) => call.session === session);
     let changed = 0;
     for (const call of living) {
       if (call.declared === null) continue;
-      const layers = { ...call.declared, sessionClass, classes, defaults, ceiling };
+      const layers = { ...call.declared, sessionClass, classes, defaults, guessedHighBytes, ceiling };
       try {
         if (!reclass(call, resolveIntent(layers).limits, call.sessionCgroup.root.controllers)) continue;
         changed += 1;
@@ -496,8 +496,8 @@ export class CallManager implements EnforcerEvents {
   /** What a call of this user gets of which nobody says anything: the spares are made with it. */
   usual(uid: number): CallLimits {
     const { classes } = this.#deps.config();
-    const host = this.#deps.host();
-    const resolved = resolveIntent({ classes, defaults: host.defaults, ceiling: host.ceilingFor(uid) });
+    const { defaults, guessedHighBytes, ceilingFor } = this.#deps.host();
+    const resolved = resolveIntent({ classes, defaults, guessedHighBytes, ceiling: ceilingFor(uid) });
     return { limits: resolved.limits, lines: this.#lines(resolved) };
   }
 
@@ -526,6 +526,7 @@ export class CallManager implements EnforcerEvents {
       sessionClass: session ? this.#deps.classOf(peer.uid, session.slice(0, MAX_ID)) : undefined,
       classes: config.classes,
       defaults: host.defaults,
+      guessedHighBytes: host.guessedHighBytes,
       learnedHighBytes: this.#deps.learnedHighBytes(peer.uid, () => originOf(request, config.log.commands)),
       ceiling: container === undefined ? ceiling : minCeiling(ceiling, { memoryMaxBytes: container }),
     });
