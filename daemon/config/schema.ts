@@ -502,7 +502,8 @@ export function configSchema(uidOf: (name: string) => number | undefined) {
           'reclaim that swaps succeeds for minutes, in which nothing tells that the call is too large. ' +
           '4096 tasks: enough for a parallel build with threaded tools, and an eighth of the 32,768 of a ' +
           'small host, which a fork bomb would take. memory.high, unless given here: half of the ' +
-          'pool, 256M to 4G.',
+          'pool, 256M to 4G. As nobody asked for it, a call that grows towards it is lent to before it is ' +
+          'slowed, while the pool has room.',
       ),
     classes,
     agents,

@@ -68,6 +68,14 @@ export interface FrozenCall extends HeldCall {
   readonly killPending?: boolean;
 }
 
+export interface GrowingCall {
+  readonly usageBytes: number;
+  /** memory.high as it is now. */
+  readonly highBytes: number;
+  /** By how much its usage has grown since the last look; negative if it gave something back. */
+  readonly grownBytes: number;
+}
+
 export interface ThrottledCall extends HeldCall {
   /** Since when it has been at its memory.high without a break. */
   readonly throttledSinceMs: number;
@@ -76,6 +84,9 @@ export interface ThrottledCall extends HeldCall {
   /** User time of all tasks in per cent of the time that has passed, as recent as can be had. */
   readonly userCpuPercent: number;
 }
+
+/** A loan ahead is for so many looks more at the present pace: one of them may come late. */
+const AHEAD_LOOKS = 3;
 
 /** A killed call gives a GiB back in about this time; asking sooner is of no use. */
 const KILL_GRACE_MS = 100;
@@ -151,7 +162,23 @@ export function decideThrottled(
     : { action: 'kill', code: 'host-memory', reason: `host memory short, ${reason}` };
 }
 
-export interface LentCall extends HeldCall {
+/** Whether a call that grows on at its present pace meets its memory.high within a few looks. */
+export function isNearHigh(call: GrowingCall): boolean {
+  return soonBytes(call) >= call.highBytes;
+}
+
+/**
+ * Lends before the throttle, to a call whose memory.high is only a guess of ours: where the pool has room it has no
+ * business to slow anybody.
+ */
+export function decideAhead(call: HeldCall & GrowingCall, pool: Pool, settings: DecideSettings): Decision {
+  // Not the last of the room: who gets that is decided when somebody is held back for want of it.
+  const ample = pool.roomBytes >= 2 * loanBytes(call, pool, settings.lend);
+  const loan = ample && isNearHigh(call) ? lendFrom(call, pool, settings) : null;
+  return loan?.action === 'lend' && loan.lines.memoryHighBytes > call.highBytes ? loan : { action: 'keep' };
+}
+
+export interface LentCall extends HeldCall, GrowingCall {
   readonly declaredHighBytes: number;
   /** When it was last frozen, or at its memory.high. */
   readonly lastPressedMs: number;
@@ -172,7 +199,8 @@ export function decideGiveBack(
     highBytes: call.highBytes,
     declaredHighBytes: call.declaredHighBytes,
     declaredMaxBytes: call.declaredMaxBytes,
-    usageBytes: call.usageBytes,
+    // What it is about to use it would only be lent again.
+    usageBytes: soonBytes(call),
     tasks: call.tasks,
     roomBytes: pool.roomBytes,
     freezeLinePercent: settings.enforcement.freezeLinePercent,
@@ -208,14 +236,23 @@ export function outcomeOf(end: {
 
 /** A loan out of the pool's room, or null if the room is too small for one of use. */
 function lendFrom(call: HeldCall, pool: Pool, settings: DecideSettings): Decision | null {
-  const { stepPercent, stepMinBytes, roomShare } = settings.lend;
   const affordableBytes = call.usageBytes + pool.roomBytes;
   const leastBytes = leastHighBytes(call, settings.lend);
   if (place(call, leastBytes, settings).freezeLineBytes > affordableBytes) return null;
-  const stepBytes = Math.max((call.highBytes * stepPercent) / 100, stepMinBytes, pool.roomBytes / roomShare);
+  const stepBytes = loanBytes(call, pool, settings.lend);
   const mostBytes = highUnder(affordableBytes, settings.enforcement.freezeLinePercent);
   const highBytes = Math.max(leastBytes, Math.min(call.usageBytes + stepBytes, mostBytes), call.highBytes);
   return lend(call, highBytes, affordableBytes, pool.roomBytes, settings, 'room in the pool');
+}
+
+/** A loan of the usual size. */
+function loanBytes({ highBytes }: HeldCall, { roomBytes }: Pool, settings: LendSettings): number {
+  const { stepPercent, stepMinBytes, roomShare } = settings;
+  return Math.max((highBytes * stepPercent) / 100, stepMinBytes, roomBytes / roomShare);
+}
+
+function soonBytes({ usageBytes, grownBytes }: GrowingCall): number {
+  return usageBytes + AHEAD_LOOKS * Math.max(0, grownBytes);
 }
 
 /** The smallest loan, out of what the host can bear over the budget, or null if it cannot bear it. */

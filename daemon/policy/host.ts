@@ -28,7 +28,7 @@ const KEPT_AVAILABLE_OF_RESERVE = 1 / 4;
 /**
  * memory.high of a call that declares nothing: half of the pool. What calls want together is shared out by
  * their order (shortage.ts); this is for the one that nobody sized. At least 256 MiB, which half of 144 recorded agent sessions never reached in all; at most
- * 4 GiB, which none of them did. What needs more is lent it while there is room.
+ * 4 GiB, which none of them did. What needs more is lent it before it is slowed, while there is room.
  */
 const HIGH_OF_POOL = 1 / 2;
 const HIGH_LEAST_BYTES = 256 * MIB;
@@ -68,6 +68,8 @@ export interface HostSettings {
   readonly pool: PoolSettings;
   readonly reserveBytes: number;
   readonly defaults: Intent;
+  /** memory.high of a call of which nobody says what it needs; undefined where `defaults` do. */
+  readonly guessedHighBytes: number | undefined;
   /** The most that a call of this uid may have: its own entry, field by field, over the general one. */
   readonly ceilingFor: (uid: number) => Intent;
 }
@@ -91,7 +93,8 @@ export function hostSettings(config: HostConfig, host: { readonly memTotalBytes:
       keepAvailableBytes: config.pool.keepAvailableBytes ?? derived.keepAvailableBytes,
     },
     reserveBytes,
-    defaults: sized ? config.defaults : { ...config.defaults, memoryHighBytes: derived.memoryHighBytes },
+    defaults: config.defaults,
+    guessedHighBytes: sized ? undefined : derived.memoryHighBytes,
     ceilingFor: (uid) => byUid.get(uid) ?? general,
   };
 }

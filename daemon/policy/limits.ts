@@ -6,6 +6,8 @@ import { floorToPage } from './lines.ts';
 /** All that a call declares in the end, nothing left open. `Infinity` is the kernel's `max`. */
 export interface Limits {
   readonly memoryHighBytes: number;
+  /** Nobody asked for this memory.high: it follows from the size of the host, or from earlier runs. */
+  readonly highIsGuess: boolean;
   readonly memoryMaxBytes: number;
   readonly swapMaxBytes: number;
   /** IDLE_WEIGHT: cpu.idle. */
@@ -31,6 +33,8 @@ export interface LimitLayers extends Declared {
   /** What each class says: its weights, and whatever else the administrator wants. */
   readonly classes: Readonly<Record<CallClass, Intent>>;
   readonly defaults: Intent;
+  /** memory.high where none of these says anything of it, nor of memory.max. */
+  readonly guessedHighBytes?: number | undefined;
   /** What its earlier runs needed: takes the place of the memory.high of `defaults`, and of no other. */
   readonly learnedHighBytes?: number | undefined;
   /** The most that the call's uid may have. Absent field: no ceiling. */
@@ -134,7 +138,7 @@ function lowerClass(a: CallClass, b: CallClass): CallClass {
 
 function resolveMemory(
   order: readonly (Intent | undefined)[],
-  { ceiling, defaults, learnedHighBytes }: LimitLayers,
+  { ceiling, defaults, guessedHighBytes, learnedHighBytes }: LimitLayers,
   clamped: string[],
 ) {
   const layer = order.find((one) => one?.memoryHighBytes !== undefined || one?.memoryMaxBytes !== undefined);
@@ -145,7 +149,8 @@ function resolveMemory(
   const derived = memoryMaxBytes === Infinity ? Infinity : floorToPage(memoryMaxBytes * HIGH_OF_MAX);
   // Only the high: what was learned is no reason to kill, nor to let a call have more than it would have.
   const learned = layer === undefined || layer === defaults ? learnedHighBytes : undefined;
-  const askedHigh = learned ?? layer?.memoryHighBytes ?? derived;
+  const guessed = learned ?? (layer === undefined ? guessedHighBytes : undefined);
+  const askedHigh = guessed ?? layer?.memoryHighBytes ?? derived;
   // A high that no longer fits goes where it would have been with only the max: the throttle stays.
   const fitting = askedHigh > memoryMaxBytes ? derived : askedHigh;
   const raised = Math.max(fitting, Math.min(LEAST_MEMORY_BYTES, derived));
@@ -154,7 +159,8 @@ function resolveMemory(
   const asked = learned === undefined && layer?.memoryHighBytes !== undefined;
   if (asked && memoryHighBytes !== askedHigh)
     note(clamped, 'memory.high', askedHigh, memoryHighBytes, formatBytes);
-  return { memoryHighBytes, memoryMaxBytes };
+  const highIsGuess = guessed !== undefined && memoryHighBytes === raised;
+  return { memoryHighBytes, highIsGuess, memoryMaxBytes };
 }
 
 function resolveCpuMax(asked: CpuMax, ceiling: CpuMax | undefined, clamped: string[]): CpuMax {

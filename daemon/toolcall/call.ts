@@ -76,6 +76,8 @@ export class Call {
   poolLineBytes = 0;
   /** Until when it may go on, whatever the pool has. */
   passUntilMs = 0;
+  /** What it held at the controller's last look. */
+  usageAtTickBytes = 0;
   /** When BPF stopped its first task in this cycle, of CLOCK_MONOTONIC; 0 if not known. */
   stoppedAtNs = 0n;
   throttledSinceMs: number | undefined;

@@ -3,11 +3,13 @@ import { nowMs } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
 import { files } from '../kernel/files.ts';
 import {
+  decideAhead,
   decideFrozen,
   decideGiveBack,
   decideThrottled,
   decideTimeout,
   type HeldCall,
+  isNearHigh,
   type KillCode,
 } from '../policy/decide.ts';
 import type { Pool } from '../policy/pool.ts';
@@ -55,6 +57,13 @@ export class Judge {
           return;
         }
         const usageBytes = this.#deps.usageBytes(call);
+        const grownBytes = usageBytes - call.usageAtTickBytes;
+        call.usageAtTickBytes = usageBytes;
+        const { memoryHighBytes: highBytes } = call.lines;
+        if (call.limits.highIsGuess && isNearHigh({ usageBytes, highBytes, grownBytes })) {
+          pool = undefined;
+          this.#growing(call, usageBytes, grownBytes, now);
+        }
         // memory.high is overrun by a page or two before it throttles, hence no exact comparison.
         if (usageBytes >= call.lines.memoryHighBytes * 0.99) {
           call.lastPressedMs = now;
@@ -64,7 +73,7 @@ export class Judge {
           call.throttledSinceMs = undefined;
           if (call.lines.memoryHighBytes > call.limits.memoryHighBytes && !call.givingBack) {
             pool ??= this.#deps.pool();
-            this.#burstOver(call, usageBytes, pool, now);
+            this.#burstOver(call, usageBytes, grownBytes, pool, now);
           }
         }
       });
@@ -96,6 +105,14 @@ export class Judge {
     }
   }
 
+  #growing(call: Call, usageBytes: number, grownBytes: number, now: number): void {
+    const held = { ...this.#held(call, usageBytes), grownBytes };
+    const decision = decideAhead(held, poolFor(call, this.#deps.pool()), this.#deps.config());
+    if (decision.action !== 'lend') return;
+    call.lastPressedMs = now;
+    this.#deps.lending.lend(call, decision.lines, decision.reason);
+  }
+
   #throttled(call: Call, usageBytes: number, pool: Pool, now: number): void {
     call.throttledSinceMs ??= now;
     const { userMs } = call.cgroup.cpuUsage();
@@ -117,10 +134,11 @@ export class Judge {
     else if (decision.action === 'kill') this.#deps.kill(call, decision.code, decision.reason);
   }
 
-  #burstOver(call: Call, usageBytes: number, pool: Pool, now: number): void {
+  #burstOver(call: Call, usageBytes: number, grownBytes: number, pool: Pool, now: number): void {
     const lines = decideGiveBack(
       {
         ...this.#held(call, usageBytes),
+        grownBytes,
         declaredHighBytes: call.limits.memoryHighBytes,
         lastPressedMs: call.lastPressedMs,
         wanted: this.#some((other) => other.frozenSinceMs !== undefined),

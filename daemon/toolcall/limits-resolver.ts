@@ -39,10 +39,9 @@ export class LimitsResolver {
    */
   ofRequest(peer: PeerCred, request: RunRequest, path: string, perCall: Intent | undefined): Asked {
     const config = this.#deps.config();
-    const host = this.#deps.host();
+    const general = this.#general(peer.uid);
     const command = commandOf(request.argv);
     const container = containerCeiling(this.#deps.root?.path ?? '', this.#deps.root?.procPath ?? '', path);
-    const ceiling = host.ceilingFor(peer.uid);
     const rule = matchRule(config.rules, command)?.intent;
     const agent = request.agent === undefined ? undefined : config.agents[request.agent]?.intent;
     const declared: Declared = {
@@ -52,28 +51,26 @@ export class LimitsResolver {
     };
     const { session } = request;
     const resolved = resolveIntent({
+      ...general,
       ...declared,
       sessionClass: session ? this.#deps.classOf(peer.uid, session.slice(0, MAX_ID)) : undefined,
-      classes: config.classes,
-      defaults: host.defaults,
       learnedHighBytes: this.#deps.learnedHighBytes(peer.uid, () => originOf(request, config.log.commands)),
-      ceiling: container === undefined ? ceiling : minCeiling(ceiling, { memoryMaxBytes: container }),
+      ceiling:
+        container === undefined
+          ? general.ceiling
+          : minCeiling(general.ceiling, { memoryMaxBytes: container }),
     });
     return { ...resolved, declared };
   }
 
   /** What a call of which so much was declared would get in a session of that class. */
   inClass(declared: Declared, uid: number, sessionClass: CallClass): Limits {
-    const { classes } = this.#deps.config();
-    const { defaults, ceilingFor } = this.#deps.host();
-    return resolveIntent({ ...declared, sessionClass, classes, defaults, ceiling: ceilingFor(uid) }).limits;
+    return resolveIntent({ ...declared, sessionClass, ...this.#general(uid) }).limits;
   }
 
   /** What a call of this user gets of which nobody says anything: the spares are made with it. */
   usual(uid: number): CallLimits {
-    const { classes } = this.#deps.config();
-    const host = this.#deps.host();
-    const resolved = resolveIntent({ classes, defaults: host.defaults, ceiling: host.ceilingFor(uid) });
+    const resolved = resolveIntent(this.#general(uid));
     return { limits: resolved.limits, lines: this.lines(resolved) };
   }
 
@@ -84,5 +81,12 @@ export class LimitsResolver {
       declaredMaxBytes: resolved.limits.memoryMaxBytes,
       freezeLinePercent: this.#deps.config().enforcement.freezeLinePercent,
     });
+  }
+
+  /** What is said about all calls of a user. */
+  #general(uid: number) {
+    const { classes } = this.#deps.config();
+    const { defaults, guessedHighBytes, ceilingFor } = this.#deps.host();
+    return { classes, defaults, guessedHighBytes, ceiling: ceilingFor(uid) };
   }
 }

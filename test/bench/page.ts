@@ -8,6 +8,7 @@ import type { LendResults } from './lend.bench.ts';
 import type { Added, ProxyResults } from './proxy.bench.ts';
 import { type BenchResult, resultsDir } from './record.ts';
 import type { ReplayResult, ReplayResults } from './replay.bench.ts';
+import type { ShortageResults } from './shortage.bench.ts';
 import type { PaperRow, SimResults } from './sim.bench.ts';
 import type { SoakResults } from './soak.bench.ts';
 import { type Interval, interval, median } from './stats.ts';
@@ -33,6 +34,7 @@ export function page(before: string): string {
     section<WrapperResults>('wrapper', 'What the wrapper adds', wrapper),
     section<StopResults>('stop', 'How far past the freeze line', stop),
     section<LendResults>('lend', 'From a stop to the next page', lend),
+    section<ShortageResults>('shortage', 'From a shortage to the first stop', shortage),
     section<FreezeThawResults>('freeze-thaw', 'Freeze, thaw, finish', freezeThaw),
     section<AllocResults>('alloc', 'What touching memory costs', alloc),
     section<DaemonResults>('daemon', 'The daemon', daemon),
@@ -137,6 +139,19 @@ function lend({ results: { stopToPageMs } }: BenchResult<LendResults>): string {
       ],
     ],
   );
+}
+
+function shortage({ results }: BenchResult<ShortageResults>): string {
+  const rows = results.map(({ mode, growthMs, freezeMs }) => [
+    mode === 'bpf' ? 'the kernel, at the charge' : "the daemon's looks",
+    `${growthMs.count}`,
+    withInterval(growthMs.p50, growthMs.p50Interval),
+    withInterval(growthMs.p99, growthMs.p99Interval),
+    withInterval(freezeMs.p50, freezeMs.p50Interval),
+    withInterval(freezeMs.p99, freezeMs.p99Interval),
+  ]);
+  const to = ['last page p50, ms', 'last page p99, ms', 'freeze p50, ms', 'freeze p99, ms'];
+  return table(['stopped by', 'rounds', ...to], rows);
 }
 
 function freezeThaw({ results, counts }: BenchResult<FreezeThawResults>): string {

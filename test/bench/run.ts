@@ -18,6 +18,7 @@ const benchmarks: Readonly<Record<string, readonly string[]>> = {
   wrapper: [...debianKernels, here],
   stop: debianKernels,
   lend: debianKernels,
+  shortage: [stable],
   alloc: [stable],
   daemon: [stable, here],
   'freeze-thaw': [stable],
@@ -44,7 +45,7 @@ const usage = `usage: node test/bench/run.ts [--on KERNEL]... [BENCHMARK]...
  * Those whose guest counts instructions: they look for a per cent, which an emulator's own noise would hide, and sessions
  * that are replayed grow as fast beside their timers as on a machine.
  */
-const counted: ReadonlySet<string> = new Set(['alloc', 'replay']);
+const counted: ReadonlySet<string> = new Set(['alloc', 'replay', 'shortage']);
 const COUNTED = 'the clock counts instructions, one a nanosecond';
 
 /** The soak makes some hundred calls a minute on two emulated cores; the others take ten minutes. */

@@ -159,3 +159,27 @@ test('the kernel itself stops what grows faster than anybody looks', async () =>
     await daemon.close();
   }
 });
+
+test('with room in the pool only a memory.high that somebody asked for holds a call up', async () => {
+  // Half of it is the memory.high of a call of which nobody says anything.
+  const daemon = await new TestDaemon({ config: 'pool:\n  budget: 640M\n' }).start();
+  try {
+    // As programs grow: for longer than a look of the daemon takes to come.
+    const grow = `python3 -c "held = [bytearray(b'x') * ${MiB} for _ in range(420)]"`;
+    for (const [session, intent] of [
+      ['guessed', ''],
+      ['asked', 'memory.high=320M'],
+    ] as const) {
+      const ran = await daemon.run(grow, { env: { AGENTRM_SESSION: session, AGENTRM_INTENT: intent } });
+      assert.equal(ran.code, 0, ran.stderr);
+      const record = await recordOf(daemon, { session });
+      assert.equal(record.memory.highBytes, 320 * MiB);
+      const { throttledMs, frozenMs } = record.memory;
+      const [first] = actionsOf(record);
+      if (session === 'guessed') assert.deepEqual([first, throttledMs, frozenMs], ['lend', 0, 0]);
+      else assert.deepEqual([first, throttledMs > 0], ['freeze', true]);
+    }
+  } finally {
+    await daemon.close();
+  }
+});

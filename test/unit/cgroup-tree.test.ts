@@ -26,6 +26,7 @@ function limitsOf(intent = ''): CallLimits {
     perCall: parsed.intent,
     classes: config.classes,
     defaults: host.defaults,
+    guessedHighBytes: host.guessedHighBytes,
     ceiling: host.ceilingFor(0),
   });
   const lines = linesFor({

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { configSchema } from '../../daemon/config/schema.ts';
 import {
   type Decision,
+  decideAhead,
   decideFrozen,
   decideGiveBack,
   decideThrottled,
@@ -269,12 +270,43 @@ describe('decideThrottled', () => {
   });
 });
 
+describe('decideAhead', () => {
+  const call = {
+    usageBytes: 900 * MIB,
+    tasks: 1,
+    highBytes: GIB,
+    grownBytes: 50 * MIB,
+    declaredMaxBytes: 4 * GIB,
+  };
+
+  test('lends before a growing call meets its memory.high', () => {
+    assert.equal(lent(decideAhead(call, room(GIB), settings)).lines.memoryHighBytes, 1156 * MIB);
+    assert.equal(decideAhead({ ...call, grownBytes: 41 * MIB }, room(GIB), settings).action, 'keep');
+  });
+
+  test('not to one that holds still, and not the last of the room', () => {
+    for (const grownBytes of [0, -50 * MIB]) {
+      assert.equal(decideAhead({ ...call, grownBytes }, room(GIB), settings).action, 'keep');
+    }
+    assert.equal(lent(decideAhead(call, room(512 * MIB), settings)).lines.memoryHighBytes, 1156 * MIB);
+    assert.equal(decideAhead(call, room(511 * MIB), settings).action, 'keep');
+  });
+
+  test('nothing that would not raise memory.high', () => {
+    const fast = { ...call, usageBytes: 700 * MIB, grownBytes: 200 * MIB };
+    assert.equal(decideAhead(fast, room(600 * MIB), settings).action, 'keep');
+    const whole = { ...call, declaredMaxBytes: GIB };
+    assert.equal(decideAhead(whole, room(GIB), settings).action, 'keep');
+  });
+});
+
 describe('decideGiveBack', () => {
   const call = {
     usageBytes: 20 * MIB,
     tasks: 1,
     highBytes: 500 * MIB,
     declaredMaxBytes: GIB,
+    grownBytes: 0,
     declaredHighBytes: 64 * MIB,
     lastPressedMs: 1_000,
   };
@@ -282,6 +314,13 @@ describe('decideGiveBack', () => {
   test('waits until the burst is over', () => {
     assert.equal(decideGiveBack(call, room(GIB), 3_999, settings), null);
     assert.equal(decideGiveBack(call, room(GIB), 4_000, settings)?.memoryHighBytes, 282 * MIB);
+  });
+
+  test('leaves what a growing call is about to use', () => {
+    const growing = { ...call, usageBytes: 200 * MIB, grownBytes: 50 * MIB };
+    // Halfway to 5 % over what it uses three looks later.
+    assert.equal(decideGiveBack(growing, room(GIB), 4_000, settings)?.memoryHighBytes, 433.75 * MIB);
+    assert.equal(decideGiveBack({ ...growing, grownBytes: 92 * MIB }, room(GIB), 4_000, settings), null);
   });
 
   test('does not undo what a loan has just given, however it was used', () => {
@@ -292,7 +331,7 @@ describe('decideGiveBack', () => {
         const loan = decideFrozen({ ...held, frozenSinceMs: 0 }, room(roomBytes), 0, settings);
         const { memoryHighBytes } = lent(loan).lines;
         const grown = { ...held, usageBytes: Math.ceil(memoryHighBytes / 1.05), highBytes: memoryHighBytes };
-        const later = { ...grown, declaredHighBytes: MIB, lastPressedMs: 0 };
+        const later = { ...grown, grownBytes: 0, declaredHighBytes: MIB, lastPressedMs: 0 };
         assert.equal(decideGiveBack(later, room(roomBytes), 1e9, settings), null);
       }),
     );

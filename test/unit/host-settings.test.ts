@@ -69,7 +69,7 @@ describe('hostSettings', () => {
       keepAvailableBytes: derived.keepAvailableBytes,
     });
     assert.equal(settings.reserveBytes, derived.reserveBytes);
-    assert.equal(settings.defaults.memoryHighBytes, derived.memoryHighBytes);
+    assert.equal(settings.guessedHighBytes, derived.memoryHighBytes);
     assert.equal(settings.defaults.pidsMax, 4096);
     assert.deepEqual(settings.ceilingFor(1000), { memoryMaxBytes: derived.budgetBytes });
   });
@@ -79,7 +79,7 @@ describe('hostSettings', () => {
     assert.deepEqual(reserved.pool, { budgetBytes: 8 * GIB, keepAvailableBytes: 2 * GIB });
     const budgeted = hostSettings(config({ pool: { budget: '1100M', keepAvailable: '10M' } }), host);
     assert.deepEqual(budgeted.pool, { budgetBytes: 1100 * MIB, keepAvailableBytes: 10 * MIB });
-    assert.equal(budgeted.defaults.memoryHighBytes, 550 * MIB);
+    assert.equal(budgeted.guessedHighBytes, 550 * MIB);
     assert.equal(budgeted.ceilingFor(0).memoryMaxBytes, 1100 * MIB);
   });
 
@@ -87,12 +87,9 @@ describe('hostSettings', () => {
     assert.equal(hostSettings(config({ pool: { reserve: '64G' } }), host).pool.budgetBytes, 0);
   });
 
-  test('does not add a memory.high to defaults that size a call', () => {
+  test('guesses no memory.high beside defaults that size a call', () => {
     for (const words of ['memory.high=1G', 'memory.max=1G']) {
-      const { defaults } = hostSettings(config({ defaults: words }), host);
-      assert.deepEqual(Object.keys(defaults), [
-        words.includes('high') ? 'memoryHighBytes' : 'memoryMaxBytes',
-      ]);
+      assert.equal(hostSettings(config({ defaults: words }), host).guessedHighBytes, undefined);
     }
   });
 

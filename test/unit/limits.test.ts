@@ -32,6 +32,7 @@ describe('resolveIntent', () => {
   test('fills everything in when nobody says anything', () => {
     assert.deepEqual(resolveIntent({ classes: usual.classes, defaults: {}, ceiling: {} }).limits, {
       memoryHighBytes: Infinity,
+      highIsGuess: false,
       memoryMaxBytes: Infinity,
       swapMaxBytes: 0,
       cpuWeight: 100,
@@ -67,6 +68,22 @@ describe('resolveIntent', () => {
     const classes = { ...usual.classes, interactive: intent('memory.high=1G') };
     assert.equal(high({ classes }), GIB);
     assert.equal(high({ perCall: intent('timeout=1m') }), learnedHighBytes);
+  });
+
+  test('knows a memory.high that nobody asked for', () => {
+    const guessedHighBytes = 300 * MIB;
+    const memory = (layers: Partial<LimitLayers>) => {
+      const { memoryHighBytes, highIsGuess } = resolve({ defaults: {}, guessedHighBytes, ...layers }).limits;
+      return [memoryHighBytes, highIsGuess];
+    };
+    assert.deepEqual(memory({}), [300 * MIB, true]);
+    assert.deepEqual(memory({ learnedHighBytes: 200 * MIB }), [200 * MIB, true]);
+    assert.deepEqual(memory({ perCall: intent('timeout=1m') }), [300 * MIB, true]);
+    assert.deepEqual(memory({ ceiling: intent('memory.high=100M') }), [100 * MIB, false]);
+    for (const layer of ['perCall', 'rule', 'agent', 'defaults'] as const) {
+      assert.deepEqual(memory({ [layer]: intent('memory.high=64M') }), [64 * MIB, false], layer);
+    }
+    assert.equal(memory({ perCall: intent('memory.max=1G') })[1], false);
   });
 
   test('takes each field from the first that names it', () => {
@@ -144,6 +161,7 @@ describe('resolveIntent', () => {
     });
     assert.deepEqual(limits, {
       memoryHighBytes: 512 * MIB,
+      highIsGuess: false,
       memoryMaxBytes: 2 * GIB,
       swapMaxBytes: MIB,
       cpuWeight: 50,

@@ -85,7 +85,7 @@ function simulate(programs: readonly Program[], { totalBytes, keepBytes }: Host)
       if (call.frozenSinceMs === undefined) {
         const wanted = live().some((other) => other.frozenSinceMs !== undefined);
         const { lastPressedMs } = call;
-        const lent = { ...held, declaredHighBytes: program.highBytes, lastPressedMs, wanted };
+        const lent = { ...held, grownBytes: 0, declaredHighBytes: program.highBytes, lastPressedMs, wanted };
         call.lines = decideGiveBack(lent, pool(), nowMs, settings) ?? call.lines;
         work(call, nowMs);
         // Frozen and decided about at once, as the event from the kernel makes it.

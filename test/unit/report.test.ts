@@ -13,6 +13,7 @@ const settings = { slowMs: 250 };
 const quiet: CallFacts = {
   limits: {
     memoryHighBytes: 115 * MIB,
+    highIsGuess: false,
     memoryMaxBytes: 128 * MIB,
     swapMaxBytes: 0,
     cpuWeight: 100,

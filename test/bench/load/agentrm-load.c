@@ -12,6 +12,10 @@
  *   read FILE       `bytes` of anonymous memory first, then FILE from start to end, through the page cache
  *   gaps MS         touches memory page by page and prints each gap of more than MS between two touches: its start
  *                   and end by CLOCK_MONOTONIC in ns
+ *   stall LINE MS POOL
+ *                   touches memory page by page until it has stood still for more than MS between two touches, and
+ *                   prints by CLOCK_REALTIME in ns: the last look at which POOL, a memory.current that is read
+ *                   every 64 KiB, was not over LINE; the last touch before it stood still; and the next one
  *   rounds N        N times: maps `bytes`, touches them and unmaps them; prints the nanoseconds of all together
  *
  * Sizes take K, M or G. --thp leaves huge pages on. FILE of --progress holds the number of bytes used so far, as a
@@ -76,12 +80,17 @@ static void advance(size_t length)
 	__atomic_fetch_add(progress, length, __ATOMIC_RELAXED);
 }
 
-static int64_t now_ns(void)
+static int64_t clock_ns(clockid_t clock)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(clock, &now);
 	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+static int64_t now_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
 }
 
 static void *touch(void *unused)
@@ -235,6 +244,40 @@ static int run_gaps(long limit_ms)
 	return 0;
 }
 
+static size_t read_number(int fd)
+{
+	char text[32] = { 0 };
+
+	if (pread(fd, text, sizeof(text) - 1, 0) <= 0)
+		fail("memory.current");
+	return strtoull(text, NULL, 10);
+}
+
+static int run_stall(size_t line, long limit_ms, const char *pool)
+{
+	size_t page = sysconf(_SC_PAGESIZE), look = 64 << 10;
+	char *memory = reserve(0);
+	int fd = open(pool, O_RDONLY | O_CLOEXEC);
+	int64_t enough = 0, last, now;
+
+	if (fd < 0)
+		fail(pool);
+	last = clock_ns(CLOCK_REALTIME);
+	for (size_t at = 0; at < bytes; at += page) {
+		if (at % look == 0 && read_number(fd) <= line)
+			enough = clock_ns(CLOCK_REALTIME);
+		memory[at] = 1;
+		now = clock_ns(CLOCK_REALTIME);
+		if (now - last > limit_ms * 1000000) {
+			printf("%lld %lld %lld\n", (long long)enough, (long long)last, (long long)now);
+			return 0;
+		}
+		last = now;
+	}
+	fprintf(stderr, "agentrm-load: did not stand still\n");
+	return 1;
+}
+
 static int run_rounds(int count)
 {
 	size_t page = sysconf(_SC_PAGESIZE);
@@ -297,6 +340,8 @@ int main(int argc, char **argv)
 		return run_read(argv[at + 1]);
 	if (!strcmp(shape, "gaps") && rest == 2)
 		return run_gaps(atoi(argv[at + 1]));
+	if (!strcmp(shape, "stall") && rest == 4)
+		return run_stall(parse_size(argv[at + 1]), atoi(argv[at + 2]), argv[at + 3]);
 	if (!strcmp(shape, "rounds") && rest == 2)
 		return run_rounds(atoi(argv[at + 1]));
 	fprintf(stderr, "usage: agentrm-load [--thp] [--progress FILE] [--bytes N] SHAPE, see the head of its source\n");
