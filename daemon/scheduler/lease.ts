@@ -88,6 +88,11 @@ export class LaneLease<Holder> implements Lease {
     return this.#status;
   }
 
+  /** It has been answered, and not with an error. */
+  get isServed(): boolean {
+    return this.#status !== null && this.#status < 400;
+  }
+
   get isCommitted(): boolean {
     return this.#committed;
   }

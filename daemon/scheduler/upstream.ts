@@ -18,7 +18,7 @@ import { RecentMap } from './recent-map.ts';
 import { RetryBudget } from './retry.ts';
 import type { SchedulerSettings } from './settings.ts';
 import type { Subscription } from './subscription.ts';
-import type { Clock, HostPressure, Timer } from './types.ts';
+import type { Clock, HostPressure, Timer, Turn } from './types.ts';
 
 export interface UpstreamKey {
   readonly provider: string;
@@ -99,7 +99,7 @@ export class Upstream {
    * turns that write more (as TCP's retransmission timer; Jacobson, SIGCOMM 1988). What those under way have written
    * counts too: in the first minute only the short ones have ended.
    */
-  expected({ turn }: QueueEntry): Amounts {
+  expected(turn: Turn): Amounts {
     const { upper, nextWeight } = this.expectedOutput;
     const outputTokens = upper + nextWeight * this.writtenUnderWay;
     return { requests: 1, inputTokens: turn.inputTokens, outputTokens };
@@ -195,7 +195,7 @@ export class Upstream {
       const keep = aged ? 0 : this.#reserve(entry.level, nowMs);
       const waitMs = this.#waitMs(entry, keep, nowMs);
       if (waitMs === 0) return choice;
-      const shortMs = this.limits.pace(this.expected(entry), nowMs);
+      const shortMs = this.limits.pace(this.expected(entry.turn), nowMs);
       if (shortMs > 0) {
         // What only turns under way can make room for is looked at again with their ends.
         this.#shortUntilMs = nowMs + (shortMs === Number.POSITIVE_INFINITY ? 0 : shortMs);
@@ -251,7 +251,7 @@ export class Upstream {
   /** Until a turn fits into the limits; 0 if it does now. */
   #waitMs(entry: QueueEntry, keep: number, nowMs: number): number {
     const evenly = entry.level >= this.#evenFrom;
-    const waitMs = this.limits.waitMs(this.expected(entry), keep, nowMs, evenly);
+    const waitMs = this.limits.waitMs(this.expected(entry.turn), keep, nowMs, evenly);
     return Math.max(waitMs, this.subscription.waitMs(keep, this.#host.clock.wallNow()));
   }
 
