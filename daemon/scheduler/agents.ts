@@ -1,18 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Clock, Timer } from './clock.ts';
+import type { AbandonedEvidence } from './events.ts';
 import { type Linked, LinkedList } from './linked-list.ts';
 import { RecentMap } from './recent-map.ts';
+import type { SavedRun } from './saved-state.ts';
 import type { AgentSettings } from './settings.ts';
-import {
-  type AbandonedEvidence,
-  type AgentSnapshot,
-  type CallsOfSession,
-  type Clock,
-  type SavedRun,
-  type Timer,
-  TURN_CLASSES,
-  type Turn,
-  type TurnClass,
-} from './types.ts';
+import type { AgentSnapshot } from './snapshot.ts';
+import { type CallsOfSession, TURN_CLASSES, type Turn, type TurnClass } from './types.ts';
 
 /** Where a turn is, as its session counts it. */
 export type TurnPlace = 'waiting' | 'running';

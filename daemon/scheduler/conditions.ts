@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Clock } from './clock.ts';
 import type { MutableCounters } from './counters.ts';
+import type { SchedulerEvents } from './events.ts';
 import type { SchedulerSettings } from './settings.ts';
-import type { Clock, HostPressure, SchedulerEvents } from './types.ts';
+import type { HostPressure } from './types.ts';
 
 /** What all parts of a scheduler share. The parts count in `counters`; the rest only the scheduler itself changes. */
 export interface Conditions {

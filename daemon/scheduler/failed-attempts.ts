@@ -3,11 +3,13 @@ import type { Breaker } from './breaker.ts';
 import type { Conditions } from './conditions.ts';
 import type { LiveTurns, TurnLease, TurnState } from './live-turns.ts';
 import type { Places } from './places.ts';
+import type { Silence } from './reaper.ts';
+import type { Refusal } from './refusals.ts';
 import { refusals } from './refusals.ts';
 import { afterError, afterHang, isTurnedAway, type RetryCandidate } from './retry.ts';
 import { type RetryAdvice, retryAdvice } from './retry-after.ts';
 import { rejectionIn, type SubscriptionReading, subscriptionReading } from './subscription-headers.ts';
-import type { Refusal, Silence, UpstreamError, Verdict } from './types.ts';
+import type { UpstreamError, Verdict } from './types.ts';
 import type { Upstream } from './upstream.ts';
 import type { WaitingTurns } from './waiting-turns.ts';
 

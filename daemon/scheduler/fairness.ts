@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { RESOURCES, type Resource } from './types.ts';
+import { RESOURCES, type Resource } from './resources.ts';
 
 /** What fairness is counted in: lane time beside what upstreams limit. */
 export const FAIR_RESOURCES = ['laneMs', ...RESOURCES] as const;

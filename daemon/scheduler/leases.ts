@@ -4,17 +4,12 @@ import type { FailedAttempts } from './failed-attempts.ts';
 import { LaneLease, type LeaseEnd, type LeaseHost } from './lease.ts';
 import type { LiveTurns, TurnLease, TurnState } from './live-turns.ts';
 import type { Amounts } from './rate-limits.ts';
+import type { HungEvidence, Silence } from './reaper.ts';
 import type { RecentMap } from './recent-map.ts';
+import { RESOURCES } from './resources.ts';
 import type { Runs } from './runs.ts';
 import { subscriptionReading } from './subscription-headers.ts';
-import {
-  type HeaderReader,
-  type HungEvidence,
-  RESOURCES,
-  type Silence,
-  type Usage,
-  type Verdict,
-} from './types.ts';
+import type { HeaderReader, Usage, Verdict } from './types.ts';
 import { LEAST_WAIT_MS, type WaitingTurns } from './waiting-turns.ts';
 
 export interface LeasesParts {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Agents } from './agents.ts';
+import type { Clock, Timer } from './clock.ts';
+import type { HeldEvidence } from './events.ts';
 import type { LaneLease } from './lease.ts';
 import { type Linked, LinkedList } from './linked-list.ts';
 import type { Place } from './places.ts';
 import type { Level, QueueEntry } from './queue.ts';
-import type { Clock, HeldEvidence, Timer, Turn, TurnListener } from './types.ts';
+import type { Turn, TurnListener } from './types.ts';
 import type { Upstream } from './upstream.ts';
 
 /** A turn from its submission to its end. */

@@ -4,10 +4,53 @@ import type { Conditions } from './conditions.ts';
 import type { LiveTurns } from './live-turns.ts';
 import { type Place, type Places, placeKey } from './places.ts';
 import type { RecentMap } from './recent-map.ts';
+import type { Resource } from './resources.ts';
 import type { Runs } from './runs.ts';
-import type { SavedState } from './types.ts';
+import type { TurnClass } from './types.ts';
 import type { Upstreams } from './upstreams.ts';
 import type { WaitingTurns } from './waiting-turns.ts';
+
+/** What outlives a restart, as JSON. Times are of the day: the clock starts anew. */
+export interface SavedState {
+  readonly version: 1;
+  readonly savedAtWallMs: number;
+  readonly budgets: readonly { readonly session: string; readonly usedTokens: number }[];
+  /** Of turns that waited or whose place was kept. */
+  readonly places: readonly {
+    readonly credential: string;
+    readonly bodyHash: string;
+    readonly sinceWallMs: number;
+    readonly attempts: number;
+  }[];
+  /** Open runs, newest last; absent in what older cores saved. */
+  readonly runs?: readonly SavedRun[];
+  readonly upstreams: readonly {
+    readonly provider: string;
+    readonly credential: string;
+    readonly modelClass: string;
+    readonly laneLimit: number;
+    readonly expectedOutputTokens: number;
+    readonly pausedUntilWallMs: number | null;
+    readonly buckets: readonly {
+      readonly resource: Resource;
+      readonly limitPerMin: number | null;
+      readonly available: number | null;
+    }[];
+  }[];
+}
+
+export interface SavedRun {
+  readonly session: string;
+  readonly agent: string | null;
+  readonly class: TurnClass;
+  readonly modelClass: string;
+  readonly level: TurnClass;
+  /** Service at this level. */
+  readonly usedMs: number;
+  readonly startedWallMs: number;
+  readonly lastTurnWallMs: number;
+  readonly holdsPlace: boolean;
+}
 
 /** Of what something outlives a restart. */
 export interface SavedParts {

@@ -1,33 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Agents } from './agents.ts';
+import type { Clock } from './clock.ts';
 import type { Conditions } from './conditions.ts';
+import type { Counters } from './counters.ts';
 import { noCounters } from './counters.ts';
+import type { SchedulerEvents } from './events.ts';
 import { FailedAttempts } from './failed-attempts.ts';
 import { Leases } from './leases.ts';
 import { LiveTurns, type TurnState } from './live-turns.ts';
 import { Places } from './places.ts';
 import type { DisciplineMaker } from './queue.ts';
 import { RecentMap } from './recent-map.ts';
+import type { Refusal } from './refusals.ts';
 import { refusals } from './refusals.ts';
 import { Runs } from './runs.ts';
+import type { SavedState } from './saved-state.ts';
 import { restore, save } from './saved-state.ts';
 import { defaultSettings, type SchedulerSettings } from './settings.ts';
+import type { AgentSnapshot, SchedulerSnapshot } from './snapshot.ts';
 import { snapshotOf } from './snapshot.ts';
-import type {
-  AgentSnapshot,
-  CallsOfSession,
-  Clock,
-  Counters,
-  HostPressure,
-  Refusal,
-  SavedState,
-  SchedulerEvents,
-  SchedulerSnapshot,
-  Ticket,
-  Turn,
-  TurnListener,
-  TurnScheduler,
-} from './types.ts';
+import type { CallsOfSession, HostPressure, Ticket, Turn, TurnListener, TurnScheduler } from './types.ts';
 import type { Upstream } from './upstream.ts';
 import { Upstreams } from './upstreams.ts';
 import { WaitingTurns } from './waiting-turns.ts';

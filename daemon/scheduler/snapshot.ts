@@ -2,10 +2,109 @@
 import type { Conditions } from './conditions.ts';
 import type { LiveTurns, TurnState } from './live-turns.ts';
 import { LEVELS } from './queue.ts';
-import { type SchedulerSnapshot, TURN_CLASSES, type TurnSnapshot, type UpstreamSnapshot } from './types.ts';
+import type { BucketSnapshot } from './rate-limits.ts';
+import type { SubscriptionSnapshot } from './subscription.ts';
+import { type CallsOfSession, type HostPressure, TURN_CLASSES, type TurnClass } from './types.ts';
 import type { Upstream } from './upstream.ts';
 import type { Upstreams } from './upstreams.ts';
 import type { WaitingTurns } from './waiting-turns.ts';
+
+/** A moment's picture, for status, metrics and `agentrm top`. */
+export interface SchedulerSnapshot {
+  readonly atMs: number;
+  readonly queued: number;
+  readonly running: number;
+  /** Waiting out the delay before a retry; they hold neither a lane nor a place among the queued. */
+  readonly delayed: number;
+  /** Of the queued, those whose agent waits for one of the running agents to end. */
+  readonly gated: number;
+  /** Of the queued, those that would have a lane but for the host's memory. */
+  readonly held: number;
+  readonly host: HostPressure;
+  readonly agents: AgentCounts;
+  readonly upstreams: readonly UpstreamSnapshot[];
+}
+
+export interface AgentCounts {
+  /** Sessions that may run at a time; null: any number. */
+  readonly limit: number | null;
+  /** That hold a place; 0 without a limit. */
+  readonly running: number;
+  readonly waiting: number;
+}
+
+/** One session, as its turns show it. */
+export interface AgentSnapshot {
+  readonly session: string;
+  readonly class: TurnClass;
+  /** Turns that hold a lane. */
+  readonly running: number;
+  /** Turns that wait for one, delays before retries included. */
+  readonly waiting: number;
+  /** Leases so far. */
+  readonly granted: number;
+  /** Turns that are over, in whatever way. */
+  readonly finished: number;
+  /** Input and output, as far as was told. */
+  readonly usedTokens: number;
+  readonly calls: CallsOfSession | null;
+  readonly holdsPlace: boolean;
+  /** Nobody has gone on with it for the configured time. */
+  readonly terminated: boolean;
+  readonly ageMs: number;
+  /** Since its last turn came or ended. */
+  readonly sinceTurnMs: number;
+  /** That no answer has ended. */
+  readonly runs: readonly RunSnapshot[];
+}
+
+export interface RunSnapshot {
+  /** Null: the user's own. */
+  readonly agent: string | null;
+  readonly ageMs: number;
+}
+
+/** One (provider, credential, model class): what shares lanes and limits. */
+export interface UpstreamSnapshot {
+  readonly provider: string;
+  readonly credential: string;
+  readonly modelClass: string;
+  readonly lanes: {
+    readonly held: number;
+    readonly limit: number;
+    /** Whether the limit is configured and not adaptive. */
+    readonly fixed: boolean;
+  };
+  readonly levels: readonly LevelSnapshot[];
+  readonly buckets: readonly BucketSnapshot[];
+  /** Until when the upstream asked for silence, if it did. */
+  readonly pausedUntilMs: number | null;
+  readonly breaker: 'closed' | 'open' | 'half-open';
+  /** The same for every model class of the account; null: it has none, as far as its answers have told. */
+  readonly subscription: SubscriptionSnapshot | null;
+  readonly expectedOutputTokens: number;
+  readonly turns: readonly TurnSnapshot[];
+}
+
+export interface LevelSnapshot {
+  readonly level: TurnClass;
+  readonly queued: number;
+  readonly running: number;
+  readonly oldestWaitMs: number;
+}
+
+export interface TurnSnapshot {
+  readonly turn: string;
+  readonly session: string;
+  readonly agent: string | null;
+  readonly class: TurnClass;
+  readonly level: TurnClass;
+  /** `gated`: its agent waits for one of the running agents to end. */
+  readonly state: 'queued' | 'running' | 'delayed' | 'gated';
+  readonly attempt: number;
+  /** In this state. */
+  readonly sinceMs: number;
+}
 
 /** What a picture is made of. */
 export interface SnapshotParts {

@@ -2,6 +2,7 @@
 import { admittedLanes } from './admission.ts';
 import { LaneLimit } from './aimd.ts';
 import { Breaker } from './breaker.ts';
+import type { Clock, Timer } from './clock.ts';
 import { DecayedMean } from './decayed.ts';
 import { type FairResource, SessionUsage } from './fairness.ts';
 import { LeveledQueue } from './leveled-queue.ts';
@@ -18,7 +19,7 @@ import { RecentMap } from './recent-map.ts';
 import { RetryBudget } from './retry.ts';
 import type { SchedulerSettings } from './settings.ts';
 import type { Subscription } from './subscription.ts';
-import type { Clock, HostPressure, Timer, Turn } from './types.ts';
+import type { HostPressure, Turn } from './types.ts';
 
 export interface UpstreamKey {
   readonly provider: string;

@@ -9,7 +9,7 @@ import { Upstream, type UpstreamKey } from './upstream.ts';
 export interface UpstreamsHost {
   /** The turn has its lane. */
   readonly grant: (state: TurnState, aged: boolean) => void;
-  /** As {@link UpstreamHost.held}. */
+  /** The turn would have a lane but for the host's memory. Told again as long as that is so. */
   readonly held: (state: TurnState) => void;
   readonly evicted: () => void;
   /** In place of our own order. */

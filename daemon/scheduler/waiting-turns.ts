@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentGate } from './agent-gate.ts';
 import type { Conditions } from './conditions.ts';
+import type { HeldEvidence } from './events.ts';
 import type { LiveTurns, QueuedTurn, TurnState } from './live-turns.ts';
 import type { Places } from './places.ts';
 import { RecentMap } from './recent-map.ts';
+import type { Refusal } from './refusals.ts';
 import { refusals } from './refusals.ts';
-import type { AgentCounts, HeldEvidence, Refusal } from './types.ts';
+import type { AgentCounts } from './snapshot.ts';
 
 /** However late it is: a turn that is back in the queue, or at last has a lane, has at least so long. */
 export const LEAST_WAIT_MS = 1_000;
