@@ -3,7 +3,7 @@ import type { EnforcerCounters, StopEvent } from '../kernel/enforcer.ts';
 import type { Pressure } from '../kernel/host.ts';
 import { KILL_CODES, type KillCode } from '../policy/decide.ts';
 import { Counter, Gauge, Histogram, Registry } from '../prometheus.ts';
-import type { StoreCounters } from '../store/store.ts';
+import type { StoreCounters } from '../store/write-queue.ts';
 import type { UnmanagedReason } from '../toolcall/manager.ts';
 import type { RefusalReason } from './server.ts';
 import { Tally } from './tally.ts';

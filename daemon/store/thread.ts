@@ -25,6 +25,9 @@ export interface StoreThreadOptions {
   readonly idleMs?: number;
 }
 
+/** Records in one transaction, and in one page of an answer: at most some 1.5 MB between the threads. */
+export const BATCH = 256;
+
 /** Requests that may wait for a slow disk; more fail at once, so that a stuck disk costs no memory. */
 const MAX_WAITING = 16;
 
