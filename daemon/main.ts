@@ -24,6 +24,7 @@ interface Options {
   readonly cgroup?: string;
   readonly logLevel?: string;
   readonly proxyOnly?: boolean;
+  readonly untilStdinEnds?: boolean;
 }
 
 const program = new Command('agentrmd')
@@ -34,6 +35,7 @@ const program = new Command('agentrmd')
   .option('--cgroup <path>', 'the cgroup below which calls get theirs')
   .option('--log-level <level>', 'trace, debug, info, warn, error or fatal')
   .option('--proxy-only', 'only the proxy for model APIs: needs neither root nor cgroups')
+  .option('--until-stdin-ends', 'stop when standard input ends, and so with whoever holds its other end')
   .exitOverride();
 
 try {
@@ -97,6 +99,14 @@ try {
     );
   };
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop({ signal }, 0));
+  // Also for who is killed: the kernel closes what it held.
+  if (options.untilStdinEnds) {
+    const ended = () => stop({ reason: 'standard input ended' }, 0);
+    process.stdin
+      .on('error', () => {})
+      .once('close', ended)
+      .resume();
+  }
   // Not 0: whoever looks after it is to start another.
   void unreachable.promise.then(() => stop({ reason: 'unreachable' }, FAILED));
 } catch (error) {
