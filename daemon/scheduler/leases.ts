@@ -44,8 +44,8 @@ export class Leases implements LeaseHost<TurnState> {
     this.#parts.waiting.left(state);
     const expected = upstream.expected(turn);
     const countedLaneMs = upstream.expectedHoldMs.value;
-    upstream.account(turn.session, 'laneMs', countedLaneMs);
-    for (const resource of RESOURCES) upstream.account(turn.session, resource, expected[resource]);
+    upstream.shares.account(turn.session, 'laneMs', countedLaneMs);
+    for (const resource of RESOURCES) upstream.shares.account(turn.session, resource, expected[resource]);
     upstream.queue.used(turn.session);
     const lease = new LaneLease(
       clock,
@@ -160,9 +160,9 @@ export class Leases implements LeaseHost<TurnState> {
     const heldMs = nowMs - lease.grantedAtMs;
     const used = usedBy(lease, end, upstream.expectedOutput.value);
     grant.reservation.settle(used, nowMs);
-    upstream.account(turn.session, 'laneMs', heldMs - grant.countedLaneMs);
-    upstream.account(turn.session, 'inputTokens', used.inputTokens - turn.inputTokens);
-    upstream.account(turn.session, 'outputTokens', used.outputTokens - grant.countedOutputTokens);
+    upstream.shares.account(turn.session, 'laneMs', heldMs - grant.countedLaneMs);
+    upstream.shares.account(turn.session, 'inputTokens', used.inputTokens - turn.inputTokens);
+    upstream.shares.account(turn.session, 'outputTokens', used.outputTokens - grant.countedOutputTokens);
     const tokens = used.inputTokens + used.outputTokens;
     if (tokens > 0) usedTokens.set(turn.session, (usedTokens.get(turn.session) ?? 0) + tokens);
     if (end.kind === 'hung') return;

@@ -130,7 +130,7 @@ export function snapshotOf(
   }
   const seen = upstreams
     .values()
-    .filter((upstream) => sees === undefined || byUpstream.has(upstream) || upstream.usedBy(sees));
+    .filter((upstream) => sees === undefined || byUpstream.has(upstream) || upstream.shares.usedBy(sees));
   return {
     atMs: conditions.clock.now(),
     queued: waiting.queued,
