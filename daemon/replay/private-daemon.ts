@@ -65,7 +65,7 @@ export class PrivateDaemon {
     this.#child.kill('SIGTERM');
     // If it could not even be started, there is nothing to wait for.
     await this.ended.catch(() => {});
-    for (const dir of this.#dirs) rmSync(dir, { recursive: true, force: true });
+    for (const dir of this.#dirs) rmSync(dir, { recursive: true, force: true, maxRetries: 3 });
   }
 
   async #ready(): Promise<void> {
