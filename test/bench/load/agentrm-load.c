@@ -13,9 +13,9 @@
  *   gaps MS         touches memory page by page and prints each gap of more than MS between two touches: its start
  *                   and end by CLOCK_MONOTONIC in ns
  *   stall LINE MS POOL
- *                   touches memory page by page until it has stood still for more than MS between two touches, and
- *                   prints by CLOCK_REALTIME in ns: the last look at which POOL, a memory.current that is read
- *                   every 64 KiB, was not over LINE; the last touch before it stood still; and the next one
+ *                   touches memory page by page until it has stood still for more than MS between two touches. Prints
+ *                   each gap of more than a fifth of that by CLOCK_REALTIME in ns: when POOL, a memory.current that is
+ *                   read every 64 KiB, was last seen not to be over LINE; the gap's start; its end
  *   rounds N        N times: maps `bytes`, touches them and unmaps them; prints the nanoseconds of all together
  *
  * Sizes take K, M or G. --thp leaves huge pages on. FILE of --progress holds the number of bytes used so far, as a
@@ -258,7 +258,7 @@ static int run_stall(size_t line, long limit_ms, const char *pool)
 	size_t page = sysconf(_SC_PAGESIZE), look = 64 << 10;
 	char *memory = reserve(0);
 	int fd = open(pool, O_RDONLY | O_CLOEXEC);
-	int64_t enough = 0, last, now;
+	int64_t limit_ns = limit_ms * INT64_C(1000000), enough = 0, last, now;
 
 	if (fd < 0)
 		fail(pool);
@@ -268,10 +268,10 @@ static int run_stall(size_t line, long limit_ms, const char *pool)
 			enough = clock_ns(CLOCK_REALTIME);
 		memory[at] = 1;
 		now = clock_ns(CLOCK_REALTIME);
-		if (now - last > limit_ms * 1000000) {
+		if (now - last > limit_ns / 5)
 			printf("%lld %lld %lld\n", (long long)enough, (long long)last, (long long)now);
+		if (now - last > limit_ns)
 			return 0;
-		}
 		last = now;
 	}
 	fprintf(stderr, "agentrm-load: did not stand still\n");
