@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Worker } from 'node:worker_threads';
 import { messageOf } from '../errors.ts';
+import { ownProgram, quietOptions } from '../own-program.ts';
 import type { LearnedRow, StoredRow } from './database.ts';
 import type { Reply, Request, Work, WorkerSettings } from './worker.ts';
 
@@ -95,12 +96,15 @@ class Thread {
   readonly #waiting = new Map<number, Waiting>();
   #numbers = 0;
 
-  constructor({ file = workerFile(), settings, onNotice }: StoreThreadOptions, onEnd: () => void) {
+  constructor(
+    { file = ownProgram('store/worker'), settings, onNotice }: StoreThreadOptions,
+    onEnd: () => void,
+  ) {
     this.#worker = new Worker(file, {
       workerData: settings,
       resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },
       // What the daemon was started with is for its main thread, but for what keeps SQLite quiet.
-      execArgv: process.execArgv.filter((argument) => argument.startsWith('--disable-warning')),
+      execArgv: quietOptions(),
     });
     this.#worker.unref();
     let why = 'the database thread ended';
@@ -145,9 +149,4 @@ class Thread {
     if ('error' in reply) waiting?.reject(new Error(reply.error));
     else waiting?.resolve(reply.result as never);
   }
-}
-
-/** The thread's program beside this file, as it is or as it was built. */
-function workerFile(): URL {
-  return new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url);
 }

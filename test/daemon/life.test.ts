@@ -130,7 +130,15 @@ test('flags and configurations that are wrong: exit 2, and where', async (t) => 
   const ran = await agentrmd('--config', daemon.configPath);
   assert.equal(ran.code, 2);
   assert.match(ran.stderr, /^agentrmd: .*agentrmd\.yaml:3:3: log\.lvl: unknown key\n$/);
-  assert.equal((await agentrmd('--version')).code, 0);
+});
+
+test('--version and --help say so much and start nothing', async () => {
+  const { version } = JSON.parse(readFileSync(`${top}package.json`, 'utf8')) as { version: string };
+  const said = { code: 0, signal: null, stdout: `${version}\n`, stderr: '' };
+  assert.deepEqual(await agentrmd('--version'), said);
+  const help = await agentrmd('--help');
+  assert.equal(help.code, 0);
+  assert.match(help.stdout, /^Usage: agentrmd \[options\]$/m);
 });
 
 test('SIGHUP: a bad configuration is not taken, a good one is', async (t) => {
