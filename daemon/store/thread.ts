@@ -39,8 +39,9 @@ const MAX_WAITING = 16;
 const HEAP_MIB = 32;
 
 /**
- * A daemon with nothing to do should be small: a thread takes about 16 MB, of which 5 come back when it
- * ends. Calls come seconds apart or not for long, and to begin again takes 80 ms, which nobody waits for.
+ * A daemon with nothing to do should be small: a thread takes about 15 MB, nearly all of it Node's own, of which 10
+ * come back when it ends. Calls come seconds apart or not for long, and to begin again takes 80 ms, which nobody
+ * waits for.
  */
 const IDLE_MS = 30_000;
 
