@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-import { Command, CommanderError } from 'commander';
-import { type Flags, type Loaded, loadConfig } from './config/load.ts';
-import { formatProblem } from './config/source.ts';
+import { type Reading, readConfig } from './config/reading.ts';
+import type { Config } from './config/schema.ts';
 import type { Daemon } from './daemon.ts';
 import { messageOf } from './errors.ts';
 import { native } from './kernel/native.ts';
 import { createLogger, flushLog } from './log.ts';
-import { version } from './version.ts';
 
 /** As the command line tool: 1 failed, 2 usage or configuration. */
 const FAILED = 1;
@@ -18,48 +16,16 @@ const USAGE = 2;
  */
 const STOP_DEADLINE_MS = 5000;
 
-interface Options {
-  readonly config?: string;
-  readonly socket?: string;
-  readonly cgroup?: string;
-  readonly logLevel?: string;
-  readonly proxyOnly?: boolean;
-}
+const args = process.argv.slice(2);
+const reading = readConfig(args);
+// What most starts need is loaded while it is read. What fails here fails again below, where it is told.
+if (!args.includes('--proxy-only')) import('./daemon.ts').catch(() => {});
+const { config, proxyOnly, untilStdinEnds, version } = await firstOf(reading);
 
-const program = new Command('agentrmd')
-  .description('puts every tool call of every agent on this host into a cgroup with limits of its own')
-  .version(version())
-  .option('--config <file>', 'this configuration file instead of those in /etc/agentrm')
-  .option('--socket <path>', 'the control socket')
-  .option('--cgroup <path>', 'the cgroup below which calls get theirs')
-  .option('--log-level <level>', 'trace, debug, info, warn, error or fatal')
-  .option('--proxy-only', 'only the proxy for model APIs: needs neither root nor cgroups')
-  .exitOverride();
-
-try {
-  program.parse();
-} catch (error) {
-  process.exit(error instanceof CommanderError && error.exitCode === 0 ? 0 : USAGE);
-}
-
-const options = program.opts<Options>();
-const flags: Flags = {
-  socket: options.socket,
-  cgroup: options.cgroup,
-  logLevel: options.logLevel,
-};
-const load = (): Loaded => loadConfig({ file: options.config, flags });
-
-const loaded = load();
-if (!loaded.ok) {
-  for (const problem of loaded.problems) process.stderr.write(`agentrmd: ${formatProblem(problem)}\n`);
-  process.exit(USAGE);
-}
-
-let { drainMs } = loaded.config.proxy;
+let { drainMs } = config.proxy;
 let logLinesDropped = 0;
 const log = createLogger({
-  level: loaded.config.log.level,
+  level: config.log.level,
   onDrop: () => {
     logLinesDropped += 1;
   },
@@ -70,19 +36,31 @@ const unreachable = Promise.withResolvers<void>();
 try {
   const daemon = await start();
 
-  process.on('SIGHUP', () => {
-    notify('RELOADING=1');
-    const problem = reload(daemon);
-    if (problem === undefined) {
-      log.info('configuration reloaded');
-    } else {
-      daemon.reloadFailed();
-      log.error({ problem }, 'configuration kept');
+  let stopping = false;
+  let reloading = false;
+  let reloadAgain = false;
+  process.on('SIGHUP', async () => {
+    // One at a time, and once more for all that come meanwhile: what they are sent for may have been read, or not yet.
+    reloadAgain = true;
+    if (reloading) return;
+    reloading = true;
+    while (reloadAgain && !stopping) {
+      reloadAgain = false;
+      notify('RELOADING=1');
+      const next = await readAgain();
+      if (stopping) return;
+      const problem = typeof next === 'string' ? next : inForce(daemon, next);
+      if (problem === undefined) {
+        log.info('configuration reloaded');
+      } else {
+        daemon.reloadFailed();
+        log.error({ problem }, 'configuration kept');
+      }
+      notify('READY=1');
     }
-    notify('READY=1');
+    reloading = false;
   });
 
-  let stopping = false;
   const stop = (why: object, code: number): void => {
     if (stopping) return;
     stopping = true;
@@ -97,6 +75,14 @@ try {
     );
   };
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop({ signal }, 0));
+  // Also for who is killed: the kernel closes what it held.
+  if (untilStdinEnds) {
+    const ended = () => stop({ reason: 'standard input ended' }, 0);
+    process.stdin
+      .on('error', () => {})
+      .once('close', ended)
+      .resume();
+  }
   // Not 0: whoever looks after it is to start another.
   void unreachable.promise.then(() => stop({ reason: 'unreachable' }, FAILED));
 } catch (error) {
@@ -104,26 +90,49 @@ try {
   exit(FAILED);
 }
 
-/** One of the two is loaded: without privileges there is no addon, and each has its own memory to look after. */
+/** Tells why there is none, and ends. */
+async function firstOf(reading: ReturnType<typeof readConfig>): Promise<Reading & { ok: true }> {
+  try {
+    const read = await reading;
+    if ('exitCode' in read) process.exit(read.exitCode);
+    if (read.ok) return read;
+    for (const problem of read.problems) process.stderr.write(`agentrmd: ${problem}\n`);
+    process.exit(USAGE);
+  } catch (error) {
+    process.stderr.write(`agentrmd: ${messageOf(error)}\n`);
+    process.exit(FAILED);
+  }
+}
+
+/** One of the two is started: without privileges there is no addon, and each has its own memory to look after. */
 async function start(): Promise<Daemon> {
-  if (!loaded.ok) throw new Error('no configuration');
-  if (options.proxyOnly) {
+  if (proxyOnly) {
     const { startCoreAlone } = await import('./core/alone.ts');
-    const alone = await startCoreAlone(loaded.config, log);
+    const alone = await startCoreAlone(config, log);
     notify('READY=1\nSTATUS=proxy only');
     return alone;
   }
   const { startDaemon } = await import('./daemon.ts');
-  return startDaemon(loaded.config, log, () => logLinesDropped, unreachable.resolve);
+  return startDaemon(config, log, () => logLinesDropped, unreachable.resolve);
 }
 
-/** @returns why the new configuration is not in force, or undefined if it is. */
-function reload(daemon: Daemon): string | undefined {
-  const again = load();
-  if (!again.ok) return again.problems.map(formatProblem).join('; ');
+/** @returns why there is none, or the new configuration. */
+async function readAgain(): Promise<Config | string> {
   try {
-    daemon.reload(again.config);
-    ({ drainMs } = again.config.proxy);
+    const read = await readConfig(args);
+    if ('exitCode' in read) return `reading it ended with status ${read.exitCode}`;
+    if (!read.ok) return read.problems.join('; ');
+    return read.version === version ? read.config : `agentrm ${read.version} was installed: needs a restart`;
+  } catch (error) {
+    return messageOf(error);
+  }
+}
+
+/** @returns why it is not in force, or undefined if it is. */
+function inForce(daemon: Daemon, config: Config): string | undefined {
+  try {
+    daemon.reload(config);
+    ({ drainMs } = config.proxy);
     return undefined;
   } catch (error) {
     return messageOf(error);
@@ -135,7 +144,7 @@ function notify(state: string): void {
   try {
     native().notify(state);
   } catch (error) {
-    if (!options.proxyOnly) throw error;
+    if (!proxyOnly) throw error;
   }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { constants } from 'node:os';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { AgentrmError } from '../errors.ts';
+import { AgentrmError, messageOf } from '../errors.ts';
 import { hostMemory } from '../kernel/host.ts';
 import { native } from '../kernel/native.ts';
 import { ARMS, type Arm, defaultClasses } from '../replay/arms.ts';
@@ -136,6 +136,7 @@ async function withSignals(work: (signal: AbortSignal) => Promise<void>): Promis
     await work(controller.signal);
   } catch (error) {
     if (caught === undefined) throw error;
+    if (error !== controller.signal.reason) process.stderr.write(`agentrm: ${messageOf(error)}\n`);
     process.exitCode = 128 + constants.signals[caught];
   } finally {
     for (const signal of signals) process.off(signal, abort);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { z } from 'zod';
+import { fields, flag, isObject, list, type Of, oneOf, type Shape, text, whole } from '../shape.ts';
 
 /**
  * What the wrapper and the daemon say to each other: the wrapper one JSON object a line (easy to
@@ -18,39 +18,47 @@ import { z } from 'zod';
 /** The longest line that is accepted; a wrapper cuts the command to 16 KiB before it is escaped. */
 export const MAX_LINE_BYTES = 64 * 1024;
 
-const text = z.string();
+const run = fields(
+  { op: oneOf('run'), v: oneOf(1), argv: list(text(), 4096) },
+  {
+    cwd: text(),
+    /** How many directories above cwd its repository begins. */
+    top: whole(0, 64),
+    intent: text(),
+    session: text(),
+    agent: text(),
+    clone: flag,
+  },
+);
 
-const run = z.object({
-  op: z.literal('run'),
-  v: z.literal(1),
-  argv: z.array(text).max(4096),
-  cwd: text.optional(),
-  /** How many directories above cwd its repository begins. */
-  top: z.number().int().min(0).max(64).optional(),
-  intent: text.optional(),
-  session: text.optional(),
-  agent: text.optional(),
-  clone: z.boolean().optional(),
-});
+const end = fields({ op: oneOf('end') }, { code: whole(0, 255), signal: whole(1, 64) });
 
-const end = z.object({
-  op: z.literal('end'),
-  code: z.number().int().min(0).max(255).optional(),
-  signal: z.number().int().min(1).max(64).optional(),
-});
+const place = fields({ op: oneOf('place'), v: oneOf(1), token: text() });
+const feedback = fields({ op: oneOf('feedback'), v: oneOf(1), session: text(), command: text() });
+const late = fields({ op: oneOf('late') });
+const adopt = fields({ op: oneOf('adopt'), v: oneOf(1), call: text() });
 
-const message = z.discriminatedUnion('op', [
-  run,
-  end,
-  z.object({ op: z.literal('place'), v: z.literal(1), token: text }),
-  z.object({ op: z.literal('feedback'), v: z.literal(1), session: text, command: text }),
-  z.object({ op: z.literal('late') }),
-  z.object({ op: z.literal('adopt'), v: z.literal(1), call: text }),
+export type RunMessage = Of<typeof run>;
+export type EndMessage = Of<typeof end>;
+export type WrapperMessage =
+  | RunMessage
+  | EndMessage
+  | Of<typeof place>
+  | Of<typeof feedback>
+  | Of<typeof late>
+  | Of<typeof adopt>;
+
+const messages: ReadonlyMap<unknown, Shape<WrapperMessage>> = new Map<
+  WrapperMessage['op'],
+  Shape<WrapperMessage>
+>([
+  ['run', run],
+  ['end', end],
+  ['place', place],
+  ['feedback', feedback],
+  ['late', late],
+  ['adopt', adopt],
 ]);
-
-export type WrapperMessage = z.infer<typeof message>;
-export type RunMessage = z.infer<typeof run>;
-export type EndMessage = z.infer<typeof end>;
 
 /** Decodes one line; undefined if it is not a message of the protocol. */
 export function parseMessage(line: string): WrapperMessage | undefined {
@@ -60,8 +68,7 @@ export function parseMessage(line: string): WrapperMessage | undefined {
   } catch {
     return undefined;
   }
-  const parsed = message.safeParse(value);
-  return parsed.success ? parsed.data : undefined;
+  return isObject(value) ? messages.get(value.op)?.(value) : undefined;
 }
 
 /** Splits a stream into lines without ever holding more than one line's bound. */

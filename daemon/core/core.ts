@@ -6,18 +6,14 @@ import { native } from '../kernel/native.ts';
 import type { Log } from '../log.ts';
 import { ProxyServer, type ProxySettings } from '../proxy/server.ts';
 import type { TcpOwner } from '../proxy/socket-owner.ts';
+import type { SchedulerEvents } from '../scheduler/events.ts';
 import { disciplineOf } from '../scheduler/policies.ts';
 import { realClock } from '../scheduler/real-clock.ts';
+import type { SavedState } from '../scheduler/saved-state.ts';
 import { Scheduler } from '../scheduler/scheduler.ts';
 import { defaultSettings, type SchedulerSettings } from '../scheduler/settings.ts';
-import type {
-  CallsOfSession,
-  HostPressure,
-  SavedState,
-  SchedulerEvents,
-  SchedulerSnapshot,
-  TurnClass,
-} from '../scheduler/types.ts';
+import type { SchedulerSnapshot } from '../scheduler/snapshot.ts';
+import type { CallsOfSession, HostPressure, TurnClass } from '../scheduler/types.ts';
 import type { CoreEvent } from './messages.ts';
 import { proxyMonitor } from './monitor.ts';
 import { upstreamsOf } from './upstreams.ts';

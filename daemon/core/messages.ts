@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-import * as z from 'zod';
 import type { ProxyMonitor } from '../control/types.ts';
 import { SUBSCRIPTION_STATUSES, SUBSCRIPTION_WINDOWS } from '../scheduler/subscription-headers.ts';
 import { type CallsOfSession, TURN_CLASSES, type TurnClass } from '../scheduler/types.ts';
+import { fields, flag, list, number, oneOf, orNull, type Shape, text } from '../shape.ts';
 
 /*
  * What the two halves tell each other of sessions. The daemon believes nothing that the core says: the core reads
@@ -35,78 +35,74 @@ export interface CoreEvent {
 
 /** Longer ones are not the core's: its answers hold a limited number of sessions and upstreams. */
 const MAX_ANSWER_CHARS = 1024 * 1024;
-/** A key: a uid and at most 128 characters. */
-const key = z.string().max(160);
-const text = z.string().max(512);
-const turnClass = z.enum(TURN_CLASSES);
+/** A uid and at most 128 characters. */
+const key = text(160);
+const word = text(512);
+const turnClass = oneOf(...TURN_CLASSES);
 
-const classMessage = z.object({ session: key, class: turnClass });
-const coreEvent = z
-  .object({ kind: z.enum(CORE_EVENTS), session: key })
-  .catchall(z.union([text, z.number(), z.boolean(), z.null()]));
+const classMessage: Shape<ClassMessage> = fields({ session: key, class: turnClass });
+const coreEvent = fields({ kind: oneOf(...CORE_EVENTS), session: key });
 
-const pressure = z.object({ memory: z.number(), poolShort: z.boolean() });
-const upstream = z.object({
-  provider: text,
-  credential: text,
-  modelClass: text,
-  lanes: z.object({ held: z.number(), limit: z.number(), fixed: z.boolean() }),
-  levels: z.array(
-    z.object({ level: turnClass, queued: z.number(), running: z.number(), oldestWaitMs: z.number() }),
-  ),
-  buckets: z.array(
-    z.object({
-      resource: z.enum(['requests', 'inputTokens', 'outputTokens']),
-      limitPerMin: z.number().nullable(),
-      available: z.number().nullable(),
-      reserved: z.number(),
+const lanes = fields({ held: number, limit: number, fixed: flag });
+const level = fields({ level: turnClass, queued: number, running: number, oldestWaitMs: number });
+const bucket = fields({
+  resource: oneOf('requests', 'inputTokens', 'outputTokens'),
+  limitPerMin: orNull(number),
+  available: orNull(number),
+  reserved: number,
+});
+const subscriptionStatus = oneOf(...SUBSCRIPTION_STATUSES);
+const subscription = fields({
+  status: subscriptionStatus,
+  claim: orNull(word),
+  fallback: flag,
+  resetMs: orNull(number),
+  windows: list(
+    fields({
+      window: oneOf(...SUBSCRIPTION_WINDOWS),
+      status: orNull(subscriptionStatus),
+      used: orNull(number),
+      resetMs: orNull(number),
     }),
   ),
-  pausedMs: z.number().nullable(),
-  breaker: z.enum(['closed', 'open', 'half-open']),
-  subscription: z
-    .object({
-      status: z.enum(SUBSCRIPTION_STATUSES),
-      claim: text.nullable(),
-      fallback: z.boolean(),
-      resetMs: z.number().nullable(),
-      windows: z.array(
-        z.object({
-          window: z.enum(SUBSCRIPTION_WINDOWS),
-          status: z.enum(SUBSCRIPTION_STATUSES).nullable(),
-          used: z.number().nullable(),
-          resetMs: z.number().nullable(),
-        }),
-      ),
-    })
-    .nullable(),
 });
-const session = z.object({
-  id: text,
-  uid: z.number().nullable(),
+const upstream = fields({
+  provider: word,
+  credential: word,
+  modelClass: word,
+  lanes,
+  levels: list(level),
+  buckets: list(bucket),
+  pausedMs: orNull(number),
+  breaker: oneOf('closed', 'open', 'half-open'),
+  subscription: orNull(subscription),
+});
+const session = fields({
+  id: word,
+  uid: orNull(number),
   class: turnClass,
-  lanes: z.number(),
-  queuedTurns: z.number(),
-  grantedTurns: z.number(),
-  finishedTurns: z.number(),
-  usedTokens: z.number(),
-  holdsPlace: z.boolean(),
-  terminated: z.boolean(),
-  ageMs: z.number(),
-  sinceTurnMs: z.number(),
-  runs: z.array(z.object({ agent: text.nullable(), ageMs: z.number() })),
+  lanes: number,
+  queuedTurns: number,
+  grantedTurns: number,
+  finishedTurns: number,
+  usedTokens: number,
+  holdsPlace: flag,
+  terminated: flag,
+  ageMs: number,
+  sinceTurnMs: number,
+  runs: list(fields({ agent: orNull(word), ageMs: number })),
 });
-const proxyMonitor: z.ZodType<ProxyMonitor> = z.object({
-  queued: z.number(),
-  running: z.number(),
-  delayed: z.number(),
-  gated: z.number(),
-  held: z.number(),
-  pressure,
-  agents: z.object({ limit: z.number().nullable(), running: z.number(), waiting: z.number() }),
-  upstreams: z.array(upstream),
-  sessions: z.array(session),
-  omitted: z.number(),
+const proxyMonitor: Shape<ProxyMonitor> = fields({
+  queued: number,
+  running: number,
+  delayed: number,
+  gated: number,
+  held: number,
+  pressure: fields({ memory: number, poolShort: flag }),
+  agents: fields({ limit: orNull(number), running: number, waiting: number }),
+  upstreams: list(upstream),
+  sessions: list(session),
+  omitted: number,
 });
 
 /** @returns undefined for what is none. */
@@ -116,7 +112,14 @@ export function parseClass(json: string): ClassMessage | undefined {
 
 /** @returns undefined for what is none. */
 export function parseEvent(json: string): CoreEvent | undefined {
-  return parse(coreEvent, json);
+  return parse((value) => {
+    const known = coreEvent(value);
+    if (known === undefined) return undefined;
+    const details = Object.entries(value as object).filter(([name]) => !Object.hasOwn(known, name));
+    if (!details.every(([, detail]) => isDetail(detail))) return undefined;
+    // As own fields, whatever their names are.
+    return Object.fromEntries([...Object.entries(known), ...details]) as CoreEvent;
+  }, json);
 }
 
 /** @returns null for what is none. */
@@ -124,9 +127,13 @@ export function parseMonitor(json: string): ProxyMonitor | null {
   return (json.length <= MAX_ANSWER_CHARS ? parse(proxyMonitor, json) : undefined) ?? null;
 }
 
-function parse<T>(schema: z.ZodType<T>, json: string): T | undefined {
+function isDetail(value: unknown): boolean {
+  return value === null || (word(value) ?? number(value) ?? flag(value)) !== undefined;
+}
+
+function parse<T>(shape: Shape<T>, json: string): T | undefined {
   try {
-    return schema.safeParse(JSON.parse(json)).data;
+    return shape(JSON.parse(json));
   } catch {
     return undefined;
   }

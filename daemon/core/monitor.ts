@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { ProxyMonitor, ProxySession } from '../control/types.ts';
-import type { AgentSnapshot, TurnScheduler, UpstreamSnapshot } from '../scheduler/types.ts';
+import type { AgentSnapshot, UpstreamSnapshot } from '../scheduler/snapshot.ts';
+import type { TurnScheduler } from '../scheduler/types.ts';
 import { isOf, sessionName } from '../session/name.ts';
 
 /** Sessions in one answer, those that were heard of last; a screen shows some dozens. */

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import type { ProxyConfig } from '../config/proxy.ts';
 import type { ProxyMonitor } from '../control/types.ts';
 import type { Level, Log } from '../log.ts';
+import { ownProgram, quietOptions } from '../own-program.ts';
 import type { HostPressure, TurnClass } from '../scheduler/types.ts';
 import { Channel, type MessageKind } from './channel.ts';
 import {
@@ -16,6 +17,7 @@ import {
   parseEvent,
   parseMonitor,
 } from './messages.ts';
+import { Questions } from './questions.ts';
 import type { StateFile } from './state-file.ts';
 
 /** Clients that find nobody listening try again within half a second. */
@@ -23,9 +25,6 @@ const FIRST_RESTART_MS = 100;
 const LONGEST_RESTART_MS = 10_000;
 /** A core that ran for so long did not die of its start. */
 const STEADY_MS = 30_000;
-/** Questions come from people and scrapers, who wait seconds; a core that is busy for longer is not waited for. */
-const ANSWER_MS = 1_000;
-const MAX_QUESTIONS = 64;
 /** After what draining may take: then the core hangs. */
 const END_MS = 2_000;
 
@@ -72,12 +71,11 @@ export class CoreProcess {
   #given: CoreSettings;
   /** Whether it has been asked to take others and has not answered yet. */
   #offered = false;
-  readonly #questions = new Map<number, (text: string) => void>();
+  readonly #questions = new Questions((kind, text) => this.#channel?.send(kind, text) === true);
   #child: ChildProcess | undefined;
   #channel: Channel | undefined;
   #timer: NodeJS.Timeout | undefined;
   #restartMs = FIRST_RESTART_MS;
-  #asked = 0;
   #starts = 0;
   #port: number | undefined;
   #reason = '';
@@ -115,8 +113,7 @@ export class CoreProcess {
     const { ids, state } = this.#options;
     this.#starts += 1;
     const startedMs = performance.now();
-    const own = fileURLToPath(import.meta.url);
-    const script = fileURLToPath(new URL(`../core-main${own.slice(own.lastIndexOf('.'))}`, import.meta.url));
+    const script = fileURLToPath(ownProgram('core-main'));
     const child = spawn(process.execPath, [...nodeOptions(), script], {
       stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
       cwd: '/',
@@ -199,26 +196,7 @@ export class CoreProcess {
   }
 
   #ask(what: string): Promise<string> {
-    if (this.#port === undefined || this.#questions.size >= MAX_QUESTIONS) return Promise.resolve('');
-    return new Promise((resolve) => {
-      const timer = setTimeout(() => this.#questions.get(number)?.(''), ANSWER_MS);
-      const number = this.#question('ask', what, (text) => {
-        clearTimeout(timer);
-        resolve(text);
-      });
-    });
-  }
-
-  /** @param settle called once: with the answer, or with nothing if it cannot be asked or has ended. @returns its number. */
-  #question(kind: 'ask' | 'configure', text: string, settle: (text: string) => void): number {
-    this.#asked += 1;
-    const number = this.#asked;
-    this.#questions.set(number, (answer) => {
-      this.#questions.delete(number);
-      settle(answer);
-    });
-    if (this.#channel?.send(kind, `${number} ${text}`) !== true) this.#questions.get(number)?.('');
-    return number;
+    return this.#port === undefined ? Promise.resolve('') : this.#questions.ask(what);
   }
 
   /** One at a time, whatever their number: a core that is busy answers when it can. */
@@ -226,7 +204,7 @@ export class CoreProcess {
     const settings = this.#wanted;
     if (settings === null || this.#offered || this.#port === undefined) return;
     this.#offered = true;
-    this.#question('configure', JSON.stringify(settings), (answer) => {
+    this.#questions.put('configure', JSON.stringify(settings), (answer) => {
       this.#offered = false;
       // The next core is offered them.
       if (answer === '') return;
@@ -272,7 +250,7 @@ export class CoreProcess {
       }
       case 'answer': {
         const space = text.indexOf(' ');
-        this.#questions.get(Number(text.slice(0, space)))?.(textOf(text.slice(space + 1)));
+        this.#questions.answered(Number(text.slice(0, space)), textOf(text.slice(space + 1)));
         break;
       }
     }
@@ -286,7 +264,7 @@ export class CoreProcess {
     // What a core cannot start with (any more) is what others are asked for instead of; but these may be no better.
     const tryWanted = this.#port === undefined && this.#given === this.#settings && this.#wanted !== null;
     this.#port = undefined;
-    for (const settle of this.#questions.values()) settle('');
+    this.#questions.end();
     this.#given = (tryWanted ? this.#wanted : null) ?? this.#settings;
     if (this.#closing) return;
     if (performance.now() - startedMs > STEADY_MS) this.#restartMs = FIRST_RESTART_MS;
@@ -301,10 +279,7 @@ export class CoreProcess {
  * short-lived: 500 streams take 140 MiB with 4 MiB for what is young, 156 with 1 and 188 with V8's own 16.
  */
 function nodeOptions(): string[] {
-  return [
-    '--max-semi-space-size=4',
-    ...process.execArgv.filter((argument) => argument.startsWith('--disable-warning')),
-  ];
+  return ['--max-semi-space-size=4', ...quietOptions()];
 }
 
 /** A JSON string of a process that is not trusted. */

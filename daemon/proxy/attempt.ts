@@ -3,20 +3,15 @@ import type { IncomingHttpHeaders } from 'node:http';
 import type { Dispatcher } from 'undici';
 import { messageOf } from '../errors.ts';
 import type { HeaderReader, Lease, Usage, Verdict } from '../scheduler/types.ts';
+import { AnswerReading, type WrittenTokens } from './answer-reading.ts';
 import { DecodedCopy } from './decoded-copy.ts';
 import { EventFrames } from './event-frames.ts';
 import { type RawHeaders, rawHeadersOf, responseHeaders, trailersOf } from './headers.ts';
 import type { TurnApi } from './routes.ts';
-import { runEndOf } from './run-end.ts';
-import { StreamObserver } from './stream-observer.ts';
-import { usageOf } from './usage.ts';
+import type { StreamError } from './stream-observer.ts';
 
 /** Error answers are read whole, to decide about a retry; a larger one is passed on without that. */
 const MAX_ERROR_BYTES = 256 * 1024;
-/** A whole response that is larger is not read for its tokens: 1 MB of text is 250,000 of them. */
-const MAX_JSON_BYTES = 2 * 1024 * 1024;
-/** How often the scheduler is told what a stream has written: a thousandth of a small account's minute. */
-const TELL_TOKENS = 50;
 
 /** An error answer that says nothing about the client's request; the SDKs send such a request again. */
 function isUpstreamError(status: number): boolean {
@@ -33,12 +28,6 @@ export interface Answer {
   readonly isStream: boolean;
   /** How it is compressed; null: not at all. */
   readonly encoding: string | null;
-}
-
-/** What answers of the turn's model hold: see OutputEstimator. */
-export interface WrittenTokens {
-  estimate(characters: number): number | undefined;
-  learn(characters: number, tokens: number): void;
 }
 
 /** The turn, as one attempt to serve it needs it. */
@@ -68,23 +57,17 @@ export class Attempt implements Dispatcher.DispatchHandler {
   readonly #lease: Lease;
   readonly #api: TurnApi;
   readonly #written: WrittenTokens;
-  /** The estimate of what was written when the scheduler was told last, by it or by the API. */
-  #toldTokens = 0;
-  /** By the API's own word. */
-  #outputTokens: number | undefined;
   #controller: Dispatcher.DispatchController | undefined;
   #mode: Mode = 'waiting';
   #answer: Answer | undefined;
   #headers: HeaderReader = () => undefined;
-  #observer: StreamObserver | undefined;
+  /** Of an answer that goes to the client. */
+  #reading: AnswerReading | undefined;
   #frames: EventFrames | undefined;
   #decoded: DecodedCopy | undefined;
-  /** Of an error answer, or of a whole response for its tokens. */
-  #collected: Buffer[] = [];
-  #collectedBytes = 0;
+  #errorBody: Buffer[] = [];
+  #errorBytes = 0;
   #committed = false;
-  /** Whether a whole response is the agent's answer to its user, as far as it tells. */
-  #endsRun: boolean | undefined;
 
   constructor(owner: AttemptOwner, lease: Lease, api: TurnApi, written: WrittenTokens) {
     this.#owner = owner;
@@ -95,7 +78,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
 
   /** Events of the stream so far, keep-alives not counted. */
   get events(): number {
-    return this.#observer?.events ?? 0;
+    return this.#reading?.events ?? 0;
   }
 
   /** Undefined before the response's head. */
@@ -173,7 +156,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
     // What undici hands out is a view of a buffer that it does not use again.
     if (this.#mode === 'error') this.#collectError(chunk);
-    else if (this.#mode === 'passing') this.#pass(chunk);
+    else if (this.#reading !== undefined && this.#mode === 'passing') this.#pass(this.#reading, chunk);
   }
 
   onResponseEnd(controller: Dispatcher.DispatchController): void {
@@ -194,65 +177,57 @@ export class Attempt implements Dispatcher.DispatchHandler {
   // A response that goes to the client.
 
   #observe({ isStream, encoding }: Answer): void {
-    if (isStream) {
-      this.#observer = new StreamObserver(this.#api, (usage) => this.#usage(usage));
-      if (encoding === null) this.#frames = new EventFrames();
+    const reading = new AnswerReading({
+      api: this.#api,
+      isStream,
+      written: this.#written,
+      lease: this.#lease,
+      onUsage: (usage) => this.#owner.usage(usage),
+    });
+    this.#reading = reading;
+    if (encoding === null) {
+      if (isStream) this.#frames = new EventFrames();
+      return;
     }
-    if (encoding === null) return;
     this.#decoded = new DecodedCopy(
       encoding,
-      (bytes) => this.#readDecoded(bytes),
-      () => {
-        this.#observer = undefined;
-      },
+      (bytes) => this.#readDecoded(reading, bytes),
+      () => reading.giveUp(),
     );
   }
 
-  #pass(chunk: Buffer): void {
+  #pass(reading: AnswerReading, chunk: Buffer): void {
     if (this.#decoded !== undefined) {
       // Whether it means progress will be known when it is decoded; that it lives is known now.
-      this.#lease.progress(this.#observer === undefined ? 'content' : 'ping');
+      this.#lease.progress(reading.seesEvents ? 'ping' : 'content');
       this.#decoded.push(chunk);
-      this.#commit();
-      this.#owner.forward(chunk);
+      this.#forward(chunk);
       return;
     }
-    if (this.#frames === undefined || this.#observer === undefined) {
-      this.#lease.progress('content');
-      this.#keep(chunk);
-      this.#commit();
-      this.#owner.forward(chunk);
+    const isContent = reading.feed(chunk);
+    this.#lease.progress(isContent ? 'content' : 'ping');
+    if (this.#frames === undefined) {
+      this.#forward(chunk);
       return;
     }
-    const seen = this.#observer.feed(chunk);
-    this.#lease.progress(seen === 'content' ? 'content' : 'ping');
-    this.#tellWritten(this.#observer);
+    reading.tellWritten();
     const whole = this.#frames.push(chunk);
-    const { error } = this.#observer;
-    if (error !== undefined && !this.#committed) {
-      this.#streamError(whole);
+    if (reading.error !== undefined && !this.#committed) {
+      this.#streamError(reading.error, whole);
       return;
     }
     if (whole.length === 0) return;
     // What was held back may have been content that was seen earlier.
-    if (seen === 'content' || this.#observer.events > 0) this.#commit();
+    if (isContent || reading.events > 0) this.#commit();
     this.#owner.forward(whole);
   }
 
-  #readDecoded(bytes: Buffer): void {
+  #readDecoded(reading: AnswerReading, bytes: Buffer): void {
     if (this.#mode === 'over') return;
-    if (this.#observer === undefined) this.#keep(bytes);
-    else {
-      if (this.#observer.feed(bytes) === 'content') this.#lease.progress('content');
-      this.#tellWritten(this.#observer);
-    }
-  }
-
-  #tellWritten({ characters }: StreamObserver): void {
-    const outputTokens = this.#written.estimate(characters) ?? 0;
-    if (outputTokens < this.#toldTokens + TELL_TOKENS) return;
-    this.#toldTokens = outputTokens;
-    this.#lease.usage({ outputTokens });
+    const isContent = reading.feed(bytes);
+    if (!reading.seesEvents) return;
+    if (isContent) this.#lease.progress('content');
+    reading.tellWritten();
   }
 
   #forward(bytes: Buffer): void {
@@ -266,33 +241,15 @@ export class Attempt implements Dispatcher.DispatchHandler {
     this.#lease.committed();
   }
 
-  #keep(chunk: Buffer): void {
-    if (this.#collectedBytes > MAX_JSON_BYTES) return;
-    this.#collectedBytes += chunk.length;
-    if (this.#collectedBytes > MAX_JSON_BYTES) this.#collected = [];
-    else this.#collected.push(chunk);
-  }
-
-  #usage(usage: Usage): void {
-    this.#lease.usage(usage);
-    if (usage.outputTokens !== undefined) {
-      this.#outputTokens = usage.outputTokens;
-      this.#toldTokens = this.#written.estimate(this.#observer?.characters ?? 0) ?? 0;
-    }
-    this.#owner.usage(usage);
-  }
-
   #complete(trailers: RawHeaders): void {
     if (this.#mode === 'over') return;
-    const error = this.#observer?.error;
+    const error = this.#reading?.error;
     // The client need not wait until everything is counted.
     if (error === undefined) this.#owner.end(trailers);
-    if (this.#collected.length > 0) this.#readWhole();
+    this.#reading?.finish();
     this.#mode = 'over';
     if (error === undefined) {
-      if (this.#observer !== undefined && this.#outputTokens !== undefined)
-        this.#written.learn(this.#observer.characters, this.#outputTokens);
-      const endsRun = this.#observer?.endsRun ?? this.#endsRun;
+      const endsRun = this.#reading?.endsRun;
       this.#lease.end({ kind: 'ok', ...(endsRun === undefined ? {} : { endsRun }) });
       this.#owner.complete();
     } else {
@@ -301,21 +258,8 @@ export class Attempt implements Dispatcher.DispatchHandler {
     }
   }
 
-  #readWhole(): void {
-    let parsed: unknown;
-    try {
-      parsed = JSON.parse(Buffer.concat(this.#collected).toString());
-    } catch {
-      return;
-    }
-    const usage = usageOf(this.#api, parsed);
-    if (usage !== null) this.#usage(usage);
-    this.#endsRun = runEndOf(this.#api, parsed);
-  }
-
   /** The stream told of an error before anything but keep-alives was forwarded. */
-  #streamError(held: Buffer): void {
-    const error = this.#observer?.error ?? { status: 500, quotaExhausted: false };
+  #streamError(error: StreamError, held: Buffer): void {
     const rest = this.#frames?.rest() ?? Buffer.alloc(0);
     this.#end();
     const verdict = this.#lease.end({ kind: 'error', headers: this.#headers, ...error });
@@ -325,15 +269,15 @@ export class Attempt implements Dispatcher.DispatchHandler {
   // An error answer.
 
   #collectError(chunk: Buffer): void {
-    this.#collected.push(chunk);
-    this.#collectedBytes += chunk.length;
+    this.#errorBody.push(chunk);
+    this.#errorBytes += chunk.length;
     this.#lease.progress('content');
-    if (this.#collectedBytes > MAX_ERROR_BYTES) this.#fail('its error answer has no end');
+    if (this.#errorBytes > MAX_ERROR_BYTES) this.#fail('its error answer has no end');
   }
 
   #answeredWithError(): void {
     const answer = this.#answer as Answer;
-    const body = Buffer.concat(this.#collected);
+    const body = Buffer.concat(this.#errorBody);
     this.#mode = 'over';
     const quotaExhausted = saysQuotaExhausted(body);
     const verdict =

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Tally } from '../control/tally.ts';
 import { Counter, Gauge, Histogram, Registry } from '../prometheus.ts';
+import { REFUSAL_CODES } from '../scheduler/refusals.ts';
+import { RESOURCES } from '../scheduler/resources.ts';
 import { SUBSCRIPTION_STATUSES, SUBSCRIPTION_WINDOWS } from '../scheduler/subscription-headers.ts';
-import { REFUSAL_CODES, RESOURCES, TURN_CLASSES, type TurnScheduler } from '../scheduler/types.ts';
+import { TURN_CLASSES, type TurnScheduler } from '../scheduler/types.ts';
 import { PROVIDERS, type Provider } from './routes.ts';
 import { TURN_OUTCOMES, type TurnOutcome, type TurnReport } from './turn.ts';
 

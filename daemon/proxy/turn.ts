@@ -1,19 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { ServerResponse } from 'node:http';
-import type {
-  Clock,
-  HungEvidence,
-  Lease,
-  Refusal,
-  Ticket,
-  Timer,
-  Turn,
-  TurnScheduler,
-  Usage,
-  Verdict,
-} from '../scheduler/types.ts';
+import type { Clock, Timer } from '../scheduler/clock.ts';
+import type { HungEvidence } from '../scheduler/reaper.ts';
+import type { Refusal } from '../scheduler/refusals.ts';
+import type { Lease, Ticket, Turn, TurnScheduler, Usage, Verdict } from '../scheduler/types.ts';
+import type { WrittenTokens } from './answer-reading.ts';
 import { errorEvent, type ProxyError, pingEvent, retryHeaders } from './api-errors.ts';
-import { type Answer, Attempt, type AttemptOwner, type WrittenTokens } from './attempt.ts';
+import { type Answer, Attempt, type AttemptOwner } from './attempt.ts';
 import { endWith, sendError, sendHead } from './client-response.ts';
 import { headerOf, type RawHeaders, withHeader } from './headers.ts';
 import type { Provider, TurnApi } from './routes.ts';

@@ -72,9 +72,12 @@ export class ManagedStage implements Stage {
   }
 
   async close(): Promise<void> {
-    await this.#run.kill();
-    await this.#daemon.close();
-    this.#run.remove();
+    // Whatever fails, nothing is to be left that could still go.
+    try {
+      await this.#run.kill();
+    } finally {
+      await this.#daemon.close().finally(() => this.#run.remove());
+    }
   }
 }
 

@@ -32,12 +32,13 @@ export class PrivateDaemon {
     };
     // JSON is YAML.
     writeFileSync(config, JSON.stringify(settings));
-    const args = ['--config', config, '--socket', this.socket, '--cgroup', cgroup];
+    const args = ['--config', config, '--socket', this.socket, '--cgroup', cgroup, '--until-stdin-ends'];
     // A group of its own: ^C on the terminal is for agentrm, which stops it after its calls.
     this.#child = spawn(`${distDir}agentrmd`, args, {
       // Settings in the environment are for the daemon of this host.
       env: { PATH: process.env.PATH, HOME: dir },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      // Nothing is written to it: it ends with this process, kill -9 included, and the daemon with that.
+      stdio: ['pipe', 'pipe', 'pipe'],
       detached: true,
     });
     this.ended = this.#watch();
@@ -64,7 +65,7 @@ export class PrivateDaemon {
     this.#child.kill('SIGTERM');
     // If it could not even be started, there is nothing to wait for.
     await this.ended.catch(() => {});
-    for (const dir of this.#dirs) rmSync(dir, { recursive: true, force: true });
+    for (const dir of this.#dirs) rmSync(dir, { recursive: true, force: true, maxRetries: 3 });
   }
 
   async #ready(): Promise<void> {

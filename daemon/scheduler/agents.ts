@@ -1,61 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type Linked, LinkedList } from './linked-list.ts';
-import { RecentMap } from './recent-map.ts';
-import type { AgentSettings } from './settings.ts';
 import {
-  type AbandonedEvidence,
-  type AgentSnapshot,
-  type CallsOfSession,
-  type Clock,
-  type SavedRun,
-  type Timer,
-  TURN_CLASSES,
-  type Turn,
-  type TurnClass,
-} from './types.ts';
-
-/** Where a turn is, as its session counts it. */
-export type TurnPlace = 'waiting' | 'running';
-
-/** A run that no answer has ended yet. */
-interface OpenRun {
-  /** Within the session; '' is its user's own. */
-  readonly agent: string;
-  readonly startedAtMs: number;
-  /** Whose answer ends it: a small question to another model on the way is no part of it. */
-  modelClass: string;
-  /** A turn of it had a lane. */
-  began: boolean;
-}
-
-/** A session as its turns show it. */
-interface Agent extends Linked<Agent> {
-  readonly session: string;
-  readonly startedAtMs: number;
-  /** When its newest turn of each class came. */
-  readonly cameMs: [number, number, number];
-  class: TurnClass;
-  readonly turns: Record<TurnPlace, number>;
-  /** Turns that had a lane. */
-  granted: number;
-  finished: number;
-  /** One of each agent at most, oldest first; few, so that looking through them costs less than a Map's garbage. */
-  readonly runs: OpenRun[];
-  lastTurnMs: number;
-  /** When it was found that nobody goes on with it; null: it was not. */
-  terminatedAtMs: number | null;
-  /** Until when it is waited for; null: it is not. */
-  idleUntilMs: number | null;
-}
+  type Agent,
+  bestClass,
+  isBusy,
+  isNew,
+  newAgent,
+  type OpenRun,
+  runOf,
+  type TurnPlace,
+  turnOfRunLeft,
+} from './agent.ts';
+import type { Clock } from './clock.ts';
+import type { AbandonedEvidence } from './events.ts';
+import { IdleWait } from './idle-wait.ts';
+import { KnownCalls } from './known-calls.ts';
+import { RecentMap } from './recent-map.ts';
+import type { SavedRun } from './saved-state.ts';
+import type { AgentSettings } from './settings.ts';
+import type { AgentSnapshot } from './snapshot.ts';
+import { type CallsOfSession, TURN_CLASSES, type Turn, type TurnClass } from './types.ts';
 
 /** An open run as it outlives a restart, but for its level. */
 export type OpenRunRecord = Omit<SavedRun, 'level' | 'usedMs'>;
-
-interface KnownCalls {
-  readonly calls: CallsOfSession;
-  /** Since when it has had none; null: it has some. */
-  readonly noneSinceMs: number | null;
-}
 
 export interface AgentsHost {
   readonly clock: Clock;
@@ -84,45 +50,39 @@ const MAX_RUNS_OF_SESSION = 256;
  * Sessions with their runs, from the first turn to the end: an answer that ends the run, or nobody who goes on
  * with it. A run is abandoned when its session has had no turn, no live tool call and no further request for the
  * configured time; the subagents of a session are one with it, because it waits for them.
- *
- * One timer for all: they all wait equally long, so that the order in which they fell idle is that of their ends.
  */
 export class Agents {
   readonly #host: AgentsHost;
   /** Who was heard of last at the end. */
   readonly #agents: RecentMap<string, Agent>;
-  /** What the node agent told, of sessions without turns too: those may follow. */
-  readonly #calls: RecentMap<string, KnownCalls>;
-  /** Sessions without turn and call that are waited for, soonest first. */
-  readonly #idle = new LinkedList<Agent>();
-  #timer: Timer | null = null;
-  #closed = false;
+  readonly #calls: KnownCalls;
+  /** For somebody to go on with those that have neither a turn nor a call. */
+  readonly #idle: IdleWait<Agent>;
 
   constructor(host: AgentsHost) {
     this.#host = host;
     const forgotten = (agent: Agent): void => {
       host.evicted();
-      this.#notIdle(agent);
+      this.#idle.stop(agent);
       host.over(agent.session);
     };
     this.#agents = new RecentMap(host.capacity, forgotten, isBusy);
-    this.#calls = new RecentMap(host.capacity, host.evicted, ({ calls }) => calls.live > 0);
+    this.#calls = new KnownCalls(host.capacity, host.evicted);
+    this.#idle = new IdleWait(host.clock, (agent, nowMs) => this.#end(agent, nowMs));
   }
 
   /** A turn was submitted, and may not have a lane at once. */
   came(turn: Turn): void {
     const { clock } = this.#host;
-    const settings = this.#host.settings();
     const nowMs = clock.now();
     const agent = this.#agents.get(turn.session) ?? this.#add(turn.session, nowMs);
     agent.turns.waiting += 1;
     agent.lastTurnMs = nowMs;
     agent.terminatedAtMs = null;
-    this.#notIdle(agent);
+    this.#idle.stop(agent);
     agent.cameMs[TURN_CLASSES.indexOf(turn.class)] = nowMs;
-    const best = TURN_CLASSES.find((_, index) => (agent.cameMs[index] as number) >= nowMs - settings.classMs);
-    const first = agent.granted + agent.finished === 0 && agent.turns.waiting + agent.turns.running === 1;
-    if (best !== undefined && (first || best !== agent.class)) {
+    const best = bestClass(agent, this.#host.settings().classMs, nowMs);
+    if (best !== undefined && (isNew(agent) || best !== agent.class)) {
       agent.class = best;
       this.#host.classOf(turn.session, best);
     }
@@ -151,12 +111,7 @@ export class Agents {
     agent.turns[from] -= 1;
     agent.finished += 1;
     agent.lastTurnMs = this.#host.clock.now();
-    const run = runOf(agent, turn.agent ?? '');
-    if (run !== undefined) {
-      const ended = endsRun === true && (!turn.runStart || run.modelClass === turn.modelClass);
-      // Or its client went, or was turned away, before anything of it ran.
-      if (ended || (!run.began && !isBusy(agent))) agent.runs.splice(agent.runs.indexOf(run), 1);
-    }
+    turnOfRunLeft(agent, turn, endsRun);
     this.#rest(agent);
   }
 
@@ -165,19 +120,12 @@ export class Agents {
    * @param calls null: nothing any more, the session has ended there.
    */
   setCalls(session: string, calls: CallsOfSession | null): void {
-    const before = this.#calls.peek(session);
-    const hadSome = (before?.calls.live ?? 0) > 0;
-    const hasSome = calls !== null && calls.live > 0;
-    if (calls === null) this.#calls.delete(session);
-    else {
-      const noneSinceMs = hasSome ? null : (before?.noneSinceMs ?? this.#host.clock.now());
-      this.#calls.set(session, { calls, noneSinceMs });
-    }
+    const changed = this.#calls.set(session, calls, this.#host.clock.now());
     const agent = this.#agents.peek(session);
-    if (agent === undefined || hadSome === hasSome) return;
+    if (agent === undefined || !changed) return;
     // Time counts from the end of the last call on; while one lives it does not pass.
-    this.#notIdle(agent);
-    if (hasSome) agent.terminatedAtMs = null;
+    this.#idle.stop(agent);
+    if (this.#calls.hasLive(session)) agent.terminatedAtMs = null;
     this.#rest(agent);
   }
 
@@ -193,7 +141,7 @@ export class Agents {
         waiting: turns.waiting,
         granted,
         finished,
-        calls: this.#calls.peek(session)?.calls ?? null,
+        calls: this.#calls.of(session),
         holdsPlace: this.#host.holdsPlace(session),
         terminated: terminatedAtMs !== null,
         ageMs: nowMs - agent.startedAtMs,
@@ -244,10 +192,9 @@ export class Agents {
 
   /** The settings are other ones: whoever is waited for is waited for anew, so that they end in order. */
   configured(): void {
-    this.#timer?.cancel();
-    this.#timer = null;
+    this.#idle.restart();
     for (const agent of this.#agents.values()) {
-      this.#notIdle(agent);
+      this.#idle.stop(agent);
       if (agent.terminatedAtMs === null) this.#rest(agent);
     }
   }
@@ -260,28 +207,11 @@ export class Agents {
   }
 
   close(): void {
-    this.#closed = true;
-    this.#timer?.cancel();
-    this.#timer = null;
+    this.#idle.close();
   }
 
   #add(session: string, nowMs: number): Agent {
-    const never = Number.NEGATIVE_INFINITY;
-    const agent: Agent = {
-      session,
-      startedAtMs: nowMs,
-      cameMs: [never, never, never],
-      class: 'interactive',
-      turns: { waiting: 0, running: 0 },
-      granted: 0,
-      finished: 0,
-      runs: [],
-      lastTurnMs: nowMs,
-      terminatedAtMs: null,
-      idleUntilMs: null,
-      previous: null,
-      next: null,
-    };
+    const agent = newAgent(session, nowMs);
     this.#agents.set(session, agent);
     return agent;
   }
@@ -301,38 +231,8 @@ export class Agents {
     if (isBusy(agent)) return;
     if (agent.runs.length === 0) this.#host.over(agent.session);
     const { abandonedMs } = this.#host.settings();
-    if (this.#liveCalls(agent.session) > 0 || abandonedMs === Number.POSITIVE_INFINITY) return;
-    this.#notIdle(agent);
-    agent.idleUntilMs = this.#host.clock.now() + abandonedMs;
-    this.#idle.add(agent);
-    this.#arm();
-  }
-
-  #notIdle(agent: Agent): void {
-    if (agent.idleUntilMs === null) return;
-    agent.idleUntilMs = null;
-    this.#idle.remove(agent);
-  }
-
-  #arm(): void {
-    if (this.#timer !== null || this.#closed) return;
-    const untilMs = this.#idle.first?.idleUntilMs ?? null;
-    if (untilMs === null) return;
-    this.#timer = this.#host.clock.setTimer(Math.max(0, untilMs - this.#host.clock.now()), () => {
-      this.#timer = null;
-      this.#waitedLongEnough();
-      this.#arm();
-    });
-  }
-
-  #waitedLongEnough(): void {
-    const nowMs = this.#host.clock.now();
-    for (;;) {
-      const agent = this.#idle.first;
-      if (agent === null || (agent.idleUntilMs ?? nowMs) > nowMs) return;
-      this.#notIdle(agent);
-      this.#end(agent, nowMs);
-    }
+    if (this.#calls.hasLive(agent.session) || abandonedMs === Number.POSITIVE_INFINITY) return;
+    this.#idle.start(agent, abandonedMs);
   }
 
   #end(agent: Agent, nowMs: number): void {
@@ -340,8 +240,7 @@ export class Agents {
     const dryRun = this.#host.dryRun();
     const { session, runs } = agent;
     if (runs.length > 0) {
-      const known = this.#calls.peek(session);
-      const noneSinceMs = known?.noneSinceMs ?? null;
+      const noneSinceMs = this.#calls.noneSinceMs(session);
       const evidence: AbandonedEvidence = {
         session,
         class: agent.class,
@@ -360,16 +259,4 @@ export class Agents {
     agent.terminatedAtMs = nowMs;
     over(session);
   }
-
-  #liveCalls(session: string): number {
-    return this.#calls.peek(session)?.calls.live ?? 0;
-  }
-}
-
-function runOf({ runs }: Agent, name: string): OpenRun | undefined {
-  return runs.find(({ agent }) => agent === name);
-}
-
-function isBusy({ turns }: Agent): boolean {
-  return turns.waiting + turns.running > 0;
 }

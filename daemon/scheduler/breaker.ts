@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Refusal } from './refusals.ts';
 import { refusals } from './refusals.ts';
-import type { Refusal } from './types.ts';
 
 /**
  * Keeps turns back from an account whose quota is used up: each would be refused, after all of its waiting. When

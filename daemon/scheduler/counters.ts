@@ -1,5 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type Counters, REFUSAL_CODES, type RefusalCode } from './types.ts';
+import { REFUSAL_CODES, type RefusalCode } from './refusals.ts';
+
+/** All count up from the start of the process. */
+export interface Counters {
+  readonly submitted: number;
+  readonly dispatched: number;
+  readonly completed: number;
+  readonly failed: number;
+  readonly aborted: number;
+  readonly retried: number;
+  /** Hung turns that were ended. */
+  readonly reaped: number;
+  /** Hung turns of a dry run. */
+  readonly wouldReap: number;
+  /** Of turns that hung or failed and were completed by a retry. */
+  readonly recovered: number;
+  readonly refused: Readonly<Record<RefusalCode, number>>;
+  /** Turns that were served out of their turn because they waited too long. */
+  readonly aged: number;
+  readonly demoted: number;
+  /** 429 and 529 answers. */
+  readonly rateLimited: number;
+  readonly overloaded: number;
+  /** Values of rate headers that cannot be: -1, text. */
+  readonly badHeaders: number;
+  /** Sessions, runs or places forgotten because the tables were full. */
+  readonly evicted: number;
+  /** Turns that the queue found room for because the same request had waited before. */
+  readonly placesKept: number;
+  /** Sessions whose runs were ended because nobody went on with them. */
+  readonly abandoned: number;
+  /** The same of a dry run. */
+  readonly wouldAbandon: number;
+  /** Turns that would have had a lane but for the host's memory. */
+  readonly held: number;
+}
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
 

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-import { RESOURCES, type Resource } from './types.ts';
+import type { Clock } from './clock.ts';
+import { RecentMap } from './recent-map.ts';
+import { RESOURCES, type Resource } from './resources.ts';
+import type { FairnessSettings } from './settings.ts';
 
 /** What fairness is counted in: lane time beside what upstreams limit. */
 export const FAIR_RESOURCES = ['laneMs', ...RESOURCES] as const;
@@ -36,6 +39,54 @@ export class SessionUsage {
       dominant = Math.max(dominant, log - Math.log2(capacity(resource)));
     }
     return dominant;
+  }
+}
+
+export interface SharesHost {
+  readonly clock: Clock;
+  /** As they are in force. */
+  readonly settings: () => FairnessSettings;
+  /** Sessions that are remembered. */
+  readonly capacity: number;
+  readonly evicted: () => void;
+  /** What there is of a resource a minute; Infinity: it is not limited. */
+  readonly perMinute: (resource: FairResource) => number;
+}
+
+/** What each session uses of one upstream, and the order in which that puts them. */
+export class SessionShares {
+  readonly #host: SharesHost;
+  readonly #usage: RecentMap<string, SessionUsage>;
+
+  constructor(host: SharesHost) {
+    this.#host = host;
+    this.#usage = new RecentMap(host.capacity, host.evicted);
+  }
+
+  /** Counts what a session uses. Ahead of its use as it is expected, then by how much that was wrong. */
+  account(session: string, resource: FairResource, amount: number): void {
+    if (amount === 0) return;
+    let usage = this.#usage.get(session);
+    if (usage === undefined) {
+      usage = new SessionUsage();
+      this.#usage.set(session, usage);
+    }
+    const { clock, settings } = this.#host;
+    usage.add(resource, amount, clock.now() / settings().halfLifeMs);
+  }
+
+  /** Whether any of these sessions used anything. */
+  usedBy(test: (session: string) => boolean): boolean {
+    for (const [session] of this.#usage.entries()) if (test(session)) return true;
+    return false;
+  }
+
+  /** A session's dominant share, in steps within which shares count as equal. @returns -Infinity for none. */
+  rankOf(session: string): number {
+    const usage = this.#usage.peek(session);
+    if (usage === undefined) return Number.NEGATIVE_INFINITY;
+    const { perMinute, settings } = this.#host;
+    return Math.floor(usage.dominantLog(perMinute) / Math.log2(settings().equalWithin));
   }
 }
 

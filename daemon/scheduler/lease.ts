@@ -1,19 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Breaker } from './breaker.ts';
+import type { Clock } from './clock.ts';
 import type { Reservation } from './rate-limits.ts';
+import type { Silence } from './reaper.ts';
 import { SilenceWatch } from './reaper.ts';
 import type { ReaperSettings } from './settings.ts';
-import type {
-  Clock,
-  HeaderReader,
-  Lease,
-  Outcome,
-  PauseReason,
-  Silence,
-  Turn,
-  Usage,
-  Verdict,
-} from './types.ts';
+import type { HeaderReader, Lease, Outcome, PauseReason, Turn, Usage, Verdict } from './types.ts';
 
 /** How an attempt ended; `hung` is found here, the rest is told by the owner. */
 export type LeaseEnd = Outcome | { readonly kind: 'hung'; readonly silence: Silence };
@@ -86,6 +78,11 @@ export class LaneLease<Holder> implements Lease {
   /** Of the answer's head; null: none has come. */
   get status(): number | null {
     return this.#status;
+  }
+
+  /** It has been answered, and not with an error. */
+  get isServed(): boolean {
+    return this.#status !== null && this.#status < 400;
   }
 
   get isCommitted(): boolean {

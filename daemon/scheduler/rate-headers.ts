@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type HeaderReader, RESOURCES, type Resource } from './types.ts';
+import { RESOURCES, type Resource } from './resources.ts';
+import type { HeaderReader } from './types.ts';
 
 /** What an upstream says of one of its limits. */
 export interface RateReading {

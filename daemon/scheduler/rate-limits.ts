@@ -1,8 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 import { rateReadings } from './rate-headers.ts';
+import { RESOURCES, type Resource } from './resources.ts';
 import type { ConfiguredLimit } from './settings.ts';
 import { TokenBucket } from './token-bucket.ts';
-import { type BucketSnapshot, type HeaderReader, RESOURCES, type Resource } from './types.ts';
+import type { HeaderReader } from './types.ts';
+
+export interface BucketSnapshot {
+  readonly resource: Resource;
+  /** A minute; null: unknown, so unlimited. */
+  readonly limitPerMin: number | null;
+  /** Less reservations; below 0 after a turn that used more than was reserved. */
+  readonly available: number | null;
+  readonly reserved: number;
+}
 
 /** How much of each resource. */
 export type Amounts = Readonly<Record<Resource, number>>;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { nowMs } from '../clock.ts';
-import type { Clock } from './types.ts';
+import type { Clock } from './clock.ts';
 
 /** setTimeout fires at once for more (2^31 - 1 ms, 24 days). */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;

@@ -1,6 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Clock, Timer } from './clock.ts';
 import type { ReaperSettings } from './settings.ts';
-import type { Clock, HungCause, PauseReason, Silence, Timer } from './types.ts';
+import type { PauseReason } from './types.ts';
+
+/** Which limit of silence was reached. */
+export type HungCause =
+  | 'first-byte' // nothing at all came
+  | 'between-bytes' // it came to a stop
+  | 'pings-only' // kept alive without content
+  | 'whole-response' // not streaming, and longer than the client waits
+  | 'lease-expired'; // the lease's end, whatever came: its owner has lost it
+
+/** Which limit of silence a turn reached, and what was seen of it until then. Times are without pauses, but for `heldMs`. */
+export interface Silence {
+  readonly cause: HungCause;
+  readonly limitMs: number;
+  /** Since the last progress that counts for the cause. */
+  readonly silentMs: number;
+  /** Since the lease was granted. */
+  readonly heldMs: number;
+  readonly pausedMs: number;
+  /** Since headers, content and a ping came; null: none came. */
+  readonly sinceHeadersMs: number | null;
+  readonly sinceContentMs: number | null;
+  readonly sincePingMs: number | null;
+  readonly contentEvents: number;
+  readonly pings: number;
+}
+
+/** What was known when a turn was found hung; all of it goes into the log. */
+export interface HungEvidence extends Silence {
+  readonly turn: string;
+  readonly session: string;
+  readonly attempt: number;
+  readonly committed: boolean;
+  readonly dryRun: boolean;
+}
 
 /** What of a turn decides how long it may be silent. */
 export interface Watched {

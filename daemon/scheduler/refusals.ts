@@ -1,5 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Refusal, RefusalCode } from './types.ts';
+
+export const REFUSAL_CODES = [
+  'queue-full', // as many turns wait as may
+  'wait-expired', // it waited as long as a client does; its place is kept for the same request
+  'session-budget', // the session has used up its tokens
+  'quota', // the account's quota is used up, as the upstream said a moment ago
+  'subscription', // a limit of the account's subscription is reached, likewise
+  'owner-ended', // who submitted it has gone
+  'cancelled', // the client has gone
+  'closed', // the scheduler is being shut down
+] as const;
+export type RefusalCode = (typeof REFUSAL_CODES)[number];
+
+export interface Refusal {
+  readonly code: RefusalCode;
+  /** The status for the client, in the API's own error form: 429, 503 or 529. */
+  readonly status: number;
+  readonly retryAfterMs: number | null;
+  /** For `x-should-retry`. */
+  readonly shouldRetry: boolean;
+  /** One plain sentence for the client. */
+  readonly message: string;
+  /** Further headers for the client, names and values in turn: what the upstream itself said of the reason. */
+  readonly headers?: readonly string[];
+}
 
 /** What a client is told that gets no lane, by its reason; the argument is when it may come back. */
 export const refusals = {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { DecayedSum } from './decayed.ts';
+import type { HungCause } from './reaper.ts';
 import type { RetryAdvice } from './retry-after.ts';
 import type { RetrySettings } from './settings.ts';
-import type { HungCause, Verdict } from './types.ts';
+import type { Verdict } from './types.ts';
 
 /** What the decision needs to know of a turn. */
 export interface RetryCandidate {

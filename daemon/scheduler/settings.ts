@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Resource } from './types.ts';
+import type { Resource } from './resources.ts';
 
 /** Limits that the administrator knows, for upstreams that do not tell theirs. */
 export interface ConfiguredLimit {

@@ -1,7 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Breaker } from './breaker.ts';
-import type { SubscriptionReading } from './subscription-headers.ts';
-import type { SubscriptionSnapshot } from './types.ts';
+import type {
+  SubscriptionReading,
+  SubscriptionStatus,
+  SubscriptionWindowName,
+} from './subscription-headers.ts';
+
+/** What the newest answer said of the account's subscription. Times are from now, 0 once they have passed. */
+export interface SubscriptionSnapshot {
+  readonly status: SubscriptionStatus;
+  readonly claim: string | null;
+  readonly fallback: boolean;
+  readonly resetMs: number | null;
+  readonly windows: readonly {
+    readonly window: SubscriptionWindowName;
+    readonly status: SubscriptionStatus | null;
+    readonly used: number | null;
+    readonly resetMs: number | null;
+  }[];
+}
 
 /** How often a turn that leaves the rest of a window to better ones looks again whether there still are any. */
 const LOOK_MS = 10_000;

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Counters } from './counters.ts';
+import type { HungEvidence } from './reaper.ts';
+import type { Refusal } from './refusals.ts';
+import type { SavedState } from './saved-state.ts';
 import type { SchedulerSettings } from './settings.ts';
-import type { SubscriptionStatus, SubscriptionWindowName } from './subscription-headers.ts';
+import type { AgentSnapshot, SchedulerSnapshot } from './snapshot.ts';
 
 /*
  * What the proxy (or the simulator) and the scheduler say to each other. The scheduler does no I/O and knows
@@ -156,104 +160,11 @@ export type Verdict =
   /** Dry run: it would have been ended. The lease lives on. */
   | { readonly action: 'watch' };
 
-export const REFUSAL_CODES = [
-  'queue-full', // as many turns wait as may
-  'wait-expired', // it waited as long as a client does; its place is kept for the same request
-  'session-budget', // the session has used up its tokens
-  'quota', // the account's quota is used up, as the upstream said a moment ago
-  'subscription', // a limit of the account's subscription is reached, likewise
-  'owner-ended', // who submitted it has gone
-  'cancelled', // the client has gone
-  'closed', // the scheduler is being shut down
-] as const;
-export type RefusalCode = (typeof REFUSAL_CODES)[number];
-
-export interface Refusal {
-  readonly code: RefusalCode;
-  /** The status for the client, in the API's own error form: 429, 503 or 529. */
-  readonly status: number;
-  readonly retryAfterMs: number | null;
-  /** For `x-should-retry`. */
-  readonly shouldRetry: boolean;
-  /** One plain sentence for the client. */
-  readonly message: string;
-  /** Further headers for the client, names and values in turn: what the upstream itself said of the reason. */
-  readonly headers?: readonly string[];
-}
-
-/** Which limit of silence was reached. */
-export type HungCause =
-  | 'first-byte' // nothing at all came
-  | 'between-bytes' // it came to a stop
-  | 'pings-only' // kept alive without content
-  | 'whole-response' // not streaming, and longer than the client waits
-  | 'lease-expired'; // the lease's end, whatever came: its owner has lost it
-
-/** Which limit of silence a turn reached, and what was seen of it until then. Times are without pauses, but for `heldMs`. */
-export interface Silence {
-  readonly cause: HungCause;
-  readonly limitMs: number;
-  /** Since the last progress that counts for the cause. */
-  readonly silentMs: number;
-  /** Since the lease was granted. */
-  readonly heldMs: number;
-  readonly pausedMs: number;
-  /** Since headers, content and a ping came; null: none came. */
-  readonly sinceHeadersMs: number | null;
-  readonly sinceContentMs: number | null;
-  readonly sincePingMs: number | null;
-  readonly contentEvents: number;
-  readonly pings: number;
-}
-
-/** What was known when a turn was found hung; all of it goes into the log. */
-export interface HungEvidence extends Silence {
-  readonly turn: string;
-  readonly session: string;
-  readonly attempt: number;
-  readonly committed: boolean;
-  readonly dryRun: boolean;
-}
-
 /** What the node agent knows of one session's tool calls, from the kernel. */
 export interface CallsOfSession {
   /** Those that have not ended, frozen ones included. */
   readonly live: number;
   readonly frozen: number;
-}
-
-/** What was known when a run was found abandoned; all of it goes into the log. */
-export interface AbandonedEvidence {
-  readonly session: string;
-  readonly class: TurnClass;
-  /** Open runs that ended with it: the user's, and subagents'. */
-  readonly runs: number;
-  readonly limitMs: number;
-  /** Since the session's last turn came or ended. */
-  readonly sinceTurnMs: number;
-  /** From the kernel; null: the node agent does not know the session, or does not run. */
-  readonly calls: { readonly live: 0; readonly noneForMs: number } | null;
-  /** It was one of a limited number of running agents: another may run now. */
-  readonly holdsPlace: boolean;
-  readonly dryRun: boolean;
-}
-
-/** A turn that would have had a lane but for the host's memory. */
-export interface HeldEvidence {
-  readonly turn: string;
-  readonly session: string;
-  readonly class: TurnClass;
-  readonly host: HostPressure;
-}
-
-/** What others than a turn's own proxy want to hear of. They must not throw. */
-export interface SchedulerEvents {
-  /** A session has shown its class, or another one. */
-  readonly onClass?: (session: string, turnClass: TurnClass) => void;
-  readonly onAbandoned?: (evidence: AbandonedEvidence) => void;
-  readonly onHeld?: (evidence: HeldEvidence) => void;
-  /** It has its lane, or has gone. */
-  readonly onHeldEnd?: (evidence: HeldEvidence, heldMs: number) => void;
 }
 
 /** How the host stands, from the node agent. Background turns are slowed by it. */
@@ -262,21 +173,6 @@ export interface HostPressure {
   readonly memory: number;
   /** Calls are frozen or wait because the memory pool is short. */
   readonly poolShort: boolean;
-}
-
-/** Time as the scheduler sees it; the simulator has its own. */
-export interface Clock {
-  /** Milliseconds, never running backwards. */
-  readonly now: () => number;
-  /** Milliseconds since the epoch, for times of day in headers. */
-  readonly wallNow: () => number;
-  /** Calls back once, after at least `delayMs`. */
-  readonly setTimer: (delayMs: number, callback: () => void) => Timer;
-}
-
-export interface Timer {
-  /** Without effect once it has fired. */
-  readonly cancel: () => void;
 }
 
 /** The scheduler, as the proxy and the simulator use it. */
@@ -304,204 +200,4 @@ export interface TurnScheduler {
   readonly save: () => SavedState;
   /** Refuses what waits, and ends all timers. Leases that live may still be ended. */
   readonly close: () => void;
-}
-
-/** A moment's picture, for status, metrics and `agentrm top`. */
-export interface SchedulerSnapshot {
-  readonly atMs: number;
-  readonly queued: number;
-  readonly running: number;
-  /** Waiting out the delay before a retry; they hold neither a lane nor a place among the queued. */
-  readonly delayed: number;
-  /** Of the queued, those whose agent waits for one of the running agents to end. */
-  readonly gated: number;
-  /** Of the queued, those that would have a lane but for the host's memory. */
-  readonly held: number;
-  readonly host: HostPressure;
-  readonly agents: AgentCounts;
-  readonly upstreams: readonly UpstreamSnapshot[];
-}
-
-export interface AgentCounts {
-  /** Sessions that may run at a time; null: any number. */
-  readonly limit: number | null;
-  /** That hold a place; 0 without a limit. */
-  readonly running: number;
-  readonly waiting: number;
-}
-
-/** One session, as its turns show it. */
-export interface AgentSnapshot {
-  readonly session: string;
-  readonly class: TurnClass;
-  /** Turns that hold a lane. */
-  readonly running: number;
-  /** Turns that wait for one, delays before retries included. */
-  readonly waiting: number;
-  /** Leases so far. */
-  readonly granted: number;
-  /** Turns that are over, in whatever way. */
-  readonly finished: number;
-  /** Input and output, as far as was told. */
-  readonly usedTokens: number;
-  readonly calls: CallsOfSession | null;
-  readonly holdsPlace: boolean;
-  /** Nobody has gone on with it for the configured time. */
-  readonly terminated: boolean;
-  readonly ageMs: number;
-  /** Since its last turn came or ended. */
-  readonly sinceTurnMs: number;
-  /** That no answer has ended. */
-  readonly runs: readonly RunSnapshot[];
-}
-
-export interface RunSnapshot {
-  /** Null: the user's own. */
-  readonly agent: string | null;
-  readonly ageMs: number;
-}
-
-/** One (provider, credential, model class): what shares lanes and limits. */
-export interface UpstreamSnapshot {
-  readonly provider: string;
-  readonly credential: string;
-  readonly modelClass: string;
-  readonly lanes: {
-    readonly held: number;
-    readonly limit: number;
-    /** Whether the limit is configured and not adaptive. */
-    readonly fixed: boolean;
-  };
-  readonly levels: readonly LevelSnapshot[];
-  readonly buckets: readonly BucketSnapshot[];
-  /** Until when the upstream asked for silence, if it did. */
-  readonly pausedUntilMs: number | null;
-  readonly breaker: 'closed' | 'open' | 'half-open';
-  /** The same for every model class of the account; null: it has none, as far as its answers have told. */
-  readonly subscription: SubscriptionSnapshot | null;
-  readonly expectedOutputTokens: number;
-  readonly turns: readonly TurnSnapshot[];
-}
-
-/** What the newest answer said of the account's subscription. Times are from now, 0 once they have passed. */
-export interface SubscriptionSnapshot {
-  readonly status: SubscriptionStatus;
-  readonly claim: string | null;
-  readonly fallback: boolean;
-  readonly resetMs: number | null;
-  readonly windows: readonly {
-    readonly window: SubscriptionWindowName;
-    readonly status: SubscriptionStatus | null;
-    readonly used: number | null;
-    readonly resetMs: number | null;
-  }[];
-}
-
-export interface LevelSnapshot {
-  readonly level: TurnClass;
-  readonly queued: number;
-  readonly running: number;
-  readonly oldestWaitMs: number;
-}
-
-export const RESOURCES = ['requests', 'inputTokens', 'outputTokens'] as const;
-export type Resource = (typeof RESOURCES)[number];
-
-export interface BucketSnapshot {
-  readonly resource: Resource;
-  /** A minute; null: unknown, so unlimited. */
-  readonly limitPerMin: number | null;
-  /** Less reservations; below 0 after a turn that used more than was reserved. */
-  readonly available: number | null;
-  readonly reserved: number;
-}
-
-export interface TurnSnapshot {
-  readonly turn: string;
-  readonly session: string;
-  readonly agent: string | null;
-  readonly class: TurnClass;
-  readonly level: TurnClass;
-  /** `gated`: its agent waits for one of the running agents to end. */
-  readonly state: 'queued' | 'running' | 'delayed' | 'gated';
-  readonly attempt: number;
-  /** In this state. */
-  readonly sinceMs: number;
-}
-
-/** All count up from the start of the process. */
-export interface Counters {
-  readonly submitted: number;
-  readonly dispatched: number;
-  readonly completed: number;
-  readonly failed: number;
-  readonly aborted: number;
-  readonly retried: number;
-  /** Hung turns that were ended. */
-  readonly reaped: number;
-  /** Hung turns of a dry run. */
-  readonly wouldReap: number;
-  /** Of turns that hung or failed and were completed by a retry. */
-  readonly recovered: number;
-  readonly refused: Readonly<Record<RefusalCode, number>>;
-  /** Turns that were served out of their turn because they waited too long. */
-  readonly aged: number;
-  readonly demoted: number;
-  /** 429 and 529 answers. */
-  readonly rateLimited: number;
-  readonly overloaded: number;
-  /** Values of rate headers that cannot be: -1, text. */
-  readonly badHeaders: number;
-  /** Sessions, runs or places forgotten because the tables were full. */
-  readonly evicted: number;
-  /** Turns that the queue found room for because the same request had waited before. */
-  readonly placesKept: number;
-  /** Sessions whose runs were ended because nobody went on with them. */
-  readonly abandoned: number;
-  /** The same of a dry run. */
-  readonly wouldAbandon: number;
-  /** Turns that would have had a lane but for the host's memory. */
-  readonly held: number;
-}
-
-/** What outlives a restart; see {@link TurnScheduler.save}. Times are of the day: the clock starts anew. */
-export interface SavedState {
-  readonly version: 1;
-  readonly savedAtWallMs: number;
-  readonly budgets: readonly { readonly session: string; readonly usedTokens: number }[];
-  /** Of turns that waited or whose place was kept. */
-  readonly places: readonly {
-    readonly credential: string;
-    readonly bodyHash: string;
-    readonly sinceWallMs: number;
-    readonly attempts: number;
-  }[];
-  /** Open runs, newest last; absent in what older cores saved. */
-  readonly runs?: readonly SavedRun[];
-  readonly upstreams: readonly {
-    readonly provider: string;
-    readonly credential: string;
-    readonly modelClass: string;
-    readonly laneLimit: number;
-    readonly expectedOutputTokens: number;
-    readonly pausedUntilWallMs: number | null;
-    readonly buckets: readonly {
-      readonly resource: Resource;
-      readonly limitPerMin: number | null;
-      readonly available: number | null;
-    }[];
-  }[];
-}
-
-export interface SavedRun {
-  readonly session: string;
-  readonly agent: string | null;
-  readonly class: TurnClass;
-  readonly modelClass: string;
-  readonly level: TurnClass;
-  /** Service at this level. */
-  readonly usedMs: number;
-  readonly startedWallMs: number;
-  readonly lastTurnWallMs: number;
-  readonly holdsPlace: boolean;
 }

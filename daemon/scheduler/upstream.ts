@@ -2,8 +2,9 @@
 import { admittedLanes } from './admission.ts';
 import { LaneLimit } from './aimd.ts';
 import { Breaker } from './breaker.ts';
+import type { Clock, Timer } from './clock.ts';
 import { DecayedMean } from './decayed.ts';
-import { type FairResource, SessionUsage } from './fairness.ts';
+import { SessionShares } from './fairness.ts';
 import { LeveledQueue } from './leveled-queue.ts';
 import {
   type Choice,
@@ -14,11 +15,10 @@ import {
   type QueueEntry,
 } from './queue.ts';
 import { type Amounts, configuredLimits, RateLimits } from './rate-limits.ts';
-import { RecentMap } from './recent-map.ts';
 import { RetryBudget } from './retry.ts';
 import type { SchedulerSettings } from './settings.ts';
 import type { Subscription } from './subscription.ts';
-import type { Clock, HostPressure, Timer } from './types.ts';
+import type { HostPressure, Turn } from './types.ts';
 
 export interface UpstreamKey {
   readonly provider: string;
@@ -58,6 +58,7 @@ export class Upstream {
   readonly retryBudget: RetryBudget;
   readonly expectedOutput: DecayedMean;
   readonly expectedHoldMs = new DecayedMean(FIRST_HOLD_MS, HOLD_WEIGHT);
+  readonly shares: SessionShares;
   readonly queue: Discipline;
   /** Lanes that turns hold. */
   held = 0;
@@ -69,7 +70,6 @@ export class Upstream {
   unnamedRefusals = 0;
   pausedUntilMs = Number.NEGATIVE_INFINITY;
   readonly #host: UpstreamHost;
-  readonly #usage: RecentMap<string, SessionUsage>;
   readonly #heldAtLevel: [number, number, number] = [0, 0, 0];
   readonly #lastCameMs: [number, number, number] = [-MINUTE_MS, -MINUTE_MS, -MINUTE_MS];
   /** From this level on limits are handed out evenly: the best that waits and had to for one. Infinity: none has. */
@@ -89,8 +89,15 @@ export class Upstream {
     this.limits = new RateLimits(configuredLimits(settings.limits.configured, key), clock.now());
     this.retryBudget = new RetryBudget(settings.retry);
     this.expectedOutput = new DecayedMean(settings.limits.outputTokens, settings.limits.outputWeight);
-    this.#usage = new RecentMap(settings.tables.sessions, host.evicted);
-    const rankOf = (session: string): number => this.#rankOf(session);
+    this.shares = new SessionShares({
+      clock,
+      settings: () => host.settings().fairness,
+      capacity: settings.tables.sessions,
+      evicted: host.evicted,
+      perMinute: (resource) =>
+        resource === 'laneMs' ? this.lanes.limit * MINUTE_MS : this.limits.limitPerMin(resource),
+    });
+    const rankOf = (session: string): number => this.shares.rankOf(session);
     this.queue = host.discipline?.(rankOf) ?? new LeveledQueue(settings.levels, rankOf);
   }
 
@@ -99,7 +106,7 @@ export class Upstream {
    * turns that write more (as TCP's retransmission timer; Jacobson, SIGCOMM 1988). What those under way have written
    * counts too: in the first minute only the short ones have ended.
    */
-  expected({ turn }: QueueEntry): Amounts {
+  expected(turn: Turn): Amounts {
     const { upper, nextWeight } = this.expectedOutput;
     const outputTokens = upper + nextWeight * this.writtenUnderWay;
     return { requests: 1, inputTokens: turn.inputTokens, outputTokens };
@@ -118,12 +125,6 @@ export class Upstream {
     return this.#heldAtLevel[level];
   }
 
-  /** Whether any of these sessions had a lane here. */
-  usedBy(test: (session: string) => boolean): boolean {
-    for (const [session] of this.#usage.entries()) if (test(session)) return true;
-    return false;
-  }
-
   /** A turn of this level was submitted. */
   came(level: Level, nowMs: number): void {
     this.#lastCameMs[level] = nowMs;
@@ -133,17 +134,6 @@ export class Upstream {
   laneHeld(level: Level, by: 1 | -1): void {
     this.held += by;
     this.#heldAtLevel[level] += by;
-  }
-
-  /** Counts what a session uses. Ahead of its use as it is expected, then by how much that was wrong. */
-  account(session: string, resource: FairResource, amount: number): void {
-    if (amount === 0) return;
-    let usage = this.#usage.get(session);
-    if (usage === undefined) {
-      usage = new SessionUsage();
-      this.#usage.set(session, usage);
-    }
-    usage.add(resource, amount, this.#halfLives());
   }
 
   /** Gives lanes to turns that wait, as long as there are lanes and the limits allow. */
@@ -195,7 +185,7 @@ export class Upstream {
       const keep = aged ? 0 : this.#reserve(entry.level, nowMs);
       const waitMs = this.#waitMs(entry, keep, nowMs);
       if (waitMs === 0) return choice;
-      const shortMs = this.limits.pace(this.expected(entry), nowMs);
+      const shortMs = this.limits.pace(this.expected(entry.turn), nowMs);
       if (shortMs > 0) {
         // What only turns under way can make room for is looked at again with their ends.
         this.#shortUntilMs = nowMs + (shortMs === Number.POSITIVE_INFINITY ? 0 : shortMs);
@@ -251,7 +241,7 @@ export class Upstream {
   /** Until a turn fits into the limits; 0 if it does now. */
   #waitMs(entry: QueueEntry, keep: number, nowMs: number): number {
     const evenly = entry.level >= this.#evenFrom;
-    const waitMs = this.limits.waitMs(this.expected(entry), keep, nowMs, evenly);
+    const waitMs = this.limits.waitMs(this.expected(entry.turn), keep, nowMs, evenly);
     return Math.max(waitMs, this.subscription.waitMs(keep, this.#host.clock.wallNow()));
   }
 
@@ -264,20 +254,5 @@ export class Upstream {
   #wake(atMs: number, nowMs: number): void {
     if (atMs === Number.POSITIVE_INFINITY) return;
     this.#timer = this.#host.clock.setTimer(atMs - nowMs, () => this.dispatch());
-  }
-
-  #rankOf(session: string): number {
-    const usage = this.#usage.peek(session);
-    if (usage === undefined) return Number.NEGATIVE_INFINITY;
-    const log = usage.dominantLog((resource) => this.#capacity(resource));
-    return Math.floor(log / Math.log2(this.#host.settings().fairness.equalWithin));
-  }
-
-  #capacity(resource: FairResource): number {
-    return resource === 'laneMs' ? this.lanes.limit * MINUTE_MS : this.limits.limitPerMin(resource);
-  }
-
-  #halfLives(): number {
-    return this.#host.clock.now() / this.#host.settings().fairness.halfLifeMs;
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Clock, Timer } from '../scheduler/clock.ts';
 import { Heap } from '../scheduler/heap.ts';
-import type { Clock, Timer } from '../scheduler/types.ts';
 
 interface Event {
   readonly atMs: number;

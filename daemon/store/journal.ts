@@ -5,7 +5,7 @@ import {
   fstatSync,
   ftruncateSync,
   openSync,
-  readFileSync,
+  readSync,
   rmSync,
   writeSync,
 } from 'node:fs';
@@ -16,6 +16,11 @@ import type { Row } from './database.ts';
  * in memory too, on the tmpfs of what runs.
  */
 const MAX_BYTES = 16 * 1024 * 1024;
+/** What is read of one that is larger: its end, where the newest are. More would be no work of this daemon's. */
+const READ_BYTES = 2 * MAX_BYTES;
+/** In which what is not read is looked through for the ends of lines. */
+const CHUNK_BYTES = 64 * 1024;
+const LINE_END = 10;
 
 /**
  * Finished calls that are not in the database yet, one a line, where they outlive the daemon: what is killed within the
@@ -41,12 +46,19 @@ export class Journal {
   /**
    * What an earlier daemon has left. A line that it was killed in is left out; so is one that is no record, as another
    * version may have written it, and those are counted: the database would refuse it each time, and all beside it.
+   * @returns the records, oldest first; how many lines were none; and how many there were before those, not read
+   *   because the file is too large.
+   * @throws Error with errno if it cannot be read.
    */
-  read(): { rows: Row[]; unusable: number } {
+  read(): { readonly rows: readonly Row[]; readonly unusable: number; readonly older: number } {
     const rows: Row[] = [];
     let unusable = 0;
-    if (this.#bytes === 0 || this.#bytes > 2 * MAX_BYTES) return { rows, unusable };
-    for (const line of readFileSync(this.#path, 'utf8').split('\n')) {
+    const start = Math.max(0, this.#bytes - READ_BYTES);
+    const older = this.#lineEnds(start);
+    const lines = this.#text(start).split('\n');
+    // It began before: the end of line that it has in front is counted.
+    if (start > 0) lines.shift();
+    for (const line of lines) {
       let value: unknown;
       try {
         value = JSON.parse(line);
@@ -57,7 +69,7 @@ export class Journal {
       if (isRow(value)) rows.push(value);
       else unusable += 1;
     }
-    return { rows, unusable };
+    return { rows, unusable, older };
   }
 
   /**
@@ -80,6 +92,30 @@ export class Journal {
     closeSync(this.#fd);
     this.#fd = fd;
     this.#bytes = bytes;
+  }
+
+  /** From an offset to the end. */
+  #text(start: number): string {
+    const bytes = Buffer.allocUnsafe(this.#bytes - start);
+    let length = 0;
+    for (;;) {
+      const more = readSync(this.#fd, bytes, length, bytes.length - length, start + length);
+      length += more;
+      if (more === 0) return bytes.toString('utf8', 0, length);
+    }
+  }
+
+  /** How many there are up to an offset. */
+  #lineEnds(end: number): number {
+    const chunk = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, end));
+    let count = 0;
+    for (let at = 0; at < end; ) {
+      const length = readSync(this.#fd, chunk, 0, Math.min(chunk.length, end - at), at);
+      if (length === 0) break;
+      for (const byte of chunk.subarray(0, length)) if (byte === LINE_END) count += 1;
+      at += length;
+    }
+    return count;
   }
 
   /** All of it is in the database. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Worker } from 'node:worker_threads';
 import { messageOf } from '../errors.ts';
+import { ownProgram, quietOptions } from '../own-program.ts';
 import type { LearnedRow, StoredRow } from './database.ts';
 import type { Reply, Request, Work, WorkerSettings } from './worker.ts';
 
@@ -25,6 +26,9 @@ export interface StoreThreadOptions {
   readonly idleMs?: number;
 }
 
+/** Records in one transaction, and in one page of an answer: at most some 1.5 MB between the threads. */
+export const BATCH = 256;
+
 /** Requests that may wait for a slow disk; more fail at once, so that a stuck disk costs no memory. */
 const MAX_WAITING = 16;
 
@@ -35,8 +39,9 @@ const MAX_WAITING = 16;
 const HEAP_MIB = 32;
 
 /**
- * A daemon with nothing to do should be small: a thread takes about 16 MB, of which 5 come back when it
- * ends. Calls come seconds apart or not for long, and to begin again takes 80 ms, which nobody waits for.
+ * A daemon with nothing to do should be small: a thread takes about 15 MB, nearly all of it Node's own, of which 10
+ * come back when it ends. Calls come seconds apart or not for long, and to begin again takes 80 ms, which nobody
+ * waits for.
  */
 const IDLE_MS = 30_000;
 
@@ -92,12 +97,15 @@ class Thread {
   readonly #waiting = new Map<number, Waiting>();
   #numbers = 0;
 
-  constructor({ file = workerFile(), settings, onNotice }: StoreThreadOptions, onEnd: () => void) {
+  constructor(
+    { file = ownProgram('store/worker'), settings, onNotice }: StoreThreadOptions,
+    onEnd: () => void,
+  ) {
     this.#worker = new Worker(file, {
       workerData: settings,
       resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },
       // What the daemon was started with is for its main thread, but for what keeps SQLite quiet.
-      execArgv: process.execArgv.filter((argument) => argument.startsWith('--disable-warning')),
+      execArgv: quietOptions(),
     });
     this.#worker.unref();
     let why = 'the database thread ended';
@@ -142,9 +150,4 @@ class Thread {
     if ('error' in reply) waiting?.reject(new Error(reply.error));
     else waiting?.resolve(reply.result as never);
   }
-}
-
-/** The thread's program beside this file, as it is or as it was built. */
-function workerFile(): URL {
-  return new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { dirname } from 'node:path';
@@ -129,7 +130,15 @@ test('flags and configurations that are wrong: exit 2, and where', async (t) => 
   const ran = await agentrmd('--config', daemon.configPath);
   assert.equal(ran.code, 2);
   assert.match(ran.stderr, /^agentrmd: .*agentrmd\.yaml:3:3: log\.lvl: unknown key\n$/);
-  assert.equal((await agentrmd('--version')).code, 0);
+});
+
+test('--version and --help say so much and start nothing', async () => {
+  const { version } = JSON.parse(readFileSync(`${top}package.json`, 'utf8')) as { version: string };
+  const said = { code: 0, signal: null, stdout: `${version}\n`, stderr: '' };
+  assert.deepEqual(await agentrmd('--version'), said);
+  const help = await agentrmd('--help');
+  assert.equal(help.code, 0);
+  assert.match(help.stdout, /^Usage: agentrmd \[options\]$/m);
 });
 
 test('SIGHUP: a bad configuration is not taken, a good one is', async (t) => {
@@ -162,6 +171,35 @@ test('SIGTERM with open connections: a prompt, clean end', async (t) => {
   assert.equal(await daemon.stop(), 0);
   await ends;
   assert.ok(!existsSync(daemon.socket));
+});
+
+test('the daemon of a replay ends in order with the replay, even if that is killed', async (t) => {
+  const holder = spawn(
+    process.execPath,
+    [
+      '--input-type=module',
+      '--eval',
+      `const { PrivateDaemon } = await import(${JSON.stringify(`file://${top}daemon/replay/private-daemon.ts`)});
+       const { socket } = await PrivateDaemon.start('/sys/fs/cgroup/test-held-${process.pid}', 2 ** 28);
+       console.log(socket);`,
+    ],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  );
+  t.after(() => holder.kill('SIGKILL'));
+  const [line] = (await once(holder.stdout, 'data')) as [Buffer];
+  const socket = line.toString().trim();
+  const daemon = new TestDaemon({ socket });
+  t.after(() => daemon.close());
+  const { pid } = await daemon.status();
+  assert.notEqual(pid, holder.pid);
+  t.after(() => {
+    if (existsSync(socket)) process.kill(pid, 'SIGKILL');
+    rmSync(dirname(dirname(socket)), { recursive: true });
+    rmSync(`/sys/fs/bpf/agentrm-replay-${holder.pid}`, { recursive: true, force: true });
+  });
+  holder.kill('SIGKILL');
+  // One that was killed leaves its socket behind, one that stops takes it away.
+  await until(() => !existsSync(socket), 'it has stopped');
 });
 
 test('a state directory that cannot be used stops no command', async (t) => {

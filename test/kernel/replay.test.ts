@@ -6,6 +6,8 @@ import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
 import { after, afterEach, describe, type TestContext, test } from 'node:test';
 import type { RunRecord } from '../../daemon/replay/experiment.ts';
 import { top } from '../lib/daemon.ts';
@@ -163,9 +165,10 @@ describe('agentrm replay', { skip: native.isCgroup2('/sys/fs/cgroup') ? false : 
     test(`${arm}: a signal ends it with all that it started`, async (t) => {
       const child = startLong(t, arm);
       await until(() => sessionsIn(2).length > 0);
+      const said = text(child.stderr as Readable);
       child.kill('SIGINT');
       const [code] = await once(child, 'exit');
-      assert.equal(code, 130);
+      assert.deepEqual([code, await said], [130, '']);
     });
   }
 

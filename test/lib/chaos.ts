@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
-import { type AgentSnapshot, TURN_CLASSES } from '../../daemon/scheduler/types.ts';
+import type { AgentSnapshot } from '../../daemon/scheduler/snapshot.ts';
+import { TURN_CLASSES } from '../../daemon/scheduler/types.ts';
 import { generator } from '../../daemon/sim/random.ts';
 import { SchedulerLab, type Told } from './scheduler.ts';
 

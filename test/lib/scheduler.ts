@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { HungEvidence } from '../../daemon/scheduler/reaper.ts';
+import type { Refusal } from '../../daemon/scheduler/refusals.ts';
 import { Scheduler, type SchedulerOptions } from '../../daemon/scheduler/scheduler.ts';
 import { defaultSettings, type SchedulerSettings } from '../../daemon/scheduler/settings.ts';
-import type { HungEvidence, Lease, Refusal, Ticket, Turn, Verdict } from '../../daemon/scheduler/types.ts';
+import type { Lease, Ticket, Turn, Verdict } from '../../daemon/scheduler/types.ts';
 import { SimulatedClock } from '../../daemon/sim/clock.ts';
 
 let turns = 0;

@@ -5,10 +5,10 @@ import { createLogger, type Log } from '../../daemon/log.ts';
 import { ProxyServer, type ProxySettings } from '../../daemon/proxy/server.ts';
 import type { TcpOwner } from '../../daemon/proxy/socket-owner.ts';
 import type { UpstreamSettings } from '../../daemon/proxy/upstream.ts';
+import type { Clock } from '../../daemon/scheduler/clock.ts';
 import { realClock } from '../../daemon/scheduler/real-clock.ts';
 import { Scheduler } from '../../daemon/scheduler/scheduler.ts';
 import { defaultSettings, type SchedulerSettings } from '../../daemon/scheduler/settings.ts';
-import type { Clock } from '../../daemon/scheduler/types.ts';
 import type { ApiCase } from './answers.ts';
 
 type Changes = { readonly [K in keyof SchedulerSettings]?: Partial<SchedulerSettings[K]> };

@@ -3,7 +3,16 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -370,6 +379,21 @@ test('--proxy-only: SIGHUP takes what can change, names what cannot, and keeps t
     assert.ok((await logged('configuration kept')).includes(why));
     assert.equal((await ask(url, larger)).status, 413);
   }
+});
+
+test('SIGHUP: a configuration that another version has read is not taken', async (t) => {
+  const installed = folder(t);
+  cpSync(join(top, 'daemon'), join(installed, 'daemon'), { recursive: true });
+  symlinkSync(join(top, 'node_modules'), join(installed, 'node_modules'));
+  const install = (version: string): void =>
+    writeFileSync(join(installed, 'package.json'), JSON.stringify({ type: 'module', version }));
+  install('1.0.0');
+  const { child, logged } = await startProxyOnly(t, {}, installed);
+  child.kill('SIGHUP');
+  await logged('configuration reloaded');
+  install('1.1.0');
+  child.kill('SIGHUP');
+  assert.match(await logged('configuration kept'), /agentrm 1\.1\.0 was installed: needs a restart/);
 });
 
 test('--proxy-only: serves when it says ready, finishes what runs on SIGTERM, ends with 0', async (t) => {

@@ -18,14 +18,15 @@ export interface ProxyOnly {
   logged(text: string): Promise<string>;
 }
 
-/** `agentrmd --proxy-only`, from source, when it is ready. @param env besides what every one has */
+/** `agentrmd --proxy-only`, from source, when it is ready. @param env besides what every one has @param from the checkout */
 export async function startProxyOnly(
   t: TestContext,
   env: Readonly<Record<string, string>>,
+  from = top,
 ): Promise<ProxyOnly> {
   const dir = mkdtempSync(join(tmpdir(), 'agentrm-proxy-only-'));
   const port = await freePort();
-  const args = ['--disable-warning=ExperimentalWarning', join(top, 'daemon/main.ts'), '--proxy-only'];
+  const args = ['--disable-warning=ExperimentalWarning', join(from, 'daemon/main.ts'), '--proxy-only'];
   const child = spawn(process.execPath, [...args, '--socket', join(dir, 'socket')], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: {

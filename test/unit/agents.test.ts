@@ -2,12 +2,9 @@
 // Sessions and runs in the scheduler: their life, their end, whose class they have, and how many may run.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type {
-  AbandonedEvidence,
-  AgentSnapshot,
-  SchedulerEvents,
-  Turn,
-} from '../../daemon/scheduler/types.ts';
+import type { AbandonedEvidence, SchedulerEvents } from '../../daemon/scheduler/events.ts';
+import type { AgentSnapshot } from '../../daemon/scheduler/snapshot.ts';
+import type { Turn } from '../../daemon/scheduler/types.ts';
 import { leaseOf, SchedulerLab } from '../lib/scheduler.ts';
 
 const LIMIT_MS = 10_000;

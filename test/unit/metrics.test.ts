@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createMetrics, type MetricSources } from '../../daemon/control/metrics.ts';
+import type { MetricSources } from '../../daemon/control/metric-readings.ts';
+import { createMetrics } from '../../daemon/control/metrics.ts';
 import { callRecord } from '../lib/records.ts';
 import { status } from '../lib/status.ts';
 

@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
+import type { Silence } from '../../daemon/scheduler/reaper.ts';
 import { SilenceWatch, type Watched } from '../../daemon/scheduler/reaper.ts';
 import { defaultSettings, type ReaperSettings } from '../../daemon/scheduler/settings.ts';
-import type { Silence } from '../../daemon/scheduler/types.ts';
 import { SimulatedClock } from '../../daemon/sim/clock.ts';
 
 const SECOND = 1_000;

@@ -462,6 +462,30 @@ test('lines of the journal that are no records are counted, and keep no other fr
   assert.deepEqual(await messages(1), ['finished calls of an earlier daemon cannot be read']);
 });
 
+for (const [what, count, characters] of [
+  ['more records than may wait', 2100, 10],
+  ['more bytes than are read', 7000, 5000],
+] as const) {
+  test(`of a journal that holds ${what} the newest are taken over, and the others counted`, async (t) => {
+    const { journal, messages, open } = setUp(t, { journal: true });
+    const rows = Array.from({ length: count }, (_, number) => {
+      const record = callRecord(number);
+      // Of two bytes each: wherever the reading begins, it may be in the middle of one.
+      const json = JSON.stringify({ ...record, command: 'ä'.repeat(characters / 2) });
+      return { id: record.id, session: record.session, uid: record.uid, json };
+    });
+    writeFileSync(journal, rows.map((row) => `\n${JSON.stringify(row)}`).join(''));
+    const store = open();
+    const newest = rows.slice(-2048).map(({ id }) => id);
+    assert.deepEqual(await ids(store), newest);
+    await settled(store);
+    const { dropped, written } = store.counters();
+    assert.deepEqual({ dropped, written }, { dropped: count - newest.length, written: newest.length });
+    assert.equal(statSync(journal).size, 0);
+    assert.deepEqual(await messages(1), ['an earlier daemon left too many finished calls']);
+  });
+}
+
 test('what finds the journal full is counted, and told once', async (t) => {
   const { journal, messages, open, path } = setUp(t, { journal: true });
   writeFileSync(journal, '');

@@ -13,9 +13,9 @@
  *   gaps MS         touches memory page by page and prints each gap of more than MS between two touches: its start
  *                   and end by CLOCK_MONOTONIC in ns
  *   stall LINE MS POOL
- *                   touches memory page by page until it has stood still for more than MS between two touches, and
- *                   prints by CLOCK_REALTIME in ns: the last look at which POOL, a memory.current that is read
- *                   every 64 KiB, was not over LINE; the last touch before it stood still; and the next one
+ *                   touches memory page by page until it has stood still for more than MS between two touches while
+ *                   POOL, a memory.current that is read every 64 KiB, was over LINE. Prints each such gap of more than a
+ *                   fifth of that by CLOCK_REALTIME in ns: when POOL was last seen not to be over LINE, its start, its end
  *   rounds N        N times: maps `bytes`, touches them and unmaps them; prints the nanoseconds of all together
  *
  * Sizes take K, M or G. --thp leaves huge pages on. FILE of --progress holds the number of bytes used so far, as a
@@ -25,6 +25,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -258,20 +259,28 @@ static int run_stall(size_t line, long limit_ms, const char *pool)
 	size_t page = sysconf(_SC_PAGESIZE), look = 64 << 10;
 	char *memory = reserve(0);
 	int fd = open(pool, O_RDONLY | O_CLOEXEC);
-	int64_t enough = 0, last, now;
+	int64_t limit_ns = limit_ms * INT64_C(1000000), enough = 0, last, now;
+	bool is_short = false;
 
 	if (fd < 0)
 		fail(pool);
 	last = clock_ns(CLOCK_REALTIME);
 	for (size_t at = 0; at < bytes; at += page) {
-		if (at % look == 0 && read_number(fd) <= line)
-			enough = clock_ns(CLOCK_REALTIME);
+		int64_t length;
+
+		if (at % look == 0) {
+			is_short = read_number(fd) > line;
+			last = clock_ns(CLOCK_REALTIME);
+			if (!is_short)
+				enough = last;
+		}
 		memory[at] = 1;
 		now = clock_ns(CLOCK_REALTIME);
-		if (now - last > limit_ms * 1000000) {
+		length = is_short ? now - last : 0;
+		if (length > limit_ns / 5)
 			printf("%lld %lld %lld\n", (long long)enough, (long long)last, (long long)now);
+		if (length > limit_ns)
 			return 0;
-		}
 		last = now;
 	}
 	fprintf(stderr, "agentrm-load: did not stand still\n");

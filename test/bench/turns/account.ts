@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { RESOURCES, type Resource } from '../../../daemon/scheduler/types.ts';
+import { RESOURCES, type Resource } from '../../../daemon/scheduler/resources.ts';
 
 const MINUTE_MS = 60_000;
 /** Anthropic tells what is left of tokens rounded to thousands. */
