@@ -38,7 +38,13 @@ test('the configuration is what it would be if it were read here, also where it 
   const loaded = loadConfig({ file: path, flags: { socket: '/a', cgroup: '/b', logLevel: 'warn' } });
   assert.ok(loaded.ok);
   assert.equal(loaded.config.defaults.memoryMaxBytes, Number.POSITIVE_INFINITY);
-  assert.deepEqual(read, { ok: true, config: loaded.config, proxyOnly: false, version: version() });
+  assert.deepEqual(read, {
+    ok: true,
+    config: loaded.config,
+    proxyOnly: false,
+    untilStdinEnds: false,
+    version: version(),
+  });
 });
 
 test('every problem is a line', async (t) => {
