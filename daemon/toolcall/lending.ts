@@ -42,7 +42,8 @@ export class Lending {
   }
 
   /**
-   * Lowering goes the other way: high first, in the thread pool because the writer reclaims, max last.
+   * Lowering goes the other way: high first, in the thread pool because the writer reclaims if the call grows meanwhile;
+   * max last, which is far above the usage then.
    * @param usageBytes when it was decided, at nowMs.
    */
   giveBack(call: Call, lines: Lines, usageBytes: number, now: number): void {
@@ -51,15 +52,19 @@ export class Lending {
     const before = call.lines;
     call.cgroup
       .writeOffThread(files.memoryHigh, cgroupNumber(lines.memoryHighBytes))
-      .then(async () => {
-        // Meanwhile the call may have ended, or have been frozen and lent to.
-        if (call.lines !== before || call.frozenSinceMs !== undefined || !has(call)) return;
+      .then(() => {
+        if (!has(call)) return;
+        // It has been frozen or lent to meanwhile: what holds now may have been written before this was.
+        if (call.lines !== before || call.frozenSinceMs !== undefined) {
+          call.cgroup.write(files.memoryHigh, cgroupNumber(call.lines.memoryHighBytes));
+          return;
+        }
         call.lines = { ...before, memoryHighBytes: lines.memoryHighBytes };
         if (enforcer.usageBytes(call) > lines.freezeLineBytes) return;
         call.lines = { ...call.lines, freezeLineBytes: lines.freezeLineBytes };
         enforcer.enforce(call);
         if (lines.memoryMaxBytes < before.memoryMaxBytes) {
-          await call.cgroup.writeOffThread(files.memoryMax, cgroupNumber(lines.memoryMaxBytes));
+          call.cgroup.write(files.memoryMax, cgroupNumber(lines.memoryMaxBytes));
           call.lines = { ...call.lines, memoryMaxBytes: lines.memoryMaxBytes };
         }
         call.record(
