@@ -17,8 +17,8 @@ import { Freezing } from './freezing.ts';
 import { Judge } from './judge.ts';
 import { Lending } from './lending.ts';
 import { cgroupNumber } from './limit-files.ts';
-import { PoolKeeper } from './pool-keeper.ts';
-import { poolCallOf } from './pool-picture.ts';
+import { PoolKeeper } from './pool/keeper.ts';
+import { poolCallOf } from './pool/picture.ts';
 import { saveCall } from './saved-state.ts';
 
 /**

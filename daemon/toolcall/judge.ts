@@ -15,7 +15,7 @@ import {
 import type { Pool } from '../policy/pool.ts';
 import type { Call } from './call.ts';
 import type { Lending } from './lending.ts';
-import { poolFor } from './pool-picture.ts';
+import { poolFor } from './pool/picture.ts';
 import { saveCall } from './saved-state.ts';
 
 /** Over this long the CPU use of a throttled call is averaged; cpu.stat is flushed every 2 s at worst. */

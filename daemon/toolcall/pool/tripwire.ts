@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { closeSync } from 'node:fs';
-import type { Cgroup } from '../kernel/cgroup.ts';
-import { files } from '../kernel/files.ts';
-import type { Native, Watch } from '../kernel/native.ts';
-import { awakeBytes, LEAST_OVER_BYTES } from '../policy/shortage.ts';
-import { cgroupNumber } from './limit-files.ts';
+import type { Cgroup } from '../../kernel/cgroup.ts';
+import { files } from '../../kernel/files.ts';
+import type { Native, Watch } from '../../kernel/native.ts';
+import { awakeBytes, LEAST_OVER_BYTES } from '../../policy/shortage.ts';
+import { cgroupNumber } from '../limit-files.ts';
 
 export interface PoolTripwireDeps {
   readonly native: Native;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-import { blockedLocks } from '../kernel/locks.ts';
-import { cgroupPathOf } from '../kernel/proc.ts';
-import type { Call } from './call.ts';
+import { blockedLocks } from '../../kernel/locks.ts';
+import { cgroupPathOf } from '../../kernel/proc.ts';
+import type { Call } from '../call.ts';
 
 /** /proc/locks lists every lock of the host; it matters only to who is frozen, for some milliseconds. */
 const LOCKS_MS = 100;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-import { nowMs } from '../clock.ts';
-import type { Config } from '../config/schema.ts';
-import { errnoOf } from '../errors.ts';
-import type { Cgroup } from '../kernel/cgroup.ts';
-import type { Enforcer } from '../kernel/enforcer.ts';
-import { files } from '../kernel/files.ts';
-import type { HostMemory } from '../kernel/host.ts';
-import type { Native } from '../kernel/native.ts';
-import type { PoolSettings } from '../policy/pool.ts';
-import { type LineUse, lowestLine, poolLines } from '../policy/pool-lines.ts';
+import { nowMs } from '../../clock.ts';
+import type { Config } from '../../config/schema.ts';
+import { errnoOf } from '../../errors.ts';
+import type { Cgroup } from '../../kernel/cgroup.ts';
+import type { Enforcer } from '../../kernel/enforcer.ts';
+import { files } from '../../kernel/files.ts';
+import type { HostMemory } from '../../kernel/host.ts';
+import type { Native } from '../../kernel/native.ts';
+import type { PoolSettings } from '../../policy/pool.ts';
+import { type LineUse, lowestLine, poolLines } from '../../policy/pool-lines.ts';
 import {
   awakeBytes,
   decideShortage,
@@ -16,12 +16,12 @@ import {
   LEAST_OVER_BYTES,
   nearShortage,
   nextGrowthBytes,
-} from '../policy/shortage.ts';
-import type { PoolUse, ShortageAction } from '../policy/shortage-types.ts';
+} from '../../policy/shortage.ts';
+import type { PoolUse, ShortageAction } from '../../policy/shortage-types.ts';
+import type { Call } from '../call.ts';
 import { Blockers } from './blockers.ts';
-import type { Call } from './call.ts';
-import { type Member, PoolMembers } from './pool-members.ts';
-import { PoolTripwire } from './pool-tripwire.ts';
+import { type Member, PoolMembers } from './members.ts';
+import { PoolTripwire } from './tripwire.ts';
 
 /**
  * How often the calls are looked at while the pool is nearly used up: a look is a few reads, and the lines are 10 MiB a GiB

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Claimant, Grant } from '../policy/pool-lines.ts';
-import type { PoolMember } from '../policy/shortage-types.ts';
-import type { Call } from './call.ts';
-import { PoolHistory } from './pool-history.ts';
+import type { Claimant, Grant } from '../../policy/pool-lines.ts';
+import type { PoolMember } from '../../policy/shortage-types.ts';
+import type { Call } from '../call.ts';
+import { PoolHistory } from './history.ts';
 
 export interface PoolMembersDeps {
   readonly calls: () => Iterable<Call>;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type Pool, type PoolCall, poolUpTo } from '../policy/pool.ts';
-import type { Call } from './call.ts';
+import { type Pool, type PoolCall, poolUpTo } from '../../policy/pool.ts';
+import type { Call } from '../call.ts';
 
 /**
  * From here on it matters how much of a call's usage is page cache. Below, reading memory.stat, the

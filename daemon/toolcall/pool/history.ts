@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import { firstPatience, nextPatience, type Patience, takenOfLate } from '../policy/patience.ts';
-import type { Call } from './call.ts';
+import { firstPatience, nextPatience, type Patience, takenOfLate } from '../../policy/patience.ts';
+import type { Call } from '../call.ts';
 
 /** Growth is measured against a look at least this old, or a slow leak would never be seen to grow. */
 const BASELINE_MS = 100;
