@@ -37,6 +37,8 @@ const background = { 'x-agentrm-class': 'background' };
 
 describe('both halves', () => {
   let daemon: TestDaemon;
+  let upstream: StandIn;
+  let port: number;
   let url: string;
   let script: Script;
   const children: ChildProcess[] = [];
@@ -44,31 +46,32 @@ describe('both halves', () => {
 
   beforeEach(async (context) => {
     script = () => ({ headers: STREAM_HEADERS, steps: [MESSAGES.events.join('')] });
-    const upstream = await StandIn.start(context as TestContext, (...asked) => script(...asked));
-    const port = await freePort();
+    upstream = await StandIn.start(context as TestContext, (...asked) => script(...asked));
+    port = await freePort();
     url = `http://127.0.0.1:${port}`;
     // All of the pool is one call's memory.high: over it nothing is left to lend, and a freeze lasts.
-    daemon = new TestDaemon({
-      proxy: true,
-      config: `
-pool: { budget: 64M }
-ceiling: memory.max=1G
-defaults: memory.high=64M
-enforcement: { freezeDeadline: 5m }
-proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream.url}" } }, reaper: { abandoned: 3s } }
-`,
-    });
-    await daemon.start();
-    await until(() => daemon.log.includes('"msg":"proxy listens"'), 'the proxy listens');
+    await startDaemon('abandoned: 3s');
   });
   afterEach(async () => {
     for (const child of children.splice(0)) child.kill('SIGKILL');
     await daemon.close();
   });
 
+  async function startDaemon(reaper: string): Promise<void> {
+    const config = `
+pool: { budget: 64M }
+ceiling: memory.max=1G
+defaults: memory.high=64M
+enforcement: { freezeDeadline: 5m }
+proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream.url}" } }, reaper: { ${reaper} } }
+`;
+    daemon = await new TestDaemon({ proxy: true, config }).start();
+    await until(() => daemon.log.includes('"msg":"proxy listens"'), 'the proxy listens');
+  }
+
   /** A call of a session that runs until it is told to grow; its cgroup's path. */
-  async function startCall(session: string, env: Record<string, string> = {}, mib = 80) {
-    const child = spawn(agentrmBash, ['-c', grow(mib)], {
+  async function startCall(session: string, env: Record<string, string> = {}, command = grow(80)) {
+    const child = spawn(agentrmBash, ['-c', command], {
       env: daemon.env({ AGENTRM_SESSION: session, ...env }),
       stdio: ['pipe', 'pipe', 'inherit'],
     });
@@ -171,5 +174,39 @@ proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream
     assert.deepEqual([released.session, released.turn], ['b2', evidence.turn]);
     gate.resolve();
     for (const response of [goesOn, await held]) assert.ok((await readAll(response)).complete);
+  });
+
+  test('a turn whose client is inside a frozen call does not count as hung', { timeout }, async () => {
+    await daemon.close();
+    await startDaemon('betweenBytes: 6s');
+    const [first = ''] = MESSAGES.events;
+    script = () => ({ headers: STREAM_HEADERS, steps: [first, 'stall'] });
+    const outside = async () => {
+      const response = await open(url, of('outside'));
+      const { body } = await readAll(response);
+      assert.match(body.toString(), /^event: error$/m, 'it was ended');
+    };
+    const asked = of('inside');
+    const agent = `exec python3 -c "
+import http.client, json, os, sys
+connection = http.client.HTTPConnection('127.0.0.1', ${port})
+connection.request('POST', '${asked.path}', os.environ['BODY'], json.loads(os.environ['HEADERS']))
+connection.getresponse().read(1)
+print('here', flush=True)
+sys.stdin.readline()
+held = [bytearray(b'x') * 2 ** 18 for _ in range(320)]
+"`;
+    const headers = JSON.stringify(asked.headers);
+    const inside = await startCall('inside', { BODY: String(asked.body), HEADERS: headers }, agent);
+    inside.child.stdin?.write('grow\n');
+    await daemon.event((event) => event.kind === 'freeze' && event.session === 'inside');
+    // Begun later, ended all the same.
+    await outside();
+    const [turnInside] = upstream.received;
+    assert.equal(turnInside?.headers['x-claude-code-session-id'], 'inside');
+    assert.equal(await Promise.race([turnInside?.over, 'still asked']), 'still asked');
+    // Whoever ends the call ends the turn.
+    inside.child.kill('SIGKILL');
+    assert.equal(await turnInside?.over, false);
   });
 });
