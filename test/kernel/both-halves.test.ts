@@ -178,7 +178,7 @@ proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream
 
   test('a turn whose client is inside a frozen call does not count as hung', { timeout }, async () => {
     await daemon.close();
-    await startDaemon('betweenBytes: 6s');
+    await startDaemon('firstByte: 6s, betweenBytes: 6s');
     const [first = ''] = MESSAGES.events;
     script = () => ({ headers: STREAM_HEADERS, steps: [first, 'stall'] });
     const outside = async () => {
