@@ -178,7 +178,8 @@ proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream
 
   test('a turn whose client is inside a frozen call does not count as hung', { timeout }, async () => {
     await daemon.close();
-    await startDaemon('firstByte: 6s, betweenBytes: 6s');
+    // More than it takes to grow into the freeze.
+    await startDaemon('firstByte: 15s, betweenBytes: 15s');
     const [first = ''] = MESSAGES.events;
     script = () => ({ headers: STREAM_HEADERS, steps: [first, 'stall'] });
     const outside = async () => {
@@ -189,12 +190,14 @@ proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream
     const asked = of('inside');
     const agent = `exec python3 -c "
 import http.client, json, os, sys
+hold = lambda mib: [bytearray(b'x') * 2 ** 18 for _ in range(4 * mib)]
+most = hold(40)
 connection = http.client.HTTPConnection('127.0.0.1', ${port})
 connection.request('POST', '${asked.path}', os.environ['BODY'], json.loads(os.environ['HEADERS']))
 connection.getresponse().read(1)
 print('here', flush=True)
 sys.stdin.readline()
-held = [bytearray(b'x') * 2 ** 18 for _ in range(320)]
+rest = hold(40)
 "`;
     const headers = JSON.stringify(asked.headers);
     const inside = await startCall('inside', { BODY: String(asked.body), HEADERS: headers }, agent);
