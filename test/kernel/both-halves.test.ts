@@ -7,7 +7,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, describe, type TestContext, test } from 'node:test';
 import type { Monitor, SessionRecord } from '../../daemon/control/types.ts';
-import { agentrmBash, TestDaemon, until } from '../lib/daemon.ts';
+import { agentrmBash, TestDaemon, until, useMemory } from '../lib/daemon.ts';
 import { freePort } from '../lib/port.ts';
 import { MESSAGES } from '../proxy/answers.ts';
 import { type Ask, ask, nextChunk, open, readAll, turn } from '../proxy/lab.ts';
@@ -190,14 +190,12 @@ proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream
     const asked = of('inside');
     const agent = `exec python3 -c "
 import http.client, json, os, sys
-hold = lambda mib: [bytearray(b'x') * 2 ** 18 for _ in range(4 * mib)]
-most = hold(40)
 connection = http.client.HTTPConnection('127.0.0.1', ${port})
 connection.request('POST', '${asked.path}', os.environ['BODY'], json.loads(os.environ['HEADERS']))
 connection.getresponse().read(1)
 print('here', flush=True)
 sys.stdin.readline()
-rest = hold(40)
+os.system('${useMemory(80)}')
 "`;
     const headers = JSON.stringify(asked.headers);
     const inside = await startCall('inside', { BODY: String(asked.body), HEADERS: headers }, agent);
