@@ -14,8 +14,9 @@
  *                   and end by CLOCK_MONOTONIC in ns
  *   stall LINE MS POOL
  *                   touches memory page by page until it has stood still for more than MS between two touches while
- *                   POOL, a memory.current that is read every 64 KiB, was over LINE. Prints each such gap of more than a
- *                   fifth of that by CLOCK_REALTIME in ns: when POOL was last seen not to be over LINE, its start, its end
+ *                   POOL, a memory.current that is read every 64 KiB, was at LINE, less what is charged ahead. Prints
+ *                   each gap of more than a fifth of that by CLOCK_REALTIME in ns: when POOL was last seen not to be
+ *                   over LINE, its start, its end
  *   rounds N        N times: maps `bytes`, touches them and unmaps them; prints the nanoseconds of all together
  *
  * Sizes take K, M or G. --thp leaves huge pages on. FILE of --progress holds the number of bytes used so far, as a
@@ -25,7 +26,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -260,26 +260,23 @@ static int run_stall(size_t line, long limit_ms, const char *pool)
 	char *memory = reserve(0);
 	int fd = open(pool, O_RDONLY | O_CLOEXEC);
 	int64_t limit_ns = limit_ms * INT64_C(1000000), enough = 0, last, now;
-	bool is_short = false;
+	size_t used = 0, ahead = 1 << 20;
 
 	if (fd < 0)
 		fail(pool);
 	last = clock_ns(CLOCK_REALTIME);
 	for (size_t at = 0; at < bytes; at += page) {
-		int64_t length;
-
 		if (at % look == 0) {
-			is_short = read_number(fd) > line;
+			used = read_number(fd);
 			last = clock_ns(CLOCK_REALTIME);
-			if (!is_short)
+			if (used <= line)
 				enough = last;
 		}
 		memory[at] = 1;
 		now = clock_ns(CLOCK_REALTIME);
-		length = is_short ? now - last : 0;
-		if (length > limit_ns / 5)
+		if (now - last > limit_ns / 5)
 			printf("%lld %lld %lld\n", (long long)enough, (long long)last, (long long)now);
-		if (length > limit_ns)
+		if (now - last > limit_ns && used + ahead > line)
 			return 0;
 		last = now;
 	}
