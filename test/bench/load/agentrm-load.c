@@ -26,6 +26,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -256,28 +257,29 @@ static size_t read_number(int fd)
 
 static int run_stall(size_t line, long limit_ms, const char *pool)
 {
-	size_t page = sysconf(_SC_PAGESIZE), look = 64 << 10;
+	size_t page = sysconf(_SC_PAGESIZE), look = 64 << 10, ahead = 1 << 20, used = 0;
+	int64_t limit_ns = limit_ms * INT64_C(1000000), enough = 0, last;
 	char *memory = reserve(0);
 	int fd = open(pool, O_RDONLY | O_CLOEXEC);
-	int64_t limit_ns = limit_ms * INT64_C(1000000), enough = 0, last, now;
-	size_t used = 0, ahead = 1 << 20;
 
 	if (fd < 0)
 		fail(pool);
 	last = clock_ns(CLOCK_REALTIME);
 	for (size_t at = 0; at < bytes; at += page) {
-		if (at % look == 0) {
+		bool looks = at % look == 0;
+		int64_t now;
+
+		/* It may be stopped in either of the two. */
+		if (looks)
 			used = read_number(fd);
-			last = clock_ns(CLOCK_REALTIME);
-			if (used <= line)
-				enough = last;
-		}
 		memory[at] = 1;
 		now = clock_ns(CLOCK_REALTIME);
 		if (now - last > limit_ns / 5)
 			printf("%lld %lld %lld\n", (long long)enough, (long long)last, (long long)now);
 		if (now - last > limit_ns && used + ahead > line)
 			return 0;
+		if (looks && used <= line)
+			enough = now;
 		last = now;
 	}
 	fprintf(stderr, "agentrm-load: did not stand still\n");
