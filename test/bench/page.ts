@@ -144,14 +144,14 @@ function lend({ results: { stopToPageMs } }: BenchResult<LendResults>): string {
 function shortage({ results }: BenchResult<ShortageResults>): string {
   const rows = results.map(({ mode, growthMs, freezeMs }) => [
     mode === 'bpf' ? 'the kernel, at the charge' : "the daemon's looks",
-    `${growthMs.count}`,
+    `${growthMs.count}, ${freezeMs.count}`,
     withInterval(growthMs.p50, growthMs.p50Interval),
     withInterval(growthMs.p99, growthMs.p99Interval),
     withInterval(freezeMs.p50, freezeMs.p50Interval),
     withInterval(freezeMs.p99, freezeMs.p99Interval),
   ]);
   const to = ['last page p50, ms', 'last page p99, ms', 'freeze p50, ms', 'freeze p99, ms'];
-  return table(['stopped by', 'rounds', ...to], rows);
+  return table(['stopped by', 'rounds, with a freeze', ...to], rows);
 }
 
 function freezeThaw({ results, counts }: BenchResult<FreezeThawResults>): string {

@@ -18,12 +18,11 @@ const LINE_MIB = BUDGET_MIB * 0.97;
 /** No freeze is shorter than 100 ms. */
 const STILL_MS = 90;
 
-/** Of as many rounds as its summaries have. */
 export interface ShortageResult {
   readonly mode: 'bpf' | 'user';
-  /** To the last page. */
+  /** To the last page, in every round. */
   readonly growthMs: Summary;
-  /** To the daemon's event; it has whole milliseconds. */
+  /** To the daemon's event, which has whole milliseconds, where there was one before it went on. */
   readonly freezeMs: Summary;
 }
 export type ShortageResults = readonly ShortageResult[];
@@ -64,14 +63,15 @@ enforcement: { mode: ${mode} }
       const { stdout } = await output([agentrmBash, '-c', `${load} ${daemon.cgroup}/memory.current`], {
         env: daemon.env({ AGENTRM_SESSION: session, AGENTRM_INTENT: 'class=background memory.high=max' }),
       });
-      const freeze = await daemon.event((event) => event.kind === 'freeze' && event.session === session);
-      const frozenAtMs = Date.parse(freeze.time);
-      const gaps = stdout.trim().split('\n').map(gapOf);
-      // It also stands still for a moment where others need the CPU. The event's time is cut to whole milliseconds.
-      const gap = gaps.find(({ startMs, endMs }) => startMs < frozenAtMs + 1 && frozenAtMs < endMs);
-      if (gap === undefined) throw new Error(`frozen at ${freeze.time}, but went on: ${stdout}`);
-      growthMs.push(gap.startMs - gap.enoughMs);
-      freezeMs.push(frozenAtMs - gap.enoughMs);
+      // The last is the one for which it ended.
+      const { enoughMs, startMs, endMs } = gapOf(stdout.trim().split('\n').at(-1) ?? '');
+      growthMs.push(startMs - enoughMs);
+      // Who stands still in the kernel, which looks for something to reclaim, is not frozen for that.
+      const frozen = (await daemon.events())
+        .filter((event) => event.kind === 'freeze' && event.session === session)
+        .map(({ time }) => Date.parse(time))
+        .find((atMs) => atMs >= enoughMs && atMs < endMs);
+      if (frozen !== undefined) freezeMs.push(frozen - enoughMs);
     }
     holder.release();
     await holder.ran;
