@@ -11,8 +11,6 @@ import {
   type ShortageSettings,
 } from './shortage-types.ts';
 
-export type { PoolMember, PoolUse } from './shortage-types.ts';
-
 /*
  * What to do when all calls together want more than the pool has. Calls have an order, by class and then by age, and
  * each but the first has a line: once the pool is used up to it, the call is frozen if it still grows. The lines are

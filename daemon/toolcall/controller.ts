@@ -179,7 +179,7 @@ export class Controller {
       call.record({ action: 'kill', reason, usageBytes }, nowMs());
       this.#deps.emit('kill', call, { code, reason, usageBytes });
       this.#deps.log.warn({ call: call.id, code, reason, usageBytes }, 'call killed');
-      saveCall(call, nowMs());
+      saveCall(call);
     });
   }
 
@@ -210,7 +210,7 @@ export class Controller {
     this.#enforcer.enforce(call);
     this.#freezing.thaw(call, reason);
     call.record({ action: 'thaw', reason, usageBytes: this.usageBytes(call) }, nowMs());
-    saveCall(call, nowMs());
+    saveCall(call);
   }
 
   #guarded(call: Call, action: () => void): void {

@@ -12,6 +12,7 @@ import {
   isNearHigh,
   type KillCode,
 } from '../policy/decide.ts';
+import type { Lines } from '../policy/lines.ts';
 import type { Pool } from '../policy/pool.ts';
 import type { Call } from './call.ts';
 import type { Lending } from './lending.ts';
@@ -38,6 +39,8 @@ export interface JudgeDeps {
 /** Asks the policy about each call by itself, and has done what it says. The pool's keeper asks about all together. */
 export class Judge {
   readonly #deps: JudgeDeps;
+  /** As it was at this look; what is lent changes it. */
+  #pool: Pool | undefined;
 
   constructor(deps: JudgeDeps) {
     this.#deps = deps;
@@ -45,14 +48,13 @@ export class Judge {
 
   /** Looks at each call for what no event tells. */
   look(now: number): void {
-    let pool: Pool | undefined;
+    this.#pool = undefined;
     for (const call of this.#deps.calls()) {
       if (call.killCode !== undefined) continue;
       this.#deps.guarded(call, () => {
         if (this.#timedOut(call, now)) return;
         if (call.frozenFor === 'pool') return;
         if (call.frozenSinceMs !== undefined) {
-          pool = undefined;
           this.frozen(call);
           return;
         }
@@ -61,19 +63,16 @@ export class Judge {
         call.usageAtTickBytes = usageBytes;
         const { memoryHighBytes: highBytes } = call.lines;
         if (call.limits.highIsGuess && isNearHigh({ usageBytes, highBytes, grownBytes })) {
-          pool = undefined;
           this.#growing(call, usageBytes, grownBytes, now);
         }
         // memory.high is overrun by a page or two before it throttles, hence no exact comparison.
         if (usageBytes >= call.lines.memoryHighBytes * 0.99) {
           call.lastPressedMs = now;
-          pool ??= this.#deps.pool();
-          this.#throttled(call, usageBytes, poolFor(call, pool), now);
+          this.#throttled(call, usageBytes, now);
         } else {
           call.throttledSinceMs = undefined;
           if (call.lines.memoryHighBytes > call.limits.memoryHighBytes && !call.givingBack) {
-            pool ??= this.#deps.pool();
-            this.#burstOver(call, usageBytes, grownBytes, pool, now);
+            this.#burstOver(call, usageBytes, grownBytes, now);
           }
         }
       });
@@ -82,7 +81,9 @@ export class Judge {
 
   /** A call is frozen at a line of its own: it is lent memory, waits, or is killed. */
   frozen(call: Call): void {
-    const { pool, config, lending, kill, emit, usageBytes } = this.#deps;
+    const { config, kill, emit, usageBytes } = this.#deps;
+    // Also told of between two looks: what the last one saw may be long ago.
+    this.#pool = undefined;
     const now = nowMs();
     const decision = decideFrozen(
       {
@@ -90,30 +91,30 @@ export class Judge {
         frozenSinceMs: call.frozenSinceMs ?? now,
         killPending: this.#some((other) => other.killCode === 'host-memory'),
       },
-      poolFor(call, pool()),
+      poolFor(call, this.#picture()),
       now,
       config(),
     );
     if (decision.action === 'lend') {
-      lending.lend(call, decision.lines, decision.reason);
+      this.#lend(call, decision);
     } else if (decision.action === 'kill') {
       kill(call, decision.code, decision.reason);
     } else if (decision.action === 'wait' && call.decisions.at(-1)?.action !== 'wait') {
       call.record({ action: 'wait', reason: decision.reason }, now);
       emit('wait', call, { reason: decision.reason });
-      saveCall(call, nowMs());
+      saveCall(call);
     }
   }
 
   #growing(call: Call, usageBytes: number, grownBytes: number, now: number): void {
     const held = { ...this.#held(call, usageBytes), grownBytes };
-    const decision = decideAhead(held, poolFor(call, this.#deps.pool()), this.#deps.config());
+    const decision = decideAhead(held, poolFor(call, this.#picture()), this.#deps.config());
     if (decision.action !== 'lend') return;
     call.lastPressedMs = now;
-    this.#deps.lending.lend(call, decision.lines, decision.reason);
+    this.#lend(call, decision);
   }
 
-  #throttled(call: Call, usageBytes: number, pool: Pool, now: number): void {
+  #throttled(call: Call, usageBytes: number, now: number): void {
     call.throttledSinceMs ??= now;
     const { userMs } = call.cgroup.cpuUsage();
     const before = call.cpuSample ?? { userMs: 0, atMs: call.startedAtMs };
@@ -126,15 +127,15 @@ export class Judge {
         pressureFullPercent: call.cgroup.memoryPressure().fullAvg10,
         userCpuPercent: (100 * (userMs - before.userMs)) / Math.max(1, now - before.atMs),
       },
-      pool,
+      poolFor(call, this.#picture()),
       now,
       this.#deps.config(),
     );
-    if (decision.action === 'lend') this.#deps.lending.lend(call, decision.lines, decision.reason);
+    if (decision.action === 'lend') this.#lend(call, decision);
     else if (decision.action === 'kill') this.#deps.kill(call, decision.code, decision.reason);
   }
 
-  #burstOver(call: Call, usageBytes: number, grownBytes: number, pool: Pool, now: number): void {
+  #burstOver(call: Call, usageBytes: number, grownBytes: number, now: number): void {
     const lines = decideGiveBack(
       {
         ...this.#held(call, usageBytes),
@@ -143,11 +144,21 @@ export class Judge {
         lastPressedMs: call.lastPressedMs,
         wanted: this.#some((other) => other.frozenSinceMs !== undefined),
       },
-      pool,
+      this.#picture(),
       now,
       this.#deps.config(),
     );
     if (lines !== null) this.#deps.lending.giveBack(call, lines, usageBytes, now);
+  }
+
+  #lend(call: Call, { lines, reason }: { readonly lines: Lines; readonly reason: string }): void {
+    this.#pool = undefined;
+    this.#deps.lending.lend(call, lines, reason);
+  }
+
+  #picture(): Pool {
+    this.#pool ??= this.#deps.pool();
+    return this.#pool;
   }
 
   #timedOut(call: Call, now: number): boolean {

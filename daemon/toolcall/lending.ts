@@ -38,13 +38,13 @@ export class Lending {
     if (call.frozenSinceMs !== undefined) thaw(call, 'lent');
     call.record({ action: 'lend', reason, usageBytes, highBytes: lines.memoryHighBytes }, nowMs());
     emit('lend', call, { reason, usageBytes, highBytes: lines.memoryHighBytes });
-    saveCall(call, nowMs());
+    saveCall(call);
   }
 
   /**
    * Lowering goes the other way: high first, in the thread pool because the writer reclaims if the call grows meanwhile;
    * max last, which is far above the usage then.
-   * @param usageBytes when it was decided, at nowMs.
+   * @param usageBytes when it was decided, at `now`.
    */
   giveBack(call: Call, lines: Lines, usageBytes: number, now: number): void {
     const { enforcer, has, emit, onError } = this.#deps;
@@ -72,7 +72,7 @@ export class Lending {
           now,
         );
         emit('give-back', call, { usageBytes, highBytes: lines.memoryHighBytes });
-        saveCall(call, nowMs());
+        saveCall(call);
       })
       .catch((error: unknown) => onError(call, error))
       .finally(() => {

@@ -51,7 +51,7 @@ export interface SavedSession {
   readonly owners: readonly ProcessId[];
 }
 
-export function saveCall(call: Call, now: number): void {
+export function saveCall(call: Call): void {
   const saved: SavedCall = {
     v: VERSION,
     limits: call.limits,
@@ -68,7 +68,7 @@ export function saveCall(call: Call, now: number): void {
     admissionWaitMs: call.admissionWaitMs,
     startedAtMs: call.startedAtMs,
     cycle: call.cycle,
-    frozenMs: call.frozenMs(now),
+    frozenMs: call.frozenMs(nowMs()),
     lingering: call.phase === 'lingering',
     decisions: call.decisions.slice(-KEPT_DECISIONS),
   };
@@ -78,7 +78,7 @@ export function saveCall(call: Call, now: number): void {
 /** As saveCall, but what fails is logged: it only costs the call its place in a daemon to come. */
 export function saveOrLog(call: Call, log: Log): void {
   try {
-    saveCall(call, nowMs());
+    saveCall(call);
   } catch (error) {
     log.error({ err: error, call: call.id }, 'state of call not saved');
   }

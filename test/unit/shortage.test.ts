@@ -4,14 +4,8 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { configSchema } from '../../daemon/config/schema.ts';
 import { byPrecedence, type Grant, lowestLine, poolLines } from '../../daemon/policy/pool-lines.ts';
-import {
-  awakeBytes,
-  decideShortage,
-  isExhausted,
-  nearShortage,
-  type PoolMember,
-  type PoolUse,
-} from '../../daemon/policy/shortage.ts';
+import { awakeBytes, decideShortage, isExhausted, nearShortage } from '../../daemon/policy/shortage.ts';
+import type { PoolMember, PoolUse } from '../../daemon/policy/shortage-types.ts';
 
 const MIB = 2 ** 20;
 const BUDGET = 1000 * MIB;
