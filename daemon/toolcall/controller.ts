@@ -159,6 +159,10 @@ export class Controller {
 
   /** A call that an earlier daemon left: relaxed if that stopped, perhaps frozen if it died. */
   onFound(call: Call, frozen: boolean): void {
+    // What it holds already is no growth of the first look.
+    this.#guarded(call, () => {
+      call.usageAtTickBytes = this.usageBytes(call);
+    });
     call.cgroup
       .writeOffThread(files.memoryHigh, cgroupNumber(call.lines.memoryHighBytes))
       .catch((error: unknown) => this.#report(call, error));
