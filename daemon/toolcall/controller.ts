@@ -203,9 +203,17 @@ export class Controller {
 
   #tick(): void {
     const now = nowMs();
+    // First: the deadline of a freeze that is none any more must not kill.
+    for (const call of this.#calls.values()) this.#guarded(call, () => this.#seeThawed(call));
     this.#judge.look(now);
     this.#freezing.lookAfter(now, (call, action) => this.#guarded(call, action));
     this.#keeper.look(now);
+  }
+
+  /** A call that others have thawed goes on, and may be stopped again. */
+  #seeThawed(call: Call): void {
+    if (call.killCode === undefined && this.#freezing.isUndone(call))
+      this.#letGo(call, 'thawed from outside');
   }
 
   /** A call that made room for others goes on. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { nowMs } from '../clock.ts';
+import { files } from '../kernel/files.ts';
 import type { Freezer } from '../kernel/freezer.ts';
 import type { Call } from './call.ts';
 
@@ -42,6 +43,11 @@ export class Freezing {
     call.throttledSinceMs = undefined;
     this.#aftercare.set(call, now + AFTERCARE_MS);
     this.#deps.emit('thaw', call, { reason });
+  }
+
+  /** Whether a call that is to be frozen is not: the guard thaws all while the daemon hangs, and root may. */
+  isUndone(call: Call): boolean {
+    return call.frozenSinceMs !== undefined && call.cgroup.readNumber(files.freeze) === 0;
   }
 
   /**

@@ -83,6 +83,25 @@ enforcement: { freezeDeadline: 5m }
     await call.finishes();
   });
 
+  test('a daemon that hung sees what was thawed, and is in charge again', { timeout }, async () => {
+    const call = await startCall();
+    call.grow();
+    await daemon.event((event) => event.kind === 'freeze');
+    const frozen = () => readFileSync(`${call.cgroup}/cgroup.freeze`, 'utf8') === '1\n';
+    const tripwire = () => readFileSync(`${daemon.cgroup}/memory.high`, 'utf8') !== 'max\n';
+    assert.deepEqual([frozen(), tripwire()], [true, true]);
+    daemon.signal('SIGSTOP');
+    await until(() => !frozen() && !tripwire(), 'the guard thaws it, and takes the tripwire away');
+    daemon.signal('SIGCONT');
+    await daemon.event((event) => event.kind === 'thaw' && event.reason === 'thawed from outside');
+    await until(tripwire, 'the tripwire is there again');
+    // It is over its line as before.
+    await until(frozen, 'the call is stopped again');
+    await daemon.crash();
+    await until(() => !frozen(), 'it is thawed');
+    await call.finishes();
+  });
+
   test('continues what the kernel stopped for a daemon that hangs, and it finishes', {
     timeout,
   }, async () => {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { closeSync } from 'node:fs';
+import { errnoOf } from '../../errors.ts';
 import type { Cgroup } from '../../kernel/cgroup.ts';
 import { files } from '../../kernel/files.ts';
 import type { Native, Watch } from '../../kernel/native.ts';
@@ -59,8 +60,8 @@ export class PoolTripwire {
     const least = Math.min(lowestLineBytes, awake);
     const bytes = Math.floor(Math.max(least, behind));
     const near = (budgetBytes - awake) / 8;
-    if (this.#bytes !== undefined && Math.abs(bytes - this.#bytes) <= near) return;
-    this.#write(bytes);
+    const stands = this.#bytes !== undefined && Math.abs(bytes - this.#bytes) <= near;
+    if (!stands || this.#isGone()) this.#write(bytes);
   }
 
   /** Takes it away: a daemon that is gone could not let anybody go on. */
@@ -73,6 +74,22 @@ export class PoolTripwire {
       this.#deps.root.write(files.memoryHigh, cgroupNumber(Infinity));
     } catch (error) {
       this.#deps.onError(error);
+    }
+  }
+
+  /**
+   * The guard takes it away while the daemon hangs; and the guard of an earlier one until it sees this one's first beat,
+   * which comes after the first line was written.
+   */
+  #isGone(): boolean {
+    // What was written last is not there yet.
+    if (this.#writing) return false;
+    try {
+      return this.#bytes !== Infinity && this.#deps.root.readNumber(files.memoryHigh) === Infinity;
+    } catch (error) {
+      // The hierarchy's own root has none.
+      if (errnoOf(error) === 'ENOENT') return false;
+      throw error;
     }
   }
 
