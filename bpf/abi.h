@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define AGENTRM_ABI_VERSION 2
+#define AGENTRM_ABI_VERSION 3
 
 /* 500 calls at once are a goal; beyond these numbers setting a policy fails, and nothing is lost. */
 #define AGENTRM_MAX_CALLS 4096
@@ -65,7 +65,10 @@ struct agentrm_policy {
 /* Made empty by user space together with the policy, then written by the programs only. */
 struct agentrm_stats {
 	__u64 high_events;
-	__u64 empty_reclaims;
+	__u64 failed_reclaims;
+	/* Pages of text and mapped files that reclaim had taken and that were needed again; and as of the last reclaim. */
+	__u64 refaults;
+	__u64 refaults_at_reclaim;
 	__u64 throttled_ms;
 	__u64 stops;
 	__u64 usage_at_stop_bytes;

@@ -9,16 +9,29 @@
 
 #define NS_PER_MS 1000000ULL
 
+/* Pages; the kernel never reclaims for less at a time (include/linux/swap.h), and looks at everything before it gives up. */
+#define SWAP_CLUSTER_MAX 32
+
+/*
+ * Pages that the kernel charges at once, for the faults to come (MEMCG_CHARGE_BATCH). Reclaim gives back those that are
+ * left: a call at the pool's line would be under it after each, and go on by a page at a time.
+ */
+#define CHARGE_BATCH 64
+
+/* For stop_reason(), where nothing is known of reclaim. */
+#define RECLAIM_UNKNOWN (~0ULL)
+
 /* memory.high never sleeps for 10 ms or less, nor for more than 2 s (mm/memcontrol.c). */
 static __always_inline bool is_throttle_sleep(long jiffies, const struct agentrm_config *cfg)
 {
 	return jiffies > (long)cfg->hz / 100 && jiffies <= 2 * (long)cfg->hz;
 }
 
-static __always_inline bool over_own_high(struct mem_cgroup *memcg)
+/* @more: pages that it had a moment ago. */
+static __always_inline bool over_own_high(struct mem_cgroup *memcg, unsigned long more)
 {
 	return memcg &&
-	       (unsigned long)BPF_CORE_READ(memcg, memory.usage.counter) > BPF_CORE_READ(memcg, memory.high);
+	       (unsigned long)BPF_CORE_READ(memcg, memory.usage.counter) + more > BPF_CORE_READ(memcg, memory.high);
 }
 
 /* Whether the cgroup of the task or one above it is over its memory.high. */
@@ -29,7 +42,7 @@ static __always_inline bool over_high(struct task_struct *task)
 	for (int i = 0; i < 16 && memcg; i++) {
 		struct cgroup_subsys_state *parent;
 
-		if (over_own_high(memcg))
+		if (over_own_high(memcg, 0))
 			return true;
 		parent = BPF_CORE_READ(memcg, css.parent);
 		memcg = parent ? (void *)parent - bpf_core_field_offset(struct mem_cgroup, css) : NULL;
@@ -114,10 +127,17 @@ static __always_inline struct mem_cgroup *pool_of(struct cgroup *cgroup, const s
 	return memcg_of(ancestor_at(cgroup, cfg->root_level));
 }
 
-/* Held back for others: reclaim and throttle count neither as the call's own nor against its budget. */
-static __always_inline bool held_for_pool(struct cgroup *cgroup, const struct agentrm_config *cfg)
+/*
+ * Held back for others: reclaim and throttle count neither as the call's own nor against its budget.
+ * @reclaimed: pages; without these the one for which they were reclaimed may be below its line again.
+ */
+static __always_inline bool held_for_pool(struct cgroup *cgroup, const struct agentrm_config *cfg,
+					  unsigned long reclaimed)
 {
-	return over_own_high(pool_of(cgroup, cfg)) && !over_own_high(memcg_of(cgroup));
+	/* Reclaim has given back what was charged ahead, too. */
+	unsigned long more = reclaimed ? reclaimed + CHARGE_BATCH : 0;
+
+	return over_own_high(pool_of(cgroup, cfg), more) && !over_own_high(memcg_of(cgroup), more);
 }
 
 /*
@@ -126,20 +146,24 @@ static __always_inline bool held_for_pool(struct cgroup *cgroup, const struct ag
  */
 static __always_inline __u32 stop_reason(struct cgroup *cgroup, __u64 usage, struct agentrm_stats *st,
 					 const struct agentrm_policy *policy, const struct agentrm_config *cfg,
-					 bool reclaim_failed)
+					 __u64 reclaimed)
 {
 	__u32 reason = usage > policy->freeze_line_bytes ? AGENTRM_REASON_LINE : over_budget(st, policy);
+	__u64 back;
 
-	if (reason == AGENTRM_REASON_NONE && reclaim_failed && policy->pool_line_bytes &&
-	    usage_bytes(pool_of(cgroup, cfg), cfg) > policy->pool_line_bytes)
+	if (reason != AGENTRM_REASON_NONE || reclaimed == RECLAIM_UNKNOWN || !policy->pool_line_bytes)
+		return reason;
+	/* What reclaim took in vain comes back. */
+	back = (reclaimed + CHARGE_BATCH) * cfg->page_size;
+	if (usage_bytes(pool_of(cgroup, cfg), cfg) + back > policy->pool_line_bytes)
 		reason = AGENTRM_REASON_POOL;
 	return reason;
 }
 
-/* The current task is charging and reclaim got nothing for it: stop it if it is time to. */
+/* The current task is charging and reclaim has failed it, with so many pages: stop it if it is time to. */
 static __always_inline void stop_if_due(struct task_struct *task, struct cgroup *cgroup, __u64 call,
 					struct agentrm_stats *st, const struct agentrm_policy *policy,
-					const struct agentrm_config *cfg, bool reclaim_failed)
+					const struct agentrm_config *cfg, __u64 reclaimed)
 {
 	__u32 mark = policy->cycle + 1, before = st->stopped_cycle, reason = AGENTRM_REASON_NONE;
 	__u64 usage = usage_bytes(memcg_of(cgroup), cfg);
@@ -148,7 +172,7 @@ static __always_inline void stop_if_due(struct task_struct *task, struct cgroup 
 	if (!(policy->flags & AGENTRM_ENFORCE) || !daemon_alive())
 		return;
 	if (before != mark) {
-		reason = stop_reason(cgroup, usage, st, policy, cfg, reclaim_failed);
+		reason = stop_reason(cgroup, usage, st, policy, cfg, reclaimed);
 		if (reason == AGENTRM_REASON_NONE)
 			return;
 	}
@@ -174,6 +198,18 @@ static __always_inline void stop_if_due(struct task_struct *task, struct cgroup 
 	send_event(AGENTRM_EVENT_STOP, call, task, usage, reason, signalled);
 }
 
+/*
+ * Whether reclaim got nothing that lasts. What it takes last is the text of the programs that run, which they read again at
+ * once: with that alone a call went on for seconds, by a page now and then, where it should have been stopped.
+ */
+static __always_inline bool reclaim_failed(struct agentrm_stats *st, unsigned long reclaimed)
+{
+	__u64 refaults = st->refaults, again = refaults - st->refaults_at_reclaim;
+
+	st->refaults_at_reclaim = refaults;
+	return reclaimed < again + SWAP_CLUSTER_MAX;
+}
+
 /* reclaim_high() has returned in the current task's context. */
 static __always_inline int after_reclaim(unsigned long reclaimed)
 {
@@ -192,13 +228,13 @@ static __always_inline int after_reclaim(unsigned long reclaimed)
 	st = stats_of(call);
 	if (!st)
 		return 0;
-	for_pool = held_for_pool(cgroup, cfg);
+	for_pool = held_for_pool(cgroup, cfg, reclaimed);
 	if (!for_pool)
 		__sync_fetch_and_add(&st->high_events, 1);
-	if (reclaimed)
+	if (!reclaim_failed(st, reclaimed))
 		return 0;
 	if (!for_pool)
-		__sync_fetch_and_add(&st->empty_reclaims, 1);
+		__sync_fetch_and_add(&st->failed_reclaims, 1);
 	policy = bpf_map_lookup_elem(&policies, &call);
 	/* For the pool always: its wire follows the usage so closely that no sleep comes, see kernel-notes/pool.md. */
 	if (!policy || !(for_pool || cfg->hooks & AGENTRM_HOOK_RECLAIM))
@@ -206,7 +242,7 @@ static __always_inline int after_reclaim(unsigned long reclaimed)
 	/* Without the sleep's own hook its length is not known: then the budget counts empty reclaims. */
 	if (!for_pool && !(cfg->hooks & AGENTRM_HOOK_SLEEP))
 		use_budget(st, policy, 0);
-	stop_if_due(task, cgroup, call, st, policy, cfg, true);
+	stop_if_due(task, cgroup, call, st, policy, cfg, reclaimed);
 	return 0;
 }
 
@@ -234,9 +270,9 @@ int BPF_KPROBE(on_throttle_sleep, long timeout)
 	policy = bpf_map_lookup_elem(&policies, &call);
 	if (!policy)
 		return 0;
-	if (!held_for_pool(cgroup, cfg))
+	if (!held_for_pool(cgroup, cfg, 0))
 		use_budget(st, policy, ms);
-	stop_if_due(task, cgroup, call, st, policy, cfg, true);
+	stop_if_due(task, cgroup, call, st, policy, cfg, 0);
 	return 0;
 }
 
@@ -276,7 +312,7 @@ int BPF_PROG(on_charge)
 		return 0;
 	policy = bpf_map_lookup_elem(&policies, &call);
 	if (policy)
-		stop_if_due(task, cgroup, call, st, policy, cfg, false);
+		stop_if_due(task, cgroup, call, st, policy, cfg, RECLAIM_UNKNOWN);
 	return 0;
 }
 

@@ -59,6 +59,7 @@ struct task_struct {
 	int tgid;
 	unsigned int flags;
 	unsigned int ptrace;
+	unsigned int in_lru_fault : 1;
 	char comm[16];
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
@@ -70,6 +71,15 @@ struct oom_control {
 	struct task_struct *chosen;
 };
 
+/* Pages in one piece, 2 to the power of its order. From 6.6 on that is the low byte of `_flags_1`, before a member. */
+struct folio {
+	unsigned long _flags_1;
+};
+
+struct folio___6_1 {
+	unsigned char _folio_order;
+};
+
 struct bpf_iter__cgroup {
 	struct cgroup *cgroup;
 };
@@ -79,6 +89,10 @@ struct bpf_iter__cgroup {
 /* Enumerators differ between kernels and configurations: read with bpf_core_enum_value(). */
 enum cgroup_subsys_id {
 	memory_cgrp_id = 0,
+};
+
+enum pageflags {
+	PG_head = 6,
 };
 
 enum pid_type {

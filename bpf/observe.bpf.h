@@ -38,6 +38,42 @@ int BPF_PROG(on_signal, int signal, void *info, struct task_struct *task)
 	return 0;
 }
 
+/* The number of pages; 1 where this kernel keeps it elsewhere. */
+static __always_inline __u64 pages_of(struct folio *folio)
+{
+	struct folio___6_1 *old = (void *)folio;
+	unsigned long flags = 0;
+
+	/* The flags come first, in a type whose name has changed. */
+	bpf_probe_read_kernel(&flags, sizeof(flags), folio);
+	if (!(flags & 1UL << bpf_core_enum_value(enum pageflags, PG_head)))
+		return 1;
+	if (bpf_core_field_exists(old->_folio_order))
+		return 1ULL << (BPF_CORE_READ(old, _folio_order) & 31);
+	if (bpf_core_field_exists(folio->_flags_1))
+		return 1ULL << (BPF_CORE_READ(folio, _flags_1) & 31);
+	return 1;
+}
+
+/*
+ * A page comes back that reclaim took. Of those only the ones count without which the program cannot go on: its text, and
+ * files that it has mapped. Files that are read, from start to end as a rule, come back for good reason.
+ */
+SEC("fentry/workingset_refault")
+int BPF_PROG(on_refault, struct folio *folio)
+{
+	const struct agentrm_config *cfg = get_config();
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct agentrm_stats *st;
+
+	if (!cfg || !bpf_core_field_exists(task->in_lru_fault) || !BPF_CORE_READ_BITFIELD(task, in_lru_fault))
+		return 0;
+	st = stats_of(call_of(task, cfg));
+	if (st)
+		__sync_fetch_and_add(&st->refaults, pages_of(folio));
+	return 0;
+}
+
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {

@@ -100,8 +100,10 @@ export interface Policy {
 export interface CallStats {
   /** Times a task of the call came to the enforcing hook over memory.high. */
   highEvents: number;
-  /** Of these, how often reclaim had got nothing. */
-  emptyReclaims: number;
+  /** Of these, how often reclaim had not got 32 pages more than were needed again since the last time. */
+  failedReclaims: number;
+  /** Pages of program text and mapped files that reclaim had taken and that were needed again. */
+  refaults: number;
   /** Penalty that the kernel imposed, summed over tasks. A task that is stopped meanwhile still serves it. */
   throttledMs: number;
   /** Times that the program wanted a task stopped. */

@@ -79,7 +79,8 @@ Napi::Value stats(Session &session, const Napi::CallbackInfo &info) {
 		return env.Null();
 	Napi::Object result = Napi::Object::New(env);
 	result.Set("highEvents", number(env, stats.high_events));
-	result.Set("emptyReclaims", number(env, stats.empty_reclaims));
+	result.Set("failedReclaims", number(env, stats.failed_reclaims));
+	result.Set("refaults", number(env, stats.refaults));
 	result.Set("throttledMs", number(env, stats.throttled_ms));
 	result.Set("stops", number(env, stats.stops));
 	result.Set("usageAtStopBytes", number(env, stats.usage_at_stop_bytes));

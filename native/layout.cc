@@ -42,7 +42,8 @@ Napi::Value abi(const Napi::CallbackInfo &info) {
 			      FIELD(agentrm_policy, cycle), FIELD(agentrm_policy, unused)}));
 	structs.Set("agentrm_stats",
 		    describe(env, sizeof(struct agentrm_stats),
-			     {FIELD(agentrm_stats, high_events), FIELD(agentrm_stats, empty_reclaims),
+			     {FIELD(agentrm_stats, high_events), FIELD(agentrm_stats, failed_reclaims),
+			      FIELD(agentrm_stats, refaults), FIELD(agentrm_stats, refaults_at_reclaim),
 			      FIELD(agentrm_stats, throttled_ms), FIELD(agentrm_stats, stops),
 			      FIELD(agentrm_stats, usage_at_stop_bytes), FIELD(agentrm_stats, first_stop_ns),
 			      FIELD(agentrm_stats, forks), FIELD(agentrm_stats, execs), FIELD(agentrm_stats, exits),

@@ -53,7 +53,7 @@ async function run(lab: Lab, load: Load): Promise<Record<string, unknown>> {
   if (wasStopped) lab.freeze(cgroup);
   await wait(settleMs);
   const overBytes = cgroup.number('memory.peak') - policy.freezeLineBytes;
-  const { stops, highEvents, emptyReclaims, throttledMs } = lab.stats(cgroup);
+  const { stops, highEvents, failedReclaims, throttledMs } = lab.stats(cgroup);
   const oomKills = Number(/^oom_kill (\d+)$/m.exec(cgroup.read('memory.events'))?.[1]);
   child.kill('SIGKILL');
   await cgroup.remove();
@@ -62,7 +62,7 @@ async function run(lab: Lab, load: Load): Promise<Record<string, unknown>> {
     stopped: wasStopped,
     overKiB: Math.round(overBytes / 1024),
     overKiBPerTask: Math.round(overBytes / 1024 / load.tasks),
-    ...{ oomKills, stops, highEvents, emptyReclaims, throttledMs },
+    ...{ oomKills, stops, highEvents, failedReclaims, throttledMs },
   };
 }
 

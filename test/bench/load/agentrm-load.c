@@ -10,6 +10,7 @@
  *   tmpfs DIR SIZE  write(2) of SIZE bytes at a time into a file in DIR, `bytes` in total
  *   populate        one mmap(MAP_POPULATE) of `bytes`
  *   read FILE       `bytes` of anonymous memory first, then FILE from start to end, through the page cache
+ *   reread FILE N   `bytes` of anonymous memory first, then the last N of FILE, mapped, again and again until it is killed
  *   gaps MS         touches memory page by page and prints each gap of more than MS between two touches: its start
  *                   and end by CLOCK_MONOTONIC in ns
  *   stall LINE MS POOL
@@ -220,6 +221,24 @@ static int run_read(const char *path)
 	return 0;
 }
 
+static _Noreturn void run_reread(const char *path, size_t length)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	const volatile char *file;
+	off_t end;
+
+	if (fd < 0 || (end = lseek(fd, 0, SEEK_END)) < (off_t)length)
+		fail(path);
+	touch(NULL);
+	file = mmap(NULL, length, PROT_READ, MAP_PRIVATE, fd, (end - length) / page * page);
+	if (file == MAP_FAILED)
+		fail(path);
+	for (;;)
+		for (size_t at = 0; at < length; at += page)
+			(void)file[at];
+}
+
 /* The gaps are printed at the end: a pipe that is full would make gaps of its own. */
 static int run_gaps(long limit_ms)
 {
@@ -346,6 +365,8 @@ int main(int argc, char **argv)
 		return run_populate();
 	if (!strcmp(shape, "read") && rest == 2)
 		return run_read(argv[at + 1]);
+	if (!strcmp(shape, "reread") && rest == 3)
+		run_reread(argv[at + 1], parse_size(argv[at + 2]));
 	if (!strcmp(shape, "gaps") && rest == 2)
 		return run_gaps(atoi(argv[at + 1]));
 	if (!strcmp(shape, "stall") && rest == 4)
