@@ -46,7 +46,7 @@ const usage = `usage: node test/bench/run.ts [--on KERNEL]... [BENCHMARK]...
  * that are replayed grow as fast beside their timers as on a machine.
  */
 const counted: ReadonlySet<string> = new Set(['alloc', 'replay', 'shortage']);
-const COUNTED = 'the clock counts instructions, one a nanosecond';
+const COUNTED = 'the clock of its one CPU counts instructions, one a nanosecond';
 
 /** The soak makes some hundred calls a minute on two emulated cores; the others take ten minutes. */
 const timeoutSeconds = 14_400;
