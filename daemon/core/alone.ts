@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { chmodSync } from 'node:fs';
 import type { Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { release } from 'node:os';
 import { nowMs } from '../clock.ts';
 import { pathsOf } from '../config/paths.ts';
 import type { Config } from '../config/schema.ts';
@@ -12,7 +13,7 @@ import { isOperator } from '../control/operators.ts';
 import { userOf } from '../control/peer.ts';
 import { listenForScrapes } from '../control/scrape.ts';
 import { assertAlone, makeRoomForSocket } from '../control/server.ts';
-import type { Monitor } from '../control/types.ts';
+import type { Monitor, Status } from '../control/types.ts';
 import type { Daemon } from '../daemon.ts';
 import { AgentrmError, messageOf } from '../errors.ts';
 import { createServer } from '../http.ts';
@@ -53,14 +54,16 @@ export async function startCoreAlone(config: Config, log: Log): Promise<Daemon> 
     core.setPressure({ memory: (hostPressure('memory')?.someAvg10 ?? 0) / 100, poolShort: false });
   look();
   const timer = setInterval(look, LOOK_MS);
-  const control = createControl(core);
+  const startedMs = nowMs();
+  const status = () => statusOf(paths.socket, core.port, startedMs);
+  const control = createControl(core, status);
   try {
     await listenOnSocket(control, paths.socket);
   } catch (error) {
     // Agents are served all the same; a user without a runtime directory is none the worse for it.
     log.warn({ problem: messageOf(error) }, 'no control socket');
   }
-  const scrapes = createControl(core);
+  const scrapes = createControl(core, status);
   if (config.metrics.listen !== null) {
     await listenForScrapes(scrapes, config.metrics.listen).catch((error: unknown) =>
       log.error({ problem: messageOf(error) }, 'no metrics on TCP'),
@@ -91,26 +94,34 @@ export async function startCoreAlone(config: Config, log: Log): Promise<Daemon> 
 }
 
 /** Health, metrics and the scheduler's picture of the moment. */
-function createControl(core: Core): Server {
+function createControl(core: Core, status: () => Status): Server {
   return createServer((request, response) => {
     response.shouldKeepAlive = false;
     const path = request.url?.split('?')[0];
     if (request.method !== 'GET' && request.method !== 'HEAD')
-      send(response, 405, 'only GET is answered here\n');
+      sendJson(response, 405, { error: 'only GET is answered here' });
     else if (path === '/healthz' || path === '/readyz') send(response, 200, 'ok\n');
+    else if (path?.startsWith('/v1/') && request.socket.remoteAddress !== undefined)
+      sendJson(response, 403, { error: 'only on the control socket' });
     else if (path === '/v1/turns' || path === '/v1/sessions' || path === '/v1/monitor') {
       const sees = viewerOf(request.socket);
       if (sees === null) sendJson(response, 403, { error: 'only on the control socket' });
       else sendJson(response, 200, pictureOf(core, path, sees.uid));
-    } else if (path === '/v1/status') {
-      const status = { version: version(), pid: process.pid, mode: 'proxy-only', proxy: { port: core.port } };
-      sendJson(response, 200, status);
+    } else if (path === '/v1/status') sendJson(response, 200, status());
+    else if (path === '/v1/doctor') {
+      // Only for who asks: it would stay in memory.
+      import('../kernel/doctor.ts')
+        .then(({ hostChecks }) => hostChecks())
+        .then(
+          (checks) => sendJson(response, 200, { checks }),
+          (error: unknown) => sendJson(response, 500, { error: messageOf(error) }),
+        );
     } else if (path === '/metrics') {
       core.metrics().then(
         (text) => send(response, 200, text, 'text/plain; version=0.0.4; charset=utf-8'),
         () => response.destroy(),
       );
-    } else send(response, 404, `no such path: ${path}\n`);
+    } else sendJson(response, 404, { error: `no such path: ${path}; ${ALONE}` });
   });
 }
 
@@ -137,6 +148,33 @@ function pictureOf(core: Core, path: string, uid: number | undefined): object {
   if (path === '/v1/sessions') return { sessions };
   const monitor: Monitor = { ...hostPicture(), ...NO_CALLS, sessions, proxy };
   return monitor;
+}
+
+/** What somebody is told who asks for tool calls. */
+const ALONE = 'agentrmd runs the proxy alone (--proxy-only)';
+
+function statusOf(
+  socket: string,
+  port: number,
+  startedMs: number,
+): Status & { readonly mode: 'proxy-only'; readonly proxy: { readonly port: number } } {
+  const { pool, calls } = NO_CALLS;
+  return {
+    version: version(),
+    pid: process.pid,
+    mode: 'proxy-only',
+    proxy: { port },
+    uid: process.geteuid?.() ?? 0,
+    uptimeMs: Math.round(nowMs() - startedMs),
+    backend: { mode: 'none', hooks: [], reason: ALONE, degraded: [ALONE] },
+    kernel: release(),
+    cgroup: 'none',
+    socket,
+    pool,
+    sessions: 0,
+    calls,
+    counters: {},
+  };
 }
 
 /** There is no node agent: no pool, and no calls that are known. */

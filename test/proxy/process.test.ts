@@ -16,6 +16,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { text } from 'node:stream/consumers';
 import { type TestContext, test } from 'node:test';
 import { loadConfig } from '../../daemon/config/load.ts';
 import type { ProxyConfig } from '../../daemon/config/proxy.ts';
@@ -427,6 +428,7 @@ test('--proxy-only: a second one refuses; the socket has health and metrics', as
   assert.deepEqual([monitor.proxy?.running, monitor.liveCalls], [0, []]);
   assert.ok(monitor.host.totalBytes > 0);
   assert.deepEqual(JSON.parse(await get('/v1/sessions')), { sessions: [] });
+  assert.match(JSON.parse(await get('/v1/nowhere')).error, /^no such path: \/v1\/nowhere; .*--proxy-only/);
   const second = spawn(
     process.execPath,
     [join(top, 'daemon/main.ts'), '--proxy-only', '--socket', join(dir, 'socket')],
@@ -443,6 +445,59 @@ test('--proxy-only: a second one refuses; the socket has health and metrics', as
   assert.equal(code, 1);
   assert.match(stderr, /another daemon answers there/);
 });
+
+test('--proxy-only: the command line says how it stands, and that there are no tool calls', async (t) => {
+  const { dir, child } = await startProxyOnly(t, {});
+  const agentrm = (...args: string[]) => cli(join(dir, 'socket'), args);
+  // Degraded: nothing is enforced.
+  const status = await agentrm('status');
+  assert.deepEqual([status.code, status.err], [5, '']);
+  assert.match(status.out, /every command runs unmanaged[\s\S]*--proxy-only/);
+  const json = await agentrm('status', '--json');
+  const { pid, mode, backend, calls } = JSON.parse(json.out);
+  assert.deepEqual(
+    [json.code, json.err, pid, mode, backend.mode, calls.running],
+    [5, '', child.pid, 'proxy-only', 'none', 0],
+  );
+  const doctor = await agentrm('doctor', '--json');
+  const [daemon, enforcement] = JSON.parse(doctor.out).checks;
+  assert.deepEqual([doctor.code, daemon.status, enforcement.status], [1, 'ok', 'fail']);
+  for (const command of ['calls', 'events', 'advise']) {
+    const { code, out, err } = await agentrm(command, '--json');
+    assert.deepEqual([code, out], [1, '']);
+    assert.match(err, /^agentrm: no such path: .*--proxy-only.*\n$/);
+  }
+});
+
+test('--proxy-only: on TCP there are metrics and health, and nothing else', async (t) => {
+  const port = await freePort();
+  const config = join(folder(t), 'agentrmd.yaml');
+  writeFileSync(config, `metrics:\n  listen: 127.0.0.1:${port}\n`);
+  await startProxyOnly(t, { AGENTRM_CONFIG: config });
+  const get = async (path: string) => (await ask(`http://127.0.0.1:${port}`, { method: 'GET', path })).status;
+  assert.deepEqual(
+    await Promise.all(['/healthz', '/metrics', '/v1/status', '/v1/doctor'].map(get)),
+    [200, 200, 403, 403],
+  );
+});
+
+async function cli(
+  socket: string,
+  args: readonly string[],
+): Promise<{ code: number; out: string; err: string }> {
+  const program = join(top, 'daemon/cli/main.ts');
+  const child = spawn(
+    process.execPath,
+    ['--disable-warning=ExperimentalWarning', program, '--socket', socket, ...args],
+    { stdio: ['ignore', 'pipe', 'pipe'], env: { PATH: process.env.PATH } },
+  );
+  const [out, err, [code]] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    once(child, 'close'),
+  ]);
+  return { code, out, err };
+}
 
 async function fetchSocket(socketPath: string, path: string): Promise<string> {
   const { request } = await import('node:http');
