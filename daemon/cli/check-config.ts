@@ -11,8 +11,9 @@ export function define(command: Command): void {
     .argument('[file]', 'a configuration file (default: all that agentrmd would read)')
     .action(async (file: string | undefined) => {
       const { json } = command.optsWithGlobals<GlobalOptions>();
-      // The environment of this shell is not that of the daemon.
-      const loaded = loadConfig({ file, env: {} });
+      // The environment of this shell is not that of the daemon; where a user's own file is they have in common.
+      const { HOME, XDG_CONFIG_HOME } = process.env;
+      const loaded = loadConfig({ file, env: { HOME, XDG_CONFIG_HOME } });
       const files = loaded.ok ? loaded.files : [...new Set(loaded.problems.map(({ source }) => source))];
       const problems = loaded.ok ? [] : loaded.problems;
       if (json) await print(jsonLine({ ok: loaded.ok, files, problems }));

@@ -679,3 +679,15 @@ test('check-config: a good file, a bad one, none', async (t) => {
   assert.equal(missing.code, 1);
   assert.match(missing.err, /none\.yaml: no such file\n$/);
 });
+
+test('check-config: without a file those of an ordinary user count too, and no setting of this shell', async (t) => {
+  const uid = process.getuid?.() === 0 ? 65_534 : undefined;
+  const directory = directoryFor(t);
+  chmodSync(directory, 0o755);
+  const own = join(directory, 'agentrm/agentrmd.yaml');
+  mkdirSync(join(directory, 'agentrm'));
+  writeFileSync(own, 'frobnicate: 1\n');
+  const env = { XDG_CONFIG_HOME: directory, AGENTRM_LOG_LEVEL: 'loud' };
+  const { code, out, err } = await run(['check-config'], { env, ...(uid === undefined ? {} : { uid }) });
+  assert.deepEqual({ code, out, err }, { code: 1, out: '', err: `${own}:1:1: frobnicate: unknown key\n` });
+});
