@@ -47,7 +47,6 @@ const SESSION_HEADERS = [
   'x-claude-code-session-id',
   'x-agentrm-session',
   'session-id',
-  'session-id',
   'session_id',
   'conversation_id',
 ];
