@@ -2,6 +2,7 @@
 import * as z from 'zod';
 import { isProxyUrl } from '../proxy/via.ts';
 import { QUEUE_POLICIES } from '../scheduler/policies.ts';
+import { quoteWord } from '../toolcall/intent.ts';
 import { duration, flag, listenAddress, offOrDuration, offOrWhole, size, whole } from './values.ts';
 
 /*
@@ -14,13 +15,15 @@ const upstream = (url: string, whose: string, why: string) =>
     .strictObject({
       url: z
         .string()
-        .refine(isBaseUrl, { error: 'not an http or https URL without query' })
+        .refine(isBaseUrl, {
+          error: ({ input }) => refusalOf(input, 'not an http or https URL without user and query'),
+        })
         .prefault(url)
         .describe(why),
       via: z
         .string()
         .refine((value) => value === 'environment' || value === 'direct' || isProxyUrl(URL.parse(value)), {
-          error: 'not environment, direct or the URL of an HTTP proxy',
+          error: ({ input }) => refusalOf(input, 'not environment, direct or the URL of an HTTP proxy'),
         })
         .prefault('environment')
         .describe(
@@ -31,7 +34,7 @@ const upstream = (url: string, whose: string, why: string) =>
       ca: z
         .string()
         .refine((value) => value === 'off' || value.startsWith('/'), {
-          error: 'not an absolute path or off',
+          error: ({ input }) => `${quoteWord(String(input))}: not an absolute path or off`,
         })
         .transform((value) => (value === 'off' ? null : value))
         .prefault('off')
@@ -43,13 +46,20 @@ const upstream = (url: string, whose: string, why: string) =>
     .prefault({})
     .describe(whose);
 
+/** The reason with the value before it, unless that may hold a password or a key. */
+function refusalOf(input: unknown, reason: string): string {
+  const value = String(input);
+  return /[@?]/.test(value) ? reason : `${quoteWord(value)}: ${reason}`;
+}
+
 function isBaseUrl(value: string): boolean {
   const url = URL.parse(value);
   return (
     (url?.protocol === 'http:' || url?.protocol === 'https:') &&
     url.search === '' &&
     url.hash === '' &&
-    url.username === ''
+    url.username === '' &&
+    url.password === ''
   );
 }
 

@@ -209,6 +209,22 @@ describe('problems', () => {
     ['pinDir: auto', ['a.yaml:1:9: pinDir: "auto": not an absolute path']],
     ['metrics: {listen: 9484}', ['a.yaml:1:19: metrics.listen: "9484": not ADDRESS:PORT or off']],
     ['metrics: {listen: "x:65536"}', ['a.yaml:1:19: metrics.listen: "x:65536": not ADDRESS:PORT or off']],
+    [
+      'proxy: {upstreams: {openai: {url: api.example, via: "socks5://h:1", ca: ca.pem}}}',
+      [
+        'a.yaml:1:35: proxy.upstreams.openai.url: "api.example": not an http or https URL without user and query',
+        'a.yaml:1:53: proxy.upstreams.openai.via: "socks5://h:1": not environment, direct or the URL of an HTTP proxy',
+        'a.yaml:1:73: proxy.upstreams.openai.ca: "ca.pem": not an absolute path or off',
+      ],
+    ],
+    // What may be a secret is not repeated.
+    [
+      'proxy: {upstreams: {openai: {url: "http://:secret@h", via: "socks5://u:secret@h"}}}',
+      [
+        'a.yaml:1:35: proxy.upstreams.openai.url: not an http or https URL without user and query',
+        'a.yaml:1:60: proxy.upstreams.openai.via: not environment, direct or the URL of an HTTP proxy',
+      ],
+    ],
     ['defaults: memory.hihg=1G', ['a.yaml:1:11: defaults: "memory.hihg=1G": unknown key']],
     ['ceiling: memory.high=2G memory.max=1G', ['a.yaml:1:10: ceiling: "memory.high=2G": over memory.max']],
     [
