@@ -25,7 +25,7 @@ export interface ApiSources {
   readonly isOperator: (uid: number, gid: number) => boolean;
 }
 
-/** As many calls as `agentrm calls` shows without --limit, and as many as it may ask for. */
+/** As many calls as are told without a limit, and as many as may be asked for. */
 const DEFAULT_LIMIT = 50;
 const MAX_LIMIT = 100_000;
 
