@@ -226,9 +226,11 @@ static _Noreturn void run_reread(const char *path, size_t length)
 	size_t page = sysconf(_SC_PAGESIZE);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	const volatile char *file;
-	off_t end;
+	off_t end = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
 
-	if (fd < 0 || (end = lseek(fd, 0, SEEK_END)) < (off_t)length)
+	if (end >= 0 && end < (off_t)length)
+		errno = ENODATA;
+	if (end < (off_t)length)
 		fail(path);
 	touch(NULL);
 	file = mmap(NULL, length, PROT_READ, MAP_PRIVATE, fd, (end - length) / page * page);
