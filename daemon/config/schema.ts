@@ -361,8 +361,8 @@ const wrapper = z
     failClosed: flag()
       .prefault('false')
       .describe(
-        'Whether commands are refused (exit 125) while no daemon runs. false: they run unmanaged, ' +
-          'because an agent that cannot run anything is worse off than one without limits.',
+        'Whether commands are refused (exit 125) that cannot be managed: no daemon runs, or it cannot place them. ' +
+          'false: they run unmanaged, because an agent that cannot run anything is worse off than one without limits.',
       ),
     badIntent: z
       .enum(['default', 'refuse'])

@@ -14,6 +14,9 @@ export interface RunRequest {
   readonly clone?: boolean | undefined;
 }
 
+/** The exit status of a wrapper that may not run its command (env(1) and timeout(1) use it alike). */
+export const REFUSED = 125;
+
 /** What the wrapper is told to do. Every note is one line for the agent. */
 export type Answer =
   | { readonly kind: 'none'; readonly notes: readonly string[] }

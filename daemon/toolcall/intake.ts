@@ -10,7 +10,7 @@ import type { CgroupRoot } from '../kernel/tree.ts';
 import { decideAdmission } from '../policy/admission.ts';
 import { intentLine } from '../policy/report.ts';
 import type { AdmissionQueue } from './admission-queue.ts';
-import type { AnswerTo, RunRequest } from './answer.ts';
+import { type AnswerTo, REFUSED, type RunRequest } from './answer.ts';
 import type { Call } from './call.ts';
 import { about, type Emit } from './call-events.ts';
 import { type CallRoots, callIdIn } from './call-roots.ts';
@@ -20,9 +20,6 @@ import { type Intent, parseIntent } from './intent.ts';
 import type { LimitsResolver } from './limits-resolver.ts';
 import type { Admitted, Starting } from './starting.ts';
 import type { Unmanaged } from './unmanaged.ts';
-
-/** The exit status of a wrapper that may not run its command (env(1) and timeout(1) use it alike). */
-const REFUSED = 125;
 
 export interface IntakeDeps {
   /** Undefined on a host without a usable cgroup v2. */
@@ -65,7 +62,9 @@ export class Intake {
   #take(peer: PeerCred, request: RunRequest, answer: AnswerTo): Withdraw | undefined {
     const { root, controller, roots, unmanaged } = this.#deps;
     if (root === undefined || controller === undefined) {
-      unmanaged.silently('degraded', answer);
+      const { notes, refused } = this.#declared(peer, request);
+      if (refused) answer({ kind: 'refuse', code: REFUSED, notes });
+      else unmanaged.degraded(answer);
       return;
     }
     const path = peer.pidfd < 0 ? undefined : cgroupPathOf(peer.pid);

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Config } from '../config/schema.ts';
 import { errnoOf, messageOf } from '../errors.ts';
 import type { PeerCred } from '../kernel/native.ts';
 import type { Log } from '../log.ts';
-import type { AnswerTo } from './answer.ts';
+import { type AnswerTo, REFUSED } from './answer.ts';
 import type { Emit } from './call-events.ts';
 
-/** Why a command ran without a cgroup of its own; each has a counter. */
+/** Why a command got no cgroup of its own; each has a counter. */
 export type UnmanagedReason = 'nested' | 'outside' | 'degraded' | 'error' | 'gone';
 
 export interface UnmanagedDeps {
+  readonly config: () => Config;
   readonly onUnmanaged: (reason: UnmanagedReason) => void;
   readonly log: Log;
   readonly emit: Emit;
 }
 
-/** Answers those whose commands run without a cgroup of their own. */
+/** Answers those whose commands run without a cgroup of their own, or with `wrapper.failClosed` not at all. */
 export class Unmanaged {
   readonly #deps: UnmanagedDeps;
 
@@ -28,6 +30,14 @@ export class Unmanaged {
     answer({ kind: 'none', notes: [] });
   }
 
+  /** This host cannot enforce anything; `agentrm status` says why. */
+  degraded(answer: AnswerTo): void {
+    const { enforcement } = this.#deps.config();
+    if (this.#failClosed && enforcement.mode !== 'off')
+      this.#refuse('degraded', 'nothing is enforced here', [], answer);
+    else this.silently('degraded', answer);
+  }
+
   /** The command runs all the same, and says why without limits. */
   because(
     error: unknown,
@@ -36,9 +46,22 @@ export class Unmanaged {
     answer: AnswerTo,
     reason: UnmanagedReason = errnoOf(error) === 'ESRCH' ? 'gone' : 'error',
   ): void {
-    this.#deps.onUnmanaged(reason);
     this.#deps.log.error({ err: error, uid: peer.uid }, 'call not placed');
     this.#deps.emit('unmanaged', { uid: peer.uid }, { error: messageOf(error) });
+    if (this.#failClosed) {
+      this.#refuse(reason, messageOf(error), notes, answer);
+      return;
+    }
+    this.#deps.onUnmanaged(reason);
     answer({ kind: 'none', notes: [...notes, `agentrm: running unmanaged: ${messageOf(error)}`] });
+  }
+
+  get #failClosed(): boolean {
+    return this.#deps.config().wrapper.failClosed;
+  }
+
+  #refuse(reason: UnmanagedReason, why: string, notes: readonly string[], answer: AnswerTo): void {
+    this.#deps.onUnmanaged(reason);
+    answer({ kind: 'refuse', code: REFUSED, notes: [...notes, `agentrm: ${why}, not run (fail-closed)`] });
   }
 }

@@ -161,6 +161,25 @@ test('SIGHUP: a bad configuration is not taken, a good one is', async (t) => {
   await until(() => /"level":"debug".*"component":"control".*dropped/.test(daemon.log), 'it says more now');
 });
 
+test('fail-closed where nothing can be enforced: no command runs, unless that is how it is configured', async (t) => {
+  const config = 'wrapper: { failClosed: true, badIntent: refuse }\n';
+  const daemon = await new TestDaemon({ config, cgroup: '/proc/no-cgroup' }).start();
+  t.after(() => daemon.close());
+  assert.equal((await daemon.status()).backend.mode, 'none');
+  const refused = await daemon.run('echo ran');
+  assert.deepEqual(
+    [refused.code, refused.stdout, refused.stderr],
+    [125, '', 'agentrm: nothing is enforced here, not run (fail-closed)\n'],
+  );
+  const bad = await daemon.run('echo ran', { env: { AGENTRM_INTENT: 'memory.high=lots' } });
+  assert.deepEqual([bad.code, bad.stdout], [125, '']);
+  assert.match(bad.stderr, /^agentrm: .*"memory\.high=lots".*\n$/);
+  writeFileSync(daemon.configPath, `${readFileSync(daemon.configPath, 'utf8')}enforcement: { mode: off }\n`);
+  daemon.signal('SIGHUP');
+  await daemon.event(({ kind }) => kind === 'reload');
+  assert.equal((await daemon.run('echo ran')).stdout, 'ran\n');
+});
+
 test('SIGTERM with open connections: a prompt, clean end', async (t) => {
   const daemon = await started(t);
   const sockets = await Promise.all(Array.from({ length: 50 }, () => open(daemon)));
