@@ -72,6 +72,27 @@ describe('the test runner', () => {
     assert.match(failures(result)[0]?.detail ?? '', /ended with SIGKILL/);
   });
 
+  test('runs a file once more if V8 dies before its first test, and only once', async () => {
+    const died = join(dir, 'died');
+    const die =
+      "process.stderr.write('# Fatal error in , line 0\\n', () => process.kill(process.pid, 'SIGTRAP'));";
+    const once = await run(`
+      import { existsSync, writeFileSync } from 'node:fs';
+      const died = existsSync(${JSON.stringify(died)});
+      writeFileSync(${JSON.stringify(died)}, '');
+      if (!died) ${die}
+      await new Promise((resolve) => setTimeout(resolve, died ? 0 : 60_000));
+      test('a', () => {});`);
+    assert.deepEqual(counts(once), { passed: 1, failed: 0, skipped: 0 });
+    const always = await run(`${die} await new Promise((resolve) => setTimeout(resolve, 60_000));`);
+    assert.deepEqual(counts(always), { passed: 0, failed: 1, skipped: 0 });
+    assert.match(failures(always)[0]?.detail ?? '', /SIGTRAP/);
+    const later = await run(
+      `test('a', () => {}); test('b', () => { ${die} return new Promise(() => {}); });`,
+    );
+    assert.ok(failures(later).length > 0);
+  });
+
   test('fails a file that does not load', async () => {
     const result = await run('import nowhere from "./nowhere.mjs";');
     assert.match(failures(result)[0]?.detail ?? '', /exit code 1/);
