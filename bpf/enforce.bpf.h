@@ -14,7 +14,7 @@
 
 /*
  * Pages that the kernel charges at once, for the faults to come (MEMCG_CHARGE_BATCH). Reclaim gives back those that are
- * left: a call at the pool's line would be under it after each, and go on by a page at a time.
+ * left: a call at the pool's line is under it after each.
  */
 #define CHARGE_BATCH 64
 
@@ -239,7 +239,7 @@ static __always_inline int after_reclaim(unsigned long reclaimed)
 	/* For the pool always: its wire follows the usage so closely that no sleep comes, see kernel-notes/pool.md. */
 	if (!policy || !(for_pool || cfg->hooks & AGENTRM_HOOK_RECLAIM))
 		return 0;
-	/* Without the sleep's own hook its length is not known: then the budget counts empty reclaims. */
+	/* Without the sleep's own hook its length is not known: then the budget counts failed reclaims. */
 	if (!for_pool && !(cfg->hooks & AGENTRM_HOOK_SLEEP))
 		use_budget(st, policy, 0);
 	stop_if_due(task, cgroup, call, st, policy, cfg, reclaimed);

@@ -3,7 +3,16 @@ import * as z from 'zod';
 import { isProxyUrl } from '../proxy/via.ts';
 import { QUEUE_POLICIES } from '../scheduler/policies.ts';
 import { quoteWord } from '../toolcall/intent.ts';
-import { duration, flag, listenAddress, offOrDuration, offOrWhole, size, whole } from './values.ts';
+import {
+  duration,
+  flag,
+  listenAddress,
+  offOrDuration,
+  offOrPath,
+  offOrWhole,
+  size,
+  whole,
+} from './values.ts';
 
 /*
  * The settings of the proxy and its scheduler. What is not here, such as quanta and shares of the levels, has
@@ -31,12 +40,7 @@ const upstream = (url: string, whose: string, why: string) =>
             'agentrmd itself has them: none for this machine, and a service has only what its unit sets. direct: none.\n' +
             'via: http://user:password@proxy.example:3128',
         ),
-      ca: z
-        .string()
-        .refine((value) => value === 'off' || value.startsWith('/'), {
-          error: ({ input }) => `${quoteWord(String(input))}: not an absolute path or off`,
-        })
-        .transform((value) => (value === 'off' ? null : value))
+      ca: offOrPath()
         .prefault('off')
         .describe(
           'A file of certificates (PEM) to trust besides those that Node brings and NODE_EXTRA_CA_CERTS names: of a ' +

@@ -10,6 +10,8 @@ import { type Parsed, parseDuration, parseSize } from '../units.ts';
 
 /** sun_path of a unix socket address, less its terminating zero. */
 const SOCKET_PATH_MAX_BYTES = 107;
+/** PATH_MAX. */
+const PATH_MAX_BYTES = 4096;
 
 /** A size as in an intent, in bytes. */
 export function size() {
@@ -81,19 +83,18 @@ export function path() {
 }
 
 /** An absolute path, or null for `auto`. */
-export function autoPath(maxBytes = 4096) {
-  return z
-    .string()
-    .refine((value) => value === 'auto' || isPath(value), {
-      error: ({ input }) => `${quoted(input)}: not an absolute path or auto`,
-    })
-    .refine((value) => Buffer.byteLength(value) <= maxBytes, { error: `longer than ${maxBytes} bytes` })
-    .transform((value) => (value === 'auto' ? null : value));
+export function autoPath() {
+  return pathOr('auto', PATH_MAX_BYTES);
+}
+
+/** An absolute path, or null for `off`. */
+export function offOrPath() {
+  return pathOr('off', PATH_MAX_BYTES);
 }
 
 /** An absolute path to which a unix socket can be bound, or null for `auto`. */
 export function socketPath() {
-  return autoPath(SOCKET_PATH_MAX_BYTES);
+  return pathOr('auto', SOCKET_PATH_MAX_BYTES);
 }
 
 /** Limits, in the words of an intent. */
@@ -116,6 +117,16 @@ export function listenAddress() {
     }
     return { host: match[1].replace(/^\[|\]$/g, ''), port };
   });
+}
+
+function pathOr(word: string, maxBytes: number) {
+  return z
+    .string()
+    .refine((value) => value === word || isPath(value), {
+      error: ({ input }) => `${quoted(input)}: not an absolute path or ${word}`,
+    })
+    .refine((value) => Buffer.byteLength(value) <= maxBytes, { error: `longer than ${maxBytes} bytes` })
+    .transform((value) => (value === word ? null : value));
 }
 
 function text(parse: (value: string) => Parsed) {

@@ -68,7 +68,7 @@ export class Metrics {
     this.#kills = tallyBy('agentrm_kills_total', 'Calls that were killed.', 'reason', KILL_CODES);
     this.#unmanaged = tallyBy(
       'agentrm_unmanaged_total',
-      'Commands that ran without a cgroup of their own.',
+      'Commands that got no cgroup of their own.',
       'reason',
       unmanagedReasons,
     );

@@ -116,6 +116,16 @@ export class Cgroup {
     return text === 'max' ? Number.POSITIVE_INFINITY : Number(text);
   }
 
+  /** The same; undefined where there is no such file, as the hierarchy's own root has no limits. */
+  numberIfAny(file: string): number | undefined {
+    try {
+      return this.readNumber(file);
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return undefined;
+      throw error;
+    }
+  }
+
   populated(): boolean {
     return parseFlatKeyed(this.read(files.events)).get('populated') === 1;
   }

@@ -15,7 +15,7 @@ export interface RunRequest {
 }
 
 /** The exit status of a wrapper that may not run its command (env(1) and timeout(1) use it alike). */
-export const REFUSED = 125;
+const REFUSED = 125;
 
 /** What the wrapper is told to do. Every note is one line for the agent. */
 export type Answer =
@@ -26,3 +26,8 @@ export type Answer =
 
 /** Takes the answer to a request, once. @returns false if the wrapper has gone. */
 export type AnswerTo = (answer: Answer) => boolean;
+
+/** The command is not to run. @param notes why. */
+export function refusal(notes: readonly string[]): Answer {
+  return { kind: 'refuse', code: REFUSED, notes };
+}

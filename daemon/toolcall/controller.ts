@@ -210,13 +210,13 @@ export class Controller {
     this.#keeper.look(now);
   }
 
-  /** A call that others have thawed goes on, and may be stopped again. */
+  /** What others have thawed is not frozen any more. */
   #seeThawed(call: Call): void {
     if (call.killCode === undefined && this.#freezing.isUndone(call))
       this.#letGo(call, 'thawed from outside');
   }
 
-  /** A call that made room for others goes on. */
+  /** A frozen call goes on, and may be stopped again. */
   #letGo(call: Call, reason: string): void {
     call.cycle += 1;
     this.#enforcer.enforce(call);

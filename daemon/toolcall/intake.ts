@@ -10,7 +10,7 @@ import type { CgroupRoot } from '../kernel/tree.ts';
 import { decideAdmission } from '../policy/admission.ts';
 import { intentLine } from '../policy/report.ts';
 import type { AdmissionQueue } from './admission-queue.ts';
-import { type AnswerTo, REFUSED, type RunRequest } from './answer.ts';
+import { type AnswerTo, type RunRequest, refusal } from './answer.ts';
 import type { Call } from './call.ts';
 import { about, type Emit } from './call-events.ts';
 import { type CallRoots, callIdIn } from './call-roots.ts';
@@ -63,7 +63,7 @@ export class Intake {
     const { root, controller, roots, unmanaged } = this.#deps;
     if (root === undefined || controller === undefined) {
       const { notes, refused } = this.#declared(peer, request);
-      if (refused) answer({ kind: 'refuse', code: REFUSED, notes });
+      if (refused) answer(refusal(notes));
       else unmanaged.degraded(answer);
       return;
     }
@@ -111,7 +111,7 @@ export class Intake {
     }
     const { perCall, notes, refused } = this.#declared(peer, request);
     if (refused) {
-      answer({ kind: 'refuse', code: REFUSED, notes });
+      answer(refusal(notes));
       return;
     }
     const asked = limits.ofRequest(peer, request, path, perCall);

@@ -3,7 +3,7 @@ import type { Config } from '../config/schema.ts';
 import { errnoOf, messageOf } from '../errors.ts';
 import type { PeerCred } from '../kernel/native.ts';
 import type { Log } from '../log.ts';
-import { type AnswerTo, REFUSED } from './answer.ts';
+import { type AnswerTo, refusal } from './answer.ts';
 import type { Emit } from './call-events.ts';
 
 /** Why a command got no cgroup of its own; each has a counter. */
@@ -38,7 +38,7 @@ export class Unmanaged {
     else this.silently('degraded', answer);
   }
 
-  /** The command runs all the same, and says why without limits. */
+  /** The command runs all the same, if it may, and says why without limits. */
   because(
     error: unknown,
     peer: PeerCred,
@@ -62,6 +62,6 @@ export class Unmanaged {
 
   #refuse(reason: UnmanagedReason, why: string, notes: readonly string[], answer: AnswerTo): void {
     this.#deps.onUnmanaged(reason);
-    answer({ kind: 'refuse', code: REFUSED, notes: [...notes, `agentrm: ${why}, not run (fail-closed)`] });
+    answer(refusal([...notes, `agentrm: ${why}, not run (fail-closed)`]));
   }
 }

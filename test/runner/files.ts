@@ -55,9 +55,9 @@ const V8_FATAL = '# Fatal error in ';
 /** A file is run once more if V8 has died before its first test. */
 async function runFile(file: string, timeoutMs: number): Promise<FileResult> {
   const result = await runOnce(file, timeoutMs);
-  const none = result.tests.every(({ state }) => state === 'failed') && result.tests.length === 1;
-  if (!none || !result.tests[0]?.detail.includes('SIGTRAP') || !result.output.includes(V8_FATAL))
-    return result;
+  const [end, ...others] = result.tests;
+  const died = others.length === 0 && end?.detail === endedWith('SIGTRAP');
+  if (!died || !result.output.includes(V8_FATAL)) return result;
   console.error(`${file}: V8 died before the first test; once more`);
   return await runOnce(file, timeoutMs);
 }
@@ -102,7 +102,7 @@ async function runOnce(file: string, timeoutMs: number): Promise<FileResult> {
     if (timedOut || (!failed && code !== 0)) {
       const reason = timedOut
         ? `killed after ${timeoutMs / 1000} s`
-        : `ended with ${signal ?? `exit code ${code}`}`;
+        : endedWith(signal ?? `exit code ${code}`);
       return {
         ...failedFile(file, durationMs, reason, output),
         tests: [...tests, ...failedFile(file, 0, reason).tests],
@@ -112,6 +112,10 @@ async function runOnce(file: string, timeoutMs: number): Promise<FileResult> {
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
+}
+
+function endedWith(how: string): string {
+  return `ended with ${how}`;
 }
 
 function killGroup(pid: number | undefined): void {

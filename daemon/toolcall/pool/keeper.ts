@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { nowMs } from '../../clock.ts';
 import type { Config } from '../../config/schema.ts';
-import { errnoOf } from '../../errors.ts';
 import type { Cgroup } from '../../kernel/cgroup.ts';
 import type { Enforcer } from '../../kernel/enforcer.ts';
 import { files } from '../../kernel/files.ts';
@@ -262,21 +261,11 @@ export class PoolKeeper {
   }
 
   #currentBytes(): number {
-    return this.#readRoot(files.memoryCurrent) ?? 0;
+    return this.#deps.root.numberIfAny(files.memoryCurrent) ?? 0;
   }
 
   #maxBytes(): number {
-    return this.#readRoot(files.memoryMax) ?? Infinity;
-  }
-
-  /** Undefined where the root is the hierarchy's own, which has no such file. */
-  #readRoot(file: string): number | undefined {
-    try {
-      return this.#deps.root.readNumber(file);
-    } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return undefined;
-      throw error;
-    }
+    return this.#deps.root.numberIfAny(files.memoryMax) ?? Infinity;
   }
 }
 

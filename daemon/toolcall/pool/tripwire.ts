@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { closeSync } from 'node:fs';
-import { errnoOf } from '../../errors.ts';
 import type { Cgroup } from '../../kernel/cgroup.ts';
 import { files } from '../../kernel/files.ts';
 import type { Native, Watch } from '../../kernel/native.ts';
@@ -82,15 +81,9 @@ export class PoolTripwire {
    * which comes after the first line was written.
    */
   #isGone(): boolean {
-    // What was written last is not there yet.
-    if (this.#writing) return false;
-    try {
-      return this.#bytes !== Infinity && this.#deps.root.readNumber(files.memoryHigh) === Infinity;
-    } catch (error) {
-      // The hierarchy's own root has none.
-      if (errnoOf(error) === 'ENOENT') return false;
-      throw error;
-    }
+    // What was written last may not be there yet.
+    if (this.#writing || this.#bytes === Infinity) return false;
+    return this.#deps.root.numberIfAny(files.memoryHigh) === Infinity;
   }
 
   /** In the thread pool: lowering it reclaims. */
