@@ -218,7 +218,7 @@ static __always_inline int after_reclaim(unsigned long reclaimed)
 	struct agentrm_policy *policy;
 	struct agentrm_stats *st;
 	struct cgroup *cgroup;
-	bool for_pool;
+	bool for_pool, sleepless;
 	__u64 call;
 
 	if (!cfg)
@@ -235,12 +235,16 @@ static __always_inline int after_reclaim(unsigned long reclaimed)
 		return 0;
 	if (!for_pool)
 		__sync_fetch_and_add(&st->failed_reclaims, 1);
+	/*
+	 * The sleep has a hook of its own, but not always comes: the pool's wire follows the usage closely, see
+	 * kernel-notes/pool.md, and the kernel lets everybody go on for whom it has reclaimed something.
+	 */
+	sleepless = for_pool || reclaimed;
 	policy = bpf_map_lookup_elem(&policies, &call);
-	/* For the pool always: its wire follows the usage so closely that no sleep comes, see kernel-notes/pool.md. */
-	if (!policy || !(for_pool || cfg->hooks & AGENTRM_HOOK_RECLAIM))
+	if (!policy || !(sleepless || cfg->hooks & AGENTRM_HOOK_RECLAIM))
 		return 0;
-	/* Without the sleep's own hook its length is not known: then the budget counts failed reclaims. */
-	if (!for_pool && !(cfg->hooks & AGENTRM_HOOK_SLEEP))
+	/* Where no length is known the budget counts failed reclaims. */
+	if (!for_pool && (reclaimed || !(cfg->hooks & AGENTRM_HOOK_SLEEP)))
 		use_budget(st, policy, 0);
 	stop_if_due(task, cgroup, call, st, policy, cfg, reclaimed);
 	return 0;

@@ -15,6 +15,13 @@ export interface MemoryEvents {
   readonly oomGroupKill: number;
 }
 
+export interface PageCache {
+  /** That the kernel can take back at once. */
+  readonly reclaimableBytes: number;
+  /** That it took, and that were needed again, so far; 0 before 5.9. */
+  readonly refaultedPages: number;
+}
+
 export interface CpuUsage {
   readonly userMs: number;
   readonly systemMs: number;
@@ -158,8 +165,15 @@ export class Cgroup {
 
   /** Page cache that the kernel can take back at once: without what lies on tmpfs, which has nowhere to go. */
   reclaimableBytes(): number {
+    return this.pageCache().reclaimableBytes;
+  }
+
+  pageCache(): PageCache {
     const stat = this.memoryStat();
-    return (stat.get('active_file') ?? 0) + (stat.get('inactive_file') ?? 0);
+    return {
+      reclaimableBytes: (stat.get('active_file') ?? 0) + (stat.get('inactive_file') ?? 0),
+      refaultedPages: stat.get('workingset_refault_file') ?? 0,
+    };
   }
 
   /** Nothing where PSI is off: the file is not there, or says so. */

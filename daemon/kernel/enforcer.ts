@@ -3,6 +3,8 @@ import type { Cgroup } from './cgroup.ts';
 
 /** Where the kernel (or the poller) stops a call; see design of the freeze line in kernel-notes. */
 export interface Line {
+  /** The call's own memory.high: only what it waits for there is used of its budget. */
+  readonly memoryHighBytes: number;
   readonly freezeLineBytes: number;
   /** 0: no budget. */
   readonly budgetMs: number;

@@ -22,6 +22,8 @@ const FILL_BYTES_PER_MS = 2.66e6;
 const SHORTEST_MS = 1;
 /** A call over memory.high but far from its line must still be noticed within its throttle budget. */
 const LONGEST_MS = 50;
+/** Who is held at memory.high is a little below, by what reclaim takes at a time for each of a few tasks. */
+const HELD_BELOW_BYTES = 1024 * 1024;
 
 interface Watched {
   readonly cgroup: Cgroup;
@@ -182,6 +184,11 @@ export class UserEnforcer implements Enforcer {
     const { line } = entry;
     if (usageBytes > line.freezeLineBytes) return 'line';
     if (line.budgetMs === 0) return undefined;
+    // It is held for others, at the pool's tripwire: that is nothing of its own.
+    if (usageBytes < line.memoryHighBytes - HELD_BELOW_BYTES) {
+      entry.windowStartMs = 0;
+      return undefined;
+    }
     const nowMs = performance.now();
     const stalledMs = stalledMsOf(entry.cgroup);
     if (stalledMs === undefined) return undefined;

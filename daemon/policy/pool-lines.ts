@@ -55,6 +55,9 @@ export interface StepSettings {
 /** The least step: a dozen tasks may each have 256 KiB under way. */
 const LEAST_STEP_BYTES = 4 * 1024 * 1024;
 
+/** What it takes of late goes up and down by that much where nothing grows: four tasks, each with 256 KiB under way. */
+const LEAST_WANT_BYTES = 1024 * 1024;
+
 /** Steps below the budget at which each class stops growing, and what is left over. */
 const STEPS: readonly number[] = [1, 2, 3, 3];
 /**
@@ -74,6 +77,11 @@ const UNLIMITED: PoolLine = {
 /** Interactive before subagent before background before what is left over; the older first. */
 export function byPrecedence(a: Precedence, b: Precedence): number {
   return classOrder(a) - classOrder(b) || a.startedAtMs - b.startedAtMs;
+}
+
+/** Whether it has taken something of late, or may: then it must not get beyond its line. */
+export function mayGrow({ wantsBytes, grant }: Claimant): boolean {
+  return wantsBytes >= LEAST_WANT_BYTES || grant?.kind === 'try';
 }
 
 export function classOrder(member: Precedence): number {

@@ -20,6 +20,7 @@ export class CallEnforcer {
     this.#enforcer.set(
       call.cgroup,
       {
+        memoryHighBytes: call.lines.memoryHighBytes,
         freezeLineBytes: call.lines.freezeLineBytes,
         budgetMs: enforcement.throttleBudgetMs,
         budgetEvents: enforcement.throttleBudgetEvents,

@@ -118,6 +118,17 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
     await cgroup.remove();
   });
 
+  it('counts what reclaim takes from its own program to the event budget: no sleep comes for that', {
+    timeout,
+  }, async () => {
+    writeFileSync('/proc/sys/vm/drop_caches', '1');
+    const { cgroup } = lab.call(64, { freezeLineBytes: 2 ** 40, budgetEvents: 64 });
+    cgroup.spawn(loadPath, ['--bytes', '60M', 'reread', process.execPath, '8M']);
+    assert.equal((await lab.event(cgroup, 'stop')).reason, 'budget-events');
+    assert.ok(lab.stats(cgroup).refaults > 0);
+    await cgroup.remove();
+  });
+
   it('only counts without the flag', { timeout }, async () => {
     const { cgroup } = lab.call(16, { freezeLineBytes: 0, flags: 0 });
     cgroup.spawn(loadPath, ['--bytes', '64M', 'procs', '1']);
@@ -128,7 +139,7 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
 
   it('never stops a page-cache reader beside anonymous memory', { timeout: 3 * timeout }, async () => {
     // The file is on the machine's own disk: tmpfs pages are no page cache that could be dropped.
-    const { cgroup, policy } = lab.call(64, { budgetMs: 1000 });
+    const { cgroup, policy } = lab.call(64, { budgetMs: 1000, budgetEvents: 256 });
     const file = process.execPath;
     const child = cgroup.spawn(loadPath, ['--bytes', '60M', 'read', file]);
     assert.equal(await ended(child), 0);

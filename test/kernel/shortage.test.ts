@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import type { CallRecord, Event } from '../../daemon/control/types.ts';
-import { TestDaemon, top, until } from '../lib/daemon.ts';
+import { agentrmBash, TestDaemon, top, until } from '../lib/daemon.ts';
 import { Holder } from '../lib/holder.ts';
 import { recordOf } from '../lib/record-of.ts';
 
@@ -90,6 +92,33 @@ for (const mode of ['bpf', 'user'] as const) {
       assert.ok(reasons.includes('another call waits for its lock'), JSON.stringify(reasons));
       holder.release();
       assert.equal((await holder.ran).code, 0);
+    });
+
+    test('who may go on keeps the text of its program at the tripwire', async () => {
+      // What is in the page cache already is charged to whoever read it first.
+      writeFileSync('/proc/sys/vm/drop_caches', '1');
+      const intents = {
+        'text-1': ['class=background memory.high=max', 60],
+        'text-2': ['class=background', 1],
+      } as const;
+      const still = Object.entries(intents).map(
+        ([session, [intent, mib]]) => new Holder(daemon, session, intent, mib),
+      );
+      const whole = () => Number(readFileSync(`${daemon.cgroup}/memory.current`, 'utf8'));
+      await until(() => whole() >= 61 * MiB, 'both hold their memory');
+      const program = [loadProgram, '--bytes', '78M', 'reread', process.execPath, '12M'];
+      const running = spawn(agentrmBash, ['-c', `exec ${program.join(' ')}`], {
+        env: daemon.env({ AGENTRM_SESSION: 'text-3', AGENTRM_INTENT: 'class=interactive memory.high=max' }),
+        stdio: 'ignore',
+      });
+      const ended = once(running, 'exit');
+      // The tripwire is where the pool is used to without its text.
+      await until(() => whole() >= 150 * MiB, 'all of it is in memory');
+      running.kill('SIGTERM');
+      await ended;
+      for (const holder of still) holder.release();
+      for (const holder of still) assert.equal((await holder.ran).code, 0);
+      assert.deepEqual(actionsOf(await recordOf(daemon, { session: 'text-3' })), []);
     });
 
     test('the tripwire stands while the daemon does, and not after it', async () => {

@@ -7,7 +7,7 @@ import { files } from '../../kernel/files.ts';
 import type { HostMemory } from '../../kernel/host.ts';
 import type { Native } from '../../kernel/native.ts';
 import type { PoolSettings } from '../../policy/pool.ts';
-import { type LineUse, lowestLine, poolLines } from '../../policy/pool-lines.ts';
+import { type LineUse, lowestLine, mayGrow, poolLines } from '../../policy/pool-lines.ts';
 import {
   awakeBytes,
   decideShortage,
@@ -17,9 +17,11 @@ import {
   nextGrowthBytes,
 } from '../../policy/shortage.ts';
 import type { PoolUse, ShortageAction } from '../../policy/shortage-types.ts';
+import type { TripwireUse } from '../../policy/tripwire.ts';
 import type { Call } from '../call.ts';
 import { Blockers } from './blockers.ts';
 import { type Member, PoolMembers } from './members.ts';
+import { Thrashing } from './thrashing.ts';
 import { PoolTripwire } from './tripwire.ts';
 
 /**
@@ -27,6 +29,12 @@ import { PoolTripwire } from './tripwire.ts';
  * apart, which one core fills in some milliseconds.
  */
 const NEAR_MS = 10;
+
+/** Reclaim takes 64 pages at a time, for each of a dozen tasks at once. */
+const HELD_BELOW_BYTES = 4 * 1024 * 1024;
+
+/** What the tripwire follows while the pool is short, when it is not. */
+const AMPLE = { currentBytes: 0, hostRoomBytes: 0, thrashes: false } as const;
 
 export interface PoolKeeperDeps {
   readonly native: Native;
@@ -70,6 +78,7 @@ export class PoolKeeper {
   readonly #tripwire: PoolTripwire;
   readonly #blockers: Blockers;
   readonly #members: PoolMembers;
+  readonly #thrashing = new Thrashing();
   #timer: NodeJS.Timeout | undefined;
   #exhaustedSinceMs: number | undefined;
   /** As the last look found it. */
@@ -77,6 +86,8 @@ export class PoolKeeper {
   #overBytes = 0;
   /** Of the calls that there are; infinite where nobody could make room for another. */
   #lowestLineBytes = Infinity;
+  /** Of those that grow, above what is in use. */
+  #nextLineBytes = Infinity;
   #closed = false;
 
   constructor(deps: PoolKeeperDeps) {
@@ -161,12 +172,13 @@ export class PoolKeeper {
       this.#exhaustedSinceMs = undefined;
       this.#overBytes = 0;
       this.#members.relax();
+      this.#thrashing.forget();
       this.#tell({ usedBytes: currentBytes, budgetBytes: ownBytes, overBytes: 0 }, now);
       this.#setTripwire(ownBytes);
       return false;
     }
     this.#overBytes = overBytes(measured);
-    const usedBytes = this.#usedBytes(measured);
+    const usedBytes = this.#usedBytes(measured, now);
     const members = this.#members.look(shortage.leastFreezeMs, now);
     if (members.length === 0) {
       // What is in use then is left of calls that have gone, files on tmpfs for one: there is nobody to look at.
@@ -178,7 +190,7 @@ export class PoolKeeper {
     const raw = { usedBytes: currentBytes, budgetBytes: ownBytes, overBytes: this.#overBytes };
     for (const action of decideShortage(members, use, now, shortage)) this.#act(action, raw, now);
     this.#tell(raw, now);
-    this.#setTripwire(ownBytes, measured);
+    this.#setTripwire(ownBytes, { ...measured, thrashes: this.#thrashing.lately(now) });
     return true;
   }
 
@@ -195,10 +207,13 @@ export class PoolKeeper {
   }
 
   /** Without page cache that can be reclaimed, where that matters. */
-  #usedBytes({ currentBytes, budgetBytes }: Measured): number {
-    // Nobody has to stop below the lowest line, however much of this is page cache.
-    const over = currentBytes > lowestLine(budgetBytes, this.#deps.config().pool.shortage);
-    return over ? currentBytes - this.#deps.root.reclaimableBytes() : currentBytes;
+  #usedBytes({ currentBytes, budgetBytes }: Measured, now: number): number {
+    // Nobody has to stop below the lowest line, however much of this is page cache. What is held there is a little below.
+    const line = lowestLine(budgetBytes, this.#deps.config().pool.shortage);
+    if (currentBytes <= line - HELD_BELOW_BYTES) return currentBytes;
+    const { reclaimableBytes, refaultedPages } = this.#deps.root.pageCache();
+    this.#thrashing.look(refaultedPages, now);
+    return currentBytes - reclaimableBytes;
   }
 
   /** What the policy is to know of the pool; takes down since when it is used up. */
@@ -236,9 +251,14 @@ export class PoolKeeper {
   #tell(use: LineUse, now: number): void {
     const lines = poolLines(this.#members.claimants(), use, this.#deps.config().pool.shortage);
     this.#lowestLineBytes = Math.min(...[...lines.values()].map(({ gradedBytes }) => gradedBytes));
-    for (const [{ call }, line] of lines) {
+    this.#nextLineBytes = Infinity;
+    for (const [claimant, line] of lines) {
+      const { call } = claimant;
       // The first in order has the whole budget.
       const free = line.bytes === Infinity || now < call.passUntilMs;
+      const holds =
+        !free && line.bytes > use.usedBytes && call.frozenSinceMs === undefined && mayGrow(claimant);
+      if (holds) this.#nextLineBytes = Math.min(this.#nextLineBytes, line.bytes);
       const poolLineBytes = free ? 0 : Math.floor(line.bytes);
       if (call.poolLineBytes === poolLineBytes) continue;
       call.poolLineBytes = poolLineBytes;
@@ -249,10 +269,11 @@ export class PoolKeeper {
   /** @param use while the pool is short. */
   #setTripwire(
     budgetBytes: number,
-    use: Pick<Measured, 'currentBytes' | 'hostRoomBytes'> = { currentBytes: 0, hostRoomBytes: 0 },
+    use: Pick<TripwireUse, 'currentBytes' | 'hostRoomBytes' | 'thrashes'> = AMPLE,
   ): void {
-    const { currentBytes, hostRoomBytes } = use;
-    this.#tripwire.set({ budgetBytes, currentBytes, hostRoomBytes, lowestLineBytes: this.#lowestLineBytes });
+    const { currentBytes, hostRoomBytes, thrashes } = use;
+    const lines = { lowestLineBytes: this.#lowestLineBytes, nextLineBytes: this.#nextLineBytes };
+    this.#tripwire.set({ budgetBytes, currentBytes, hostRoomBytes, thrashes, ...lines });
   }
 
   /** Whoever limits the root means its calls: they are to be stopped before that limit kills one. */

@@ -3,7 +3,7 @@ import { closeSync } from 'node:fs';
 import type { Cgroup } from '../../kernel/cgroup.ts';
 import { files } from '../../kernel/files.ts';
 import type { Native, Watch } from '../../kernel/native.ts';
-import { awakeBytes, LEAST_OVER_BYTES } from '../../policy/shortage.ts';
+import { standsAt, type TripwireUse, tripwireBytes } from '../../policy/tripwire.ts';
 import { cgroupNumber } from '../limit-files.ts';
 
 export interface PoolTripwireDeps {
@@ -11,17 +11,6 @@ export interface PoolTripwireDeps {
   /** Of all calls. */
   readonly root: Cgroup;
   readonly onError: (error: unknown) => void;
-}
-
-/** What the place of the tripwire depends on. */
-export interface TripwireUse {
-  readonly budgetBytes: number;
-  /** Of the lines of the calls that there are; infinite where nobody could make room for another. */
-  readonly lowestLineBytes: number;
-  /** What all calls use, page cache too; 0 while that does not matter. */
-  readonly currentBytes: number;
-  /** What the host could bear beyond the budget. */
-  readonly hostRoomBytes: number;
 }
 
 /** The root's memory.high: there the kernel looks who charges, and says that it did. */
@@ -47,19 +36,10 @@ export class PoolTripwire {
     }
   }
 
-  /**
-   * It is at the lowest line of a call, where the kernel has to look who charges; for a call that is alone it is near the
-   * budget. Who may go on beyond it would sleep there, so it follows the usage, a little behind; within the budget, or what
-   * the host can bear.
-   */
-  set({ budgetBytes, lowestLineBytes, currentBytes, hostRoomBytes }: TripwireUse): void {
-    const awake = awakeBytes(budgetBytes);
-    const most = hostRoomBytes >= LEAST_OVER_BYTES ? Infinity : awake;
-    const behind = Math.min(currentBytes - (budgetBytes - awake) / 2, most);
-    const least = Math.min(lowestLineBytes, awake);
-    const bytes = Math.floor(Math.max(least, behind));
-    const near = (budgetBytes - awake) / 8;
-    const stands = this.#bytes !== undefined && Math.abs(bytes - this.#bytes) <= near;
+  /** Puts it where it belongs (daemon/policy/tripwire.ts). */
+  set(use: TripwireUse): void {
+    const bytes = tripwireBytes(use);
+    const stands = this.#bytes !== undefined && standsAt(bytes, use, this.#bytes);
     if (!stands || this.#isGone()) this.#write(bytes);
   }
 
