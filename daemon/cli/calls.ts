@@ -9,8 +9,8 @@ import { type Cell, type Column, jsonLine, plain, print, type Style, safeJson, t
 
 /** As many as fit on a screen. With --json a program reads, which wants all that are kept. */
 const SHOWN = 20;
-/** The most that the daemon answers with. */
-const ALL = 100_000;
+/** The most that the daemon answers with, and can keep. */
+const ALL = 10_000_000;
 
 interface Options extends GlobalOptions {
   readonly session?: string;

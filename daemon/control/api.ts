@@ -25,9 +25,9 @@ export interface ApiSources {
   readonly isOperator: (uid: number, gid: number) => boolean;
 }
 
-/** As many calls as are told without a limit, and as many as may be asked for. */
+/** As many calls as are told without a limit; and as may be asked for, which is as many as can be kept. */
 const DEFAULT_LIMIT = 50;
-const MAX_LIMIT = 100_000;
+const MAX_LIMIT = 10_000_000;
 
 /** The read-only HTTP side of the daemon; it does not listen by itself. */
 export function createApi(sources: ApiSources): Server {

@@ -42,14 +42,11 @@ const MAX_MESSAGE_BYTES = 1024 * 1024;
 /** Larger ones are no timeout that anybody waits for: a day. */
 const MAX_TIMEOUT_S = 86_400;
 
-/** Headers that name the conversation, best first: Claude Code, Codex (new and old), and ours for all others. */
-const SESSION_HEADERS = [
-  'x-claude-code-session-id',
-  'x-agentrm-session',
-  'session-id',
-  'session_id',
-  'conversation_id',
-];
+/** Headers that name the conversation, best first: Claude Code's, and ours for those that have none. */
+const SESSION_HEADERS = ['x-claude-code-session-id', 'x-agentrm-session'];
+
+/** Codex's, new and old. Their names are nobody's in particular, so `metadata.user_id` comes before them. */
+const CODEX_HEADERS = ['session-id', 'session_id', 'conversation_id'];
 
 /** What Claude Code puts into a user's message beside tool results; nobody has typed it. */
 const INJECTED = '<system-reminder>';
@@ -100,13 +97,20 @@ function classOf(headers: IncomingHttpHeaders, agent: string | null, isBackgroun
 }
 
 function sessionOf(headers: IncomingHttpHeaders, member: (name: string) => unknown): string | null {
-  for (const name of SESSION_HEADERS) {
+  const named = firstOf(headers, SESSION_HEADERS);
+  if (named !== null) return named;
+  const metadata = member('metadata');
+  const user = isObject(metadata) ? metadata.user_id : undefined;
+  const ofUser = typeof user === 'string' ? sessionOfUser(user) : null;
+  return ofUser ?? firstOf(headers, CODEX_HEADERS) ?? nameOf(member('prompt_cache_key'));
+}
+
+function firstOf(headers: IncomingHttpHeaders, names: readonly string[]): string | null {
+  for (const name of names) {
     const value = header(headers, name);
     if (value !== null) return value;
   }
-  const metadata = member('metadata');
-  const user = isObject(metadata) ? metadata.user_id : undefined;
-  return (typeof user === 'string' ? sessionOfUser(user) : null) ?? nameOf(member('prompt_cache_key'));
+  return null;
 }
 
 /** `metadata.user_id` of Claude Code: JSON with the session, or in older versions `user_…_session_ID`. */

@@ -35,6 +35,8 @@ suite('the session', () => {
     ['Codex', 'responses', { prompt_cache_key: 'c' }, { 'session-id': 's', 'thread-id': 't' }, 's'],
     ['an older Codex', 'responses', { prompt_cache_key: 'c' }, { session_id: 's' }, 's'],
     ['Codex by its cache key', 'responses', { prompt_cache_key: 'c' }, {}, 'c'],
+    ['metadata before Codex’s header', 'messages', user('{"session_id":"b"}'), { session_id: 's' }, 'b'],
+    ['our header before metadata', 'messages', user('{"session_id":"b"}'), { 'x-agentrm-session': 'o' }, 'o'],
     ['nobody', 'chat', {}, {}, null],
   ];
   for (const [name, api, body, headers, expected] of cases) {
