@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { constants, fstatSync, openSync, write, writeSync } from 'node:fs';
+import { constants, fstatSync, openSync, readFileSync, write, writeSync } from 'node:fs';
 
 /**
  * Bytes of log that wait for a slow reader before lines are dropped: some thousand lines, and small
@@ -27,8 +27,7 @@ export class LogSink {
 
   /** @throws Error with errno if `fd` is not open. */
   constructor(fd: number, onDrop: () => void) {
-    fstatSync(fd);
-    this.#fd = withoutBlocking(fd);
+    this.#fd = fstatSync(fd).isFile() && !appends(fd) ? fd : withoutBlocking(fd);
     this.#onDrop = onDrop;
   }
 
@@ -89,6 +88,15 @@ export class LogSink {
       this.#next();
     });
   }
+}
+
+/**
+ * Whether what is written to it goes to the end of the file. If not, whoever else writes to the same descriptor must share its
+ * position, which a file that is opened once more does not.
+ */
+function appends(fd: number): boolean {
+  const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
+  return (Number.parseInt(flags ?? '0', 8) & constants.O_APPEND) !== 0;
 }
 
 /**

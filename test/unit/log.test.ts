@@ -2,7 +2,16 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, constants, fstatSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -169,4 +178,24 @@ test('a reader that has gone costs lines, and neither ends nor keeps the daemon'
 
 test('a descriptor that is not open is refused at once', () => {
   assert.throws(() => createLogger({ level: 'info', fd: 999_999 }), { code: 'EBADF' });
+});
+
+test('a file that others write to from the same descriptor is written over by nobody', (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'agentrm-log-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const path = join(directory, 'log');
+  // As after `{ agentrmd & others; } > log`: one position for all, and no O_APPEND.
+  const fd = openSync(path, 'w');
+  const log = createLogger({ level: 'info', fd });
+  for (const word of ['first', 'second']) {
+    log.info(word);
+    flushLog(log);
+    writeSync(fd, `${word} of others\n`);
+  }
+  closeSync(fd);
+  const lines = readFileSync(path, 'utf8').split('\n').slice(0, -1);
+  assert.deepEqual(
+    lines.map((line) => (line.startsWith('{') ? JSON.parse(line).msg : line)),
+    ['first', 'first of others', 'second', 'second of others'],
+  );
 });
