@@ -85,11 +85,11 @@ function readResults<R>(name: string): BenchResult<R>[] {
     .sort((a, b) => a.machine.kernel.localeCompare(b.machine.kernel, 'en', { numeric: true }));
 }
 
-function wrapper({ results, counts }: BenchResult<WrapperResults>): string {
+function wrapper({ results }: BenchResult<WrapperResults>): string {
   const rows = results.callers.map((one) => [
     one.caller,
     one.pattern,
-    `${one.managed} of ${counts.calls}`,
+    `${one.managed ?? 'none'} of ${one.addedMs.count}`,
     number(one.bashMs.p50),
     withInterval(one.addedMs.p50, one.addedMs.p50Interval),
     withInterval(one.addedMs.p99, one.addedMs.p99Interval),
