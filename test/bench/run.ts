@@ -21,6 +21,7 @@ const benchmarks: Readonly<Record<string, readonly string[]>> = {
   shortage: [stable],
   alloc: [stable],
   daemon: [stable, here],
+  rate: [stable, here],
   'freeze-thaw': [stable],
   cpu: [stable],
   soak: [stable],

@@ -7,7 +7,7 @@ import { chmodSync, copyFileSync, existsSync } from 'node:fs';
 import { TestDaemon, top } from '../lib/daemon.ts';
 import { count, record } from './record.ts';
 import { type Interval, interval, median, quantile, type Summary, summary } from './stats.ts';
-import { output, timePath } from './tools.ts';
+import { managedCalls, output, timePath } from './tools.ts';
 
 /** Of root. */
 const calls = count('CALLS', 1000, 30);
@@ -73,9 +73,9 @@ try {
       ['lone', lonePauseMs],
       ['back to back', 0],
     ] as const) {
-      const before = await managedCalls();
+      const before = await managedCalls(daemon);
       const pairs = await time(caller, command, rounds, pauseMs);
-      const managed = caller === scope ? null : (await managedCalls()) - before;
+      const managed = caller === scope ? null : (await managedCalls(daemon)) - before;
       const added = pairs.map(([bare, wrapped]) => wrapped - bare);
       const bareMs = median(pairs.map(([bare]) => bare));
       results.push({
@@ -95,7 +95,7 @@ try {
       const last = results.at(-1);
       console.log(
         `${caller.name}, ${pattern}: bash ${bareMs.toFixed(2)} ms, added p50 ${last?.addedMs.p50.toFixed(2)}` +
-          ` p99 ${last?.addedMs.p99.toFixed(2)} ms, ${last?.p50Ratio.toFixed(2)} x, managed ${managed} of ${rounds}`,
+          ` p99 ${last?.addedMs.p99.toFixed(2)} ms, ${last?.p50Ratio.toFixed(2)} x, managed ${managed ?? 'none'} of ${rounds}`,
       );
     }
   };
@@ -110,11 +110,6 @@ try {
   }
 } finally {
   await daemon.close();
-}
-
-/** How many calls the daemon has managed to their end. */
-async function managedCalls(): Promise<number> {
-  return (await daemon.status()).counters?.calls ?? 0;
 }
 
 /** A quantile of the added time as a multiple of one bash start. */
