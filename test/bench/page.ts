@@ -213,6 +213,7 @@ function rate({ results, counts }: BenchResult<RateResults>): string {
     `${one.calls}, ${one.heldBack}`,
     `${one.managed}`,
     `${one.unmanaged}, ${one.unanswered}`,
+    number(one.bashMs.p50),
     withInterval(one.callMs.p50, one.callMs.p50Interval),
     withInterval(one.callMs.p99, one.callMs.p99Interval),
     mib(one.rssBytes),
@@ -221,6 +222,7 @@ function rate({ results, counts }: BenchResult<RateResults>): string {
     `${number(100 * one.busy)} %`,
   ]);
   const ratios = [
+    number(growth.bashP50),
     withInterval(growth.p50, growth.p50Interval),
     withInterval(growth.p99, growth.p99Interval),
     number(growth.rss),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whether the daemon grows, or its calls get slower, under calls that come at a fixed rate for minutes: each is due
 // at its time, whether or not those before have ended, as those of many agents are. A call's time counts from when
-// it was due, so that it also counts what it waited for a machine that cannot keep up.
+// it was due, so that it also counts what it waited for a machine that cannot keep up. Plain bash comes beside it, at a
+// lower rate: the machine itself may get slower.
 import { availableParallelism, cpus } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { agentrmBash, TestDaemon } from '../lib/daemon.ts';
@@ -17,10 +18,12 @@ import {
 import { count, record } from './record.ts';
 import { type Held, held, output, quiet, timePath } from './tools.ts';
 
-/** Calls a minute. Emulated, a call takes some 150 ms of both CPUs: two are kept busy by this to some 60 %. */
-const rate = count('RATE', 5000, 200);
+/** Calls a minute. Emulated, each keeps a CPU busy for half a second, the two to some 60 %. */
+const rate = count('RATE', 5000, 150);
 const minutes = count('MINUTES', 5);
 if (minutes < 2) throw new Error('BENCH_MINUTES=1: growth is from the first to the last');
+/** Of plain bash beside them, which shows how fast the machine itself was in each minute. */
+const BARE_RATE = 60;
 /** Running at a time. More would only make a machine that falls behind fall further behind. */
 const most = count('MOST', 200, 50);
 /** So many calls before: Node compiles what it has seen often enough. */
@@ -37,12 +40,11 @@ export interface RateResults {
   readonly after: Held;
 }
 
-const command = [agentrmBash, '-c', 'true'] as const;
 const daemon = await new TestDaemon().start();
 try {
-  const env = daemon.env();
   const { backend } = await daemon.status();
-  await output([timePath, 'rounds', `${warmUp}`, '0', '--', ...command], { env });
+  const rounds = [timePath, 'rounds', `${warmUp}`, '0', '--', agentrmBash, '-c', 'true'] as const;
+  await output(rounds, { env: daemon.env() });
   await quiet(daemon);
   let said = '';
   const tally = async (): Promise<Tally> => {
@@ -56,14 +58,12 @@ try {
   const before = held(daemon.pid);
 
   const started = performance.now();
-  const periodUs = Math.floor((MINUTE_MS * 1000) / rate);
-  const rounds = [`${rate * minutes}`, `${periodUs}`, `${most}`] as const;
-  const running = output([timePath, 'rate', ...rounds, '--', ...command], {
-    env,
-    onStderr: (chunk) => {
+  const running = Promise.all([
+    due(rate, [agentrmBash, '-c', 'true'], (chunk) => {
       said += chunk;
-    },
-  });
+    }),
+    due(BARE_RATE, ['/bin/bash', '-c', 'true']),
+  ]);
   // It is waited for below, at the end of the time, unless it fails before.
   let failed = false;
   running.catch(() => {
@@ -75,18 +75,10 @@ try {
     samples.push({ atMs: performance.now() - started, rssBytes, fds, cpuMs, idleMs: idleMs() });
     if (at > 0 && at % MINUTE_MS === 0) tallies.push(await tally());
   }
-  const { stdout } = await running;
+  const [calls, bare] = await running;
   await quiet(daemon);
   tallies.push(await tally());
-  const calls = stdout
-    .trim()
-    .split('\n')
-    .map((line): DueCall => {
-      const [dueNs, tookNs, heldBack] = line.split(' ').map(Number);
-      return { dueMs: Number(dueNs) / 1e6, tookMs: Number(tookNs) / 1e6, heldBack: heldBack === 1 };
-    })
-    .sort((a, b) => a.dueMs - b.dueMs);
-  const found = minutesOf({ calls, samples, tallies, cores: availableParallelism() });
+  const found = minutesOf({ calls, bare, samples, tallies, cores: availableParallelism() });
   const results: RateResults = {
     backend: backend.mode,
     minutes: found,
@@ -98,6 +90,23 @@ try {
   record('rate', { rate, minutes, most, warmUp }, results);
 } finally {
   await daemon.close();
+}
+
+/** Runs a command at a rate for all the minutes. @returns its runs, in the order in which they were due */
+async function due(perMinute: number, command: readonly string[], onStderr?: (chunk: string) => void) {
+  const periodUs = Math.floor((MINUTE_MS * 1000) / perMinute);
+  const { stdout } = await output(
+    [timePath, 'rate', `${perMinute * minutes}`, `${periodUs}`, `${most}`, '--', ...command],
+    { env: daemon.env(), ...(onStderr && { onStderr }) },
+  );
+  return stdout
+    .trim()
+    .split('\n')
+    .map((line): DueCall => {
+      const [dueNs, tookNs, heldBack] = line.split(' ').map(Number);
+      return { dueMs: Number(dueNs) / 1e6, tookMs: Number(tookNs) / 1e6, heldBack: heldBack === 1 };
+    })
+    .sort((a, b) => a.dueMs - b.dueMs);
 }
 
 /** Since the machine's start, of all its CPUs together. */

@@ -13,6 +13,7 @@ const sample = (atMs: number, rssBytes: number, fds: number, cpuMs = 0, idleMs =
 });
 const measured: Measured = {
   calls: [call(0, 10), call(59_999, 30, true), call(60_000, 20), call(119_999, 60)],
+  bare: [call(500, 4), call(59_500, 6), call(60_500, 10), call(119_500, 30)],
   samples: [
     sample(0, 100, 20, 0, 0),
     sample(20_000, 300, 90, 50, 10_000),
@@ -38,6 +39,15 @@ describe('a rate, minute by minute', () => {
         [2, 0, 20, 60],
       ],
     );
+  });
+
+  it('has plain bash beside them', () => {
+    const minutes = minutesOf(measured);
+    assert.deepEqual(
+      minutes.map(({ bashMs }) => bashMs.p50),
+      [5, 20],
+    );
+    assert.equal(growthOf(minutes, measured.calls).bashP50, 4);
   });
 
   it('has what was managed and answered between its ends', () => {

@@ -38,6 +38,8 @@ export interface Minute extends Tally {
   readonly calls: number;
   readonly heldBack: number;
   readonly callMs: Summary;
+  /** Of plain bash, which does the same. */
+  readonly bashMs: Summary;
   /** Medians and maximum of the samples. */
   readonly rssBytes: number;
   readonly fds: number;
@@ -50,6 +52,8 @@ export interface Minute extends Tally {
 
 /** The last minute as multiples of the first. */
 export interface Growth {
+  /** Of plain bash: what the machine has become slower or faster by itself. */
+  readonly bashP50: number;
   readonly p50: number;
   readonly p50Interval: Interval;
   readonly p99: number;
@@ -60,6 +64,8 @@ export interface Growth {
 
 export interface Measured {
   readonly calls: readonly DueCall[];
+  /** The same command in plain bash, beside them. */
+  readonly bare: readonly DueCall[];
   /** In the order of time, the first when the first call was due. */
   readonly samples: readonly Sample[];
   /** Before the first minute, and after each. */
@@ -71,7 +77,7 @@ export interface Measured {
  * What was measured, minute by minute: a call belongs to the one in which it was due.
  * @throws Error if there is a minute without calls, or with fewer than two samples
  */
-export function minutesOf({ calls, samples, tallies, cores }: Measured): Minute[] {
+export function minutesOf({ calls, bare, samples, tallies, cores }: Measured): Minute[] {
   return tallies.slice(1).map((tally, index) => {
     const before = tallies[index] as Tally;
     const within = (atMs: number) => Math.floor(atMs / MINUTE_MS) === index;
@@ -88,6 +94,7 @@ export function minutesOf({ calls, samples, tallies, cores }: Measured): Minute[
       unmanaged: tally.unmanaged - before.unmanaged,
       unanswered: tally.unanswered - before.unanswered,
       callMs: summary(due.map(({ tookMs }) => tookMs)),
+      bashMs: summary(bare.filter(({ dueMs }) => within(dueMs)).map(({ tookMs }) => tookMs)),
       rssBytes: median(seen.map(({ rssBytes }) => rssBytes)),
       fds: median(seen.map(({ fds }) => fds)),
       mostFds: Math.max(...seen.map(({ fds }) => fds)),
@@ -118,6 +125,7 @@ export function growthOf(minutes: readonly Minute[], calls: readonly DueCall[]):
     return other === undefined ? [] : [[ms, other]];
   });
   return {
+    bashP50: last.bashMs.p50 / first.bashMs.p50,
     p50: ratio(pairs, 0.5),
     p50Interval: interval(pairs, (some) => ratio(some, 0.5)),
     p99: ratio(pairs, 0.99),
