@@ -26,8 +26,8 @@ if (minutes < 2) throw new Error('BENCH_MINUTES=1: growth is from the first to t
 const BARE_RATE = 60;
 /** Running at a time. More would only make a machine that falls behind fall further behind. */
 const most = count('MOST', 200, 50);
-/** So many calls before: Node compiles what it has seen often enough. */
-const warmUp = count('WARM_UP', 500, 50);
+/** So many calls before: Node compiles what it has seen often enough, and of these the daemon remembers 1,000 events. */
+const warmUp = count('WARM_UP', 500);
 const MINUTE_MS = 60_000;
 const SAMPLE_MS = 1000;
 
