@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the daemon itself costs: memory when idle, CPU time for a call, and what is left of many calls at once.
-import { readdirSync, readFileSync } from 'node:fs';
-import { agentrmBash, TestDaemon, until } from '../lib/daemon.ts';
+import { agentrmBash, TestDaemon } from '../lib/daemon.ts';
 import { count, record } from './record.ts';
 import { type Summary, summary } from './stats.ts';
-import { output, timePath } from './tools.ts';
+import { held, managedCalls, output, quiet, timePath } from './tools.ts';
 
 /** One after the other, for the CPU time of each. */
 const calls = count('CALLS', 200, 50);
 const atOnce = count('AT_ONCE', 500);
-/** USER_HZ, 100 on every Linux that runs Node. */
-const TICKS_PER_SECOND = 100;
 
 export interface DaemonResults {
   readonly backend: string;
@@ -37,21 +34,21 @@ try {
   const env = daemon.env();
   const { backend } = await daemon.status();
   await output([timePath, 'rounds', '5', '0', '--', ...command], { env });
-  await quiet();
-  const idle = look();
+  await quiet(daemon);
+  const idle = held(daemon.pid);
 
   await output([timePath, 'rounds', `${calls}`, '0', '--', ...command], { env });
-  await quiet();
-  const afterCalls = look();
+  await quiet(daemon);
+  const afterCalls = held(daemon.pid);
 
-  const managedBefore = await managedCalls();
+  const managedBefore = await managedCalls(daemon);
   const { stdout, stderr } = await output([timePath, 'burst', `${atOnce}`, '--', ...command], { env });
   const endedMs = stdout
     .trim()
     .split('\n')
     .map((ns) => Number(ns) / 1e6);
-  await quiet();
-  const afterBurst = look();
+  await quiet(daemon);
+  const afterBurst = held(daemon.pid);
   const results: DaemonResults = {
     backend: backend.mode,
     idleRssBytes: idle.rssBytes,
@@ -60,7 +57,7 @@ try {
     atOnce: {
       // agentrm-time fails unless every one of them ends with 0.
       ended: endedMs.length,
-      managed: (await managedCalls()) - managedBefore,
+      managed: (await managedCalls(daemon)) - managedBefore,
       unmanaged: stderr.match(/^agentrm: .*running unmanaged$/gm)?.length ?? 0,
       late: stderr.match(/until it comes$/gm)?.length ?? 0,
       endedMs: summary(endedMs),
@@ -74,29 +71,4 @@ try {
   record('daemon', { calls, atOnce }, results);
 } finally {
   await daemon.close();
-}
-
-async function managedCalls(): Promise<number> {
-  return (await daemon.status()).counters.calls ?? 0;
-}
-
-/** Nothing is running and nothing is left to clean up: sessions end after their last call, and their cgroups go. */
-async function quiet(): Promise<void> {
-  await until(async () => {
-    const { calls, sessions } = await daemon.status();
-    return sessions === 0 && Object.values(calls).every((number) => number === 0);
-  }, 'all calls and sessions have ended');
-}
-
-function look() {
-  const status = readFileSync(`/proc/${daemon.pid}/status`, 'utf8');
-  const kib = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1]);
-  const stat = readFileSync(`/proc/${daemon.pid}/stat`, 'latin1');
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return {
-    rssBytes: kib('VmRSS') * 1024,
-    peakRssBytes: kib('VmHWM') * 1024,
-    fds: readdirSync(`/proc/${daemon.pid}/fd`).length,
-    cpuMs: ((Number(fields[11]) + Number(fields[12])) * 1000) / TICKS_PER_SECOND,
-  };
 }

@@ -6,6 +6,7 @@ import type { DaemonResults } from './daemon.bench.ts';
 import type { FreezeThawResults } from './freeze-thaw.bench.ts';
 import type { LendResults } from './lend.bench.ts';
 import type { Added, ProxyResults } from './proxy.bench.ts';
+import type { RateResults } from './rate.bench.ts';
 import { type BenchResult, resultsDir } from './record.ts';
 import type { ReplayResult, ReplayResults } from './replay.bench.ts';
 import type { ShortageResults } from './shortage.bench.ts';
@@ -38,6 +39,7 @@ export function page(before: string): string {
     section<FreezeThawResults>('freeze-thaw', 'Freeze, thaw, finish', freezeThaw),
     section<AllocResults>('alloc', 'What touching memory costs', alloc),
     section<DaemonResults>('daemon', 'The daemon', daemon),
+    section<RateResults>('rate', 'The daemon at a steady rate', rate),
     section<CpuResults>('cpu', 'A burner beside interactive work', cpu),
     section<SoakResults>('soak', 'What is left of many calls', soak),
     section<ReplayResults>('replay', 'Recorded sessions under a common limit', replay),
@@ -85,19 +87,30 @@ function readResults<R>(name: string): BenchResult<R>[] {
     .sort((a, b) => a.machine.kernel.localeCompare(b.machine.kernel, 'en', { numeric: true }));
 }
 
-function wrapper({ results, counts }: BenchResult<WrapperResults>): string {
+function wrapper({ results }: BenchResult<WrapperResults>): string {
   const rows = results.callers.map((one) => [
     one.caller,
     one.pattern,
-    `${one.managed} of ${counts.calls}`,
+    `${one.managed ?? 'none'} of ${one.addedMs.count}`,
     number(one.bashMs.p50),
+    number(one.bashMs.p99),
     withInterval(one.addedMs.p50, one.addedMs.p50Interval),
     withInterval(one.addedMs.p99, one.addedMs.p99Interval),
     withInterval(one.p50Ratio, one.p50RatioInterval),
     withInterval(one.p99Ratio, one.p99RatioInterval),
   ]);
-  const columns = ['caller', 'calls', 'managed', 'bash, ms', 'added p50, ms', 'added p99, ms'];
-  return table([...columns, 'p50 / bash', 'p99 / bash'], rows) + degraded(results.backend);
+  const columns = [
+    'caller',
+    'calls',
+    'managed',
+    'bash p50, ms',
+    'bash p99, ms',
+    'added p50, ms',
+    'added p99, ms',
+  ];
+  return `${table([...columns, 'p50 / bash', 'p99 / bash'], rows)}
+The last two are multiples of bash's p50. What else the machine does is in both of the 99th percentiles.
+${degraded(results.backend)}`;
 }
 
 function stop({ results }: BenchResult<StopResults>): string {
@@ -191,6 +204,44 @@ function daemon({ results, counts }: BenchResult<DaemonResults>): string {
     ['descriptors when idle, and afterwards', `${results.idleFds}, ${atOnce.fds}`],
   ];
   return table(['what', 'number'], rows) + degraded(results.backend);
+}
+
+function rate({ results, counts }: BenchResult<RateResults>): string {
+  const { growth, before, after } = results;
+  const rows = results.minutes.map((one, index) => [
+    `${index + 1}`,
+    `${one.calls}, ${one.heldBack}`,
+    `${one.managed}`,
+    `${one.unmanaged}, ${one.unanswered}`,
+    number(one.bashMs.p50),
+    withInterval(one.callMs.p50, one.callMs.p50Interval),
+    withInterval(one.callMs.p99, one.callMs.p99Interval),
+    mib(one.rssBytes),
+    `${one.fds}, ${one.mostFds}`,
+    `${number(one.cpuMs / one.calls)}`,
+    `${number(100 * one.busy)} %`,
+  ]);
+  const ratios = [
+    number(growth.bashP50),
+    withInterval(growth.p50, growth.p50Interval),
+    withInterval(growth.p99, growth.p99Interval),
+    number(growth.rss),
+    number(growth.fds),
+  ];
+  const columns = ['minute', 'due, held back', 'managed', 'answered to run without, unanswered in time'];
+  const more = [
+    'p50, ms',
+    'p99, ms',
+    'resident, MiB',
+    'descriptors, most',
+    'daemon CPU a call, ms',
+    'CPUs busy',
+  ];
+  return `${table([...columns, ...more], [...rows, ['last / first', '', '', '', ...ratios, '', '']])}
+${counts.rate} calls a minute, each due at its time whether or not those before have ended, at most ${counts.most} at once; a call's
+time counts from when it was due. Resident before the first and after the last: ${mib(before.rssBytes)}, ${mib(after.rssBytes)} MiB; descriptors
+${before.fds}, ${after.fds}.
+${degraded(results.backend)}`;
 }
 
 function cpu({ results }: BenchResult<CpuResults>): string {

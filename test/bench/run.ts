@@ -21,6 +21,7 @@ const benchmarks: Readonly<Record<string, readonly string[]>> = {
   shortage: [stable],
   alloc: [stable],
   daemon: [stable, here],
+  rate: [stable, here],
   'freeze-thaw': [stable],
   cpu: [stable],
   soak: [stable],
@@ -48,6 +49,9 @@ const usage = `usage: node test/bench/run.ts [--on KERNEL]... [BENCHMARK]...
 const counted: ReadonlySet<string> = new Set(['alloc', 'replay', 'shortage']);
 const COUNTED = 'the clock of its one CPU counts instructions, one a nanosecond';
 
+/** Those whose guest has systemd as process 1: it is measured too. */
+const withSystemd: ReadonlySet<string> = new Set(['wrapper']);
+
 /** The soak makes some hundred calls a minute on two emulated cores; the others take ten minutes. */
 const timeoutSeconds = 14_400;
 
@@ -64,7 +68,9 @@ for (const name of names) {
     }
     const file = `test/bench/${name}.bench.ts`;
     const memory = memoryMiB[name] === undefined ? [] : ['--memory', `${memoryMiB[name]}`];
-    const options = [...memory, ...(counted.has(name) ? ['--icount'] : [])];
+    const options = [...memory];
+    if (counted.has(name)) options.push('--icount');
+    if (withSystemd.has(name)) options.push('--systemd');
     const inGuest = ['--kernel', machine, '--timeout', `${timeoutSeconds}`, ...options, '--', 'node', file];
     const [program, args] = machine === here ? [process.execPath, [file]] : ['test/vm/run', inGuest];
     const note = machine !== here && counted.has(name) ? [COUNTED] : [];

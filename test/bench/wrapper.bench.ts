@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // What `agentrm-bash -c true` takes longer than `bash -c true`, with a daemon that has warmed up: for each caller
 // that there is, in lone calls (as agents make them) and back to back. Both are timed in turn, so that what else the
-// machine does meets both.
-import { chmodSync, copyFileSync } from 'node:fs';
+// machine does meets both. Where systemd runs, the same of `systemd-run --scope bash -c true`, which also gives a
+// command a cgroup of its own.
+import { chmodSync, copyFileSync, existsSync } from 'node:fs';
 import { TestDaemon, top } from '../lib/daemon.ts';
 import { count, record } from './record.ts';
 import { type Interval, interval, median, quantile, type Summary, summary } from './stats.ts';
-import { output, timePath } from './tools.ts';
+import { managedCalls, output, timePath } from './tools.ts';
 
+/** Of root. */
 const calls = count('CALLS', 1000, 30);
+/** Of each other caller. */
+const userCalls = count('USER_CALLS', calls);
+/** Of systemd-run: it connects to process 1, and takes many times as long as bash. */
+const scopeCalls = count('SCOPE_CALLS', 200, 10);
 /** So many calls before anything is timed: Node compiles what it has seen often enough. */
 const warmUp = count('WARM_UP', 200, 10);
 /** Between lone calls: the kernel's grace periods, for which a lone move waits, are over by then. */
@@ -25,6 +31,14 @@ interface Caller {
 const root: Caller = { name: 'root', uid: 0, capability: false };
 const user: Caller = { name: 'user', uid: USER, capability: false };
 const userCapable: Caller = { name: 'user, file capability', uid: USER, capability: true };
+const scope: Caller = { name: 'root, systemd-run --scope', uid: 0, capability: false };
+
+const bash = ['/bin/bash', '-c', 'true'] as const;
+const inScope = ['/usr/bin/systemd-run', '--scope', '--quiet', ...bash] as const;
+/** Whether process 1 is systemd, sd_booted(3). */
+const hasSystemd = existsSync('/run/systemd/system');
+
+type Command = readonly [file: string, ...args: string[]];
 
 /** Times in milliseconds. */
 export interface WrapperResults {
@@ -33,7 +47,8 @@ export interface WrapperResults {
   readonly callers: readonly {
     readonly caller: string;
     readonly pattern: 'lone' | 'back to back';
-    readonly managed: number;
+    /** By AgentRM, to their end; null if they were none of its calls. */
+    readonly managed: number | null;
     readonly bashMs: Summary;
     readonly wrapperMs: Summary;
     readonly addedMs: Summary;
@@ -53,16 +68,14 @@ try {
   // A host that cannot manage calls still shows what asking costs; the door makes no difference there.
   const callers = backend.mode === 'bpf' || backend.mode === 'user' ? [root, userCapable, user] : [root];
   const results: WrapperResults['callers'][number][] = [];
-  for (const caller of callers) {
-    const wrapper = await install(caller);
-    await time(caller, wrapper, warmUp, 0);
+  const measure = async (caller: Caller, command: Command, rounds: number): Promise<void> => {
     for (const [pattern, pauseMs] of [
       ['lone', lonePauseMs],
       ['back to back', 0],
     ] as const) {
-      const before = await managedCalls();
-      const pairs = await time(caller, wrapper, calls, pauseMs);
-      const managed = (await managedCalls()) - before;
+      const before = await managedCalls(daemon);
+      const pairs = await time(caller, command, rounds, pauseMs);
+      const managed = caller === scope ? null : (await managedCalls(daemon)) - before;
       const added = pairs.map(([bare, wrapped]) => wrapped - bare);
       const bareMs = median(pairs.map(([bare]) => bare));
       results.push({
@@ -78,21 +91,25 @@ try {
         p99RatioInterval: interval(pairs, (some) => ratio(some, 0.99)),
       });
       const found: WrapperResults = { backend: backend.mode, callers: results };
-      record('wrapper', { calls, warmUp, lonePauseMs }, found);
+      record('wrapper', { calls, userCalls, scopeCalls, warmUp, lonePauseMs }, found);
       const last = results.at(-1);
       console.log(
         `${caller.name}, ${pattern}: bash ${bareMs.toFixed(2)} ms, added p50 ${last?.addedMs.p50.toFixed(2)}` +
-          ` p99 ${last?.addedMs.p99.toFixed(2)} ms, ${last?.p50Ratio.toFixed(2)} x, managed ${managed}/${calls}`,
+          ` p99 ${last?.addedMs.p99.toFixed(2)} ms, ${last?.p50Ratio.toFixed(2)} x, managed ${managed ?? 'none'} of ${rounds}`,
       );
     }
+  };
+  for (const caller of callers) {
+    const command: Command = [await install(caller), '-c', 'true'];
+    await time(caller, command, warmUp, 0);
+    await measure(caller, command, caller === root ? calls : userCalls);
+    if (caller !== root || !hasSystemd) continue;
+    // What systemd loads for its first scope is not asked here either.
+    await time(scope, inScope, Math.min(warmUp, scopeCalls), 0);
+    await measure(scope, inScope, scopeCalls);
   }
 } finally {
   await daemon.close();
-}
-
-/** How many calls the daemon has managed to their end. */
-async function managedCalls(): Promise<number> {
-  return (await daemon.status()).counters?.calls ?? 0;
 }
 
 /** A quantile of the added time as a multiple of one bash start. */
@@ -112,11 +129,10 @@ async function install({ capability }: Caller): Promise<string> {
   return copy;
 }
 
-/** Pairs of durations in milliseconds. */
-async function time(caller: Caller, wrapper: string, rounds: number, pauseMs: number) {
-  const bare = ['/bin/bash', '-c', 'true'];
+/** Durations in milliseconds: of bash, and of the command, which does the same. */
+async function time(caller: Caller, command: Command, rounds: number, pauseMs: number) {
   const { stdout, stderr } = await output(
-    [timePath, 'rounds', `${rounds}`, `${pauseMs}`, '--', ...bare, '--', wrapper, '-c', 'true'],
+    [timePath, 'rounds', `${rounds}`, `${pauseMs}`, '--', ...bash, '--', ...command],
     { env: daemon.env(), uid: caller.uid },
   );
   if (stderr !== '') process.stderr.write(stderr.slice(0, 500));

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readdirSync, readFileSync } from 'node:fs';
-import { agentrmBash, type TestDaemon, until } from '../../lib/daemon.ts';
+import { agentrmBash, type TestDaemon } from '../../lib/daemon.ts';
 import { type Summary, summary } from '../stats.ts';
-import { output, timePath } from '../tools.ts';
+import { held, managedCalls, output, quiet, timePath } from '../tools.ts';
 
 export interface Part {
   readonly calls: number;
@@ -42,10 +41,9 @@ export async function steady(daemon: TestDaemon, options: SteadyOptions): Promis
       .trim()
       .split('\n')
       .map((ns) => Number(ns) / 1e6);
-  const managed = async () => (await daemon.status()).counters.calls ?? 0;
   // What a daemon loads with its first calls is no growth.
   await output([timePath, 'rounds', '20', '0', '--', ...COMMAND], { env });
-  const before = await managed();
+  const before = await managedCalls(daemon);
   const burst = await output([timePath, 'burst', `${options.atOnce}`, '--', ...COMMAND], { env });
   await quiet(daemon);
   const parts: Part[] = [];
@@ -63,26 +61,15 @@ export async function steady(daemon: TestDaemon, options: SteadyOptions): Promis
     const tookMs = performance.now() - started;
     await quiet(daemon);
     const perMinute = (found.length * 60_000) / tookMs;
-    parts.push({ calls: found.length, perMinute, callMs: summary(found), ...look(daemon.pid) });
+    const { rssBytes, fds } = held(daemon.pid);
+    parts.push({ calls: found.length, perMinute, callMs: summary(found), rssBytes, fds });
     console.log(parts.at(-1));
   }
   return {
     atOnce: options.atOnce,
     atOnceMs: summary(times(burst.stdout)),
-    managed: (await managed()) - before,
+    managed: (await managedCalls(daemon)) - before,
     calls: options.atOnce + parts.reduce((sum, { calls }) => sum + calls, 0),
     parts,
   };
-}
-
-async function quiet(daemon: TestDaemon): Promise<void> {
-  await until(async () => {
-    const { calls, sessions } = await daemon.status();
-    return sessions === 0 && Object.values(calls).every((number) => number === 0);
-  }, 'all calls and sessions have ended');
-}
-
-function look(pid: number): { rssBytes: number; fds: number } {
-  const kib = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
-  return { rssBytes: Number(kib) * 1024, fds: readdirSync(`/proc/${pid}/fd`).length };
 }

@@ -8,11 +8,17 @@
  *   agentrm-time burst COUNT -- COMMAND...
  *	COUNT processes of one command at once. One line for each as it ends: nanoseconds since the first was
  *	started.
+ *   agentrm-time rate COUNT PERIOD_US MOST -- COMMAND...
+ *	COUNT processes of one command, one due each PERIOD_US whether or not those before have ended. At most MOST
+ *	run at once: one that is due meanwhile is held back until another has ended. One line for each as it ends:
+ *	the nanoseconds from the start to when it was due, from when it was due to its end, and 1 if it was held
+ *	back, else 0.
  *
- * Ends with 1 and a line on stderr as soon as a command ends otherwise than with 0 (a burst: after all have ended).
+ * Ends with 1 and a line on stderr as soon as a command ends otherwise than with 0 (burst, rate: after all have ended).
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -37,14 +43,19 @@ static int64_t now_ns(void)
 	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-static pid_t start(char **command)
+static pid_t start_with(const posix_spawnattr_t *attributes, char **command)
 {
 	pid_t pid;
-	int error = posix_spawn(&pid, command[0], NULL, NULL, command, environ);
+	int error = posix_spawn(&pid, command[0], NULL, attributes, command, environ);
 
 	if (error)
 		fail(command[0], error);
 	return pid;
+}
+
+static pid_t start(char **command)
+{
+	return start_with(NULL, command);
 }
 
 static int ended_well(const char *name, int status)
@@ -102,6 +113,66 @@ static int run_burst(long count, char **command)
 	return result;
 }
 
+struct due {
+	pid_t pid;
+	/* Since the start. */
+	int64_t ns;
+	int held;
+};
+
+static int run_rate(long count, long period_us, long most, char **command)
+{
+	struct due *running = calloc(most, sizeof(*running));
+	int64_t begin, full_until = 0;
+	posix_spawnattr_t attributes;
+	sigset_t blocked, before;
+	long started = 0, number = 0;
+	int result = 0;
+
+	if (!running)
+		fail("calloc", errno);
+	/* Blocked, the end of a process is a wake-up that cannot be missed; commands get their mask as it was. */
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &blocked, &before);
+	posix_spawnattr_init(&attributes);
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+	posix_spawnattr_setsigmask(&attributes, &before);
+	begin = now_ns();
+	while (started < count || number) {
+		int64_t due = started * period_us * 1000, now;
+		struct timespec until;
+		int status;
+		pid_t pid = number ? waitpid(-1, &status, WNOHANG) : 0;
+
+		now = now_ns() - begin;
+		if (pid < 0)
+			fail("wait", errno);
+		if (pid) {
+			struct due *one = running;
+
+			while (one->pid != pid)
+				one++;
+			if (number == most)
+				full_until = now;
+			result |= !ended_well(command[0], status);
+			printf("%lld %lld %d\n", (long long)one->ns, (long long)(now - one->ns), one->held);
+			*one = running[--number];
+		} else if (started == count || number == most) {
+			sigwaitinfo(&blocked, NULL);
+		} else if (now >= due) {
+			running[number++] = (struct due){ start_with(&attributes, command), due, due < full_until };
+			started++;
+		} else {
+			until = (struct timespec){ (due - now) / 1000000000, (due - now) % 1000000000 };
+			sigtimedwait(&blocked, NULL, &until);
+		}
+	}
+	posix_spawnattr_destroy(&attributes);
+	free(running);
+	return result;
+}
+
 int main(int argc, char **argv)
 {
 	char ***commands = calloc(argc + 1, sizeof(*commands));
@@ -120,6 +191,9 @@ int main(int argc, char **argv)
 		return run_rounds(atol(argv[2]), atol(argv[3]), commands);
 	if (count == 1 && argc > 3 && !strcmp(argv[1], "burst"))
 		return run_burst(atol(argv[2]), commands[0]);
-	fprintf(stderr, "usage: agentrm-time rounds COUNT PAUSE_MS | burst COUNT -- COMMAND...\n");
+	if (count == 1 && argc > 5 && argv[3] && argv[4] && !strcmp(argv[1], "rate") && atol(argv[4]) > 0)
+		return run_rate(atol(argv[2]), atol(argv[3]), atol(argv[4]), commands[0]);
+	fprintf(stderr, "usage: agentrm-time rounds COUNT PAUSE_MS | burst COUNT | rate COUNT PERIOD_US MOST"
+			" -- COMMAND...\n");
 	return 1;
 }
