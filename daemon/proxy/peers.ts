@@ -43,7 +43,7 @@ interface Kept {
  */
 export class Peers {
   readonly #procRoot: string;
-  readonly #ofSocket = new WeakMap<Socket, Promise<Peer>>();
+  readonly #ofSocket = new WeakMap<Socket, Peer | Promise<Peer>>();
   readonly #kept = new RecentMap<string, Kept>(MAX_KEPT, () => {});
   readonly #tables: Readonly<Record<'tcp' | 'tcp6', SharedRead>>;
 
@@ -58,22 +58,24 @@ export class Peers {
 
   /**
    * Looked up once for each connection; where tables are read, not even that for one like another of a moment ago. Never
-   * rejects.
+   * rejects. No promise: it is known already.
    * @param who asks: the credential and the name of the session.
    */
-  of(socket: Socket, who: string): Promise<Peer> {
+  of(socket: Socket, who: string): Peer | Promise<Peer> {
     const known = this.#ofSocket.get(socket);
     if (known !== undefined) return known;
-    if (this.#owners.works) {
-      const peer = this.#look(socket);
-      this.#ofSocket.set(socket, peer);
-      return peer;
-    }
+    const peer = this.#owners.works ? this.#look(socket) : this.#lookFor(socket, who);
+    this.#ofSocket.set(socket, peer);
+    peer.then((found) => this.#ofSocket.set(socket, found));
+    return peer;
+  }
+
+  #lookFor(socket: Socket, who: string): Promise<Peer> {
     const atMs = nowMs();
     const kept = this.#kept.peek(who);
-    const peer = kept !== undefined && atMs < kept.untilMs ? kept.peer : this.#look(socket);
-    if (peer !== kept?.peer) this.#kept.set(who, { peer, untilMs: atMs + KEPT_MS });
-    this.#ofSocket.set(socket, peer);
+    if (kept !== undefined && atMs < kept.untilMs) return kept.peer;
+    const peer = this.#look(socket);
+    this.#kept.set(who, { peer, untilMs: atMs + KEPT_MS });
     return peer;
   }
 

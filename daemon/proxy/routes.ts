@@ -18,10 +18,10 @@ export type Route =
   /** Not for us: another host's address, or a target that is no path. */
   | { readonly kind: 'bad'; readonly provider: Provider; readonly reason: string };
 
-const TURN_PATHS: Readonly<Record<string, { provider: Provider; api: TurnApi }>> = {
-  '/v1/messages': { provider: 'anthropic', api: 'messages' },
-  '/v1/chat/completions': { provider: 'openai', api: 'chat' },
-  '/v1/responses': { provider: 'openai', api: 'responses' },
+const TURN_PATHS: Readonly<Record<string, Extract<Route, { kind: 'turn' }>>> = {
+  '/v1/messages': { kind: 'turn', provider: 'anthropic', api: 'messages' },
+  '/v1/chat/completions': { kind: 'turn', provider: 'openai', api: 'chat' },
+  '/v1/responses': { kind: 'turn', provider: 'openai', api: 'responses' },
 };
 
 /** Headers that every client of the Anthropic API sends, and no client of another one. */
@@ -36,7 +36,7 @@ export function routeOf(method: string, target: string, headers: IncomingHttpHea
     return { kind: 'bad', provider, reason: 'this is a proxy for model APIs, to be used as their base URL' };
   }
   const turn = TURN_PATHS[path];
-  if (turn !== undefined && method === 'POST') return { kind: 'turn', ...turn };
+  if (turn !== undefined && method === 'POST') return turn;
   if (path === '/' && method === 'HEAD') return { kind: 'probe' };
   return { kind: 'pass', provider };
 }

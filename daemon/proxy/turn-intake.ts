@@ -71,7 +71,8 @@ export class TurnIntake {
     const modelClass = modelClassOf(identity.model);
     const model = `${credential} ${modelClass} ${api}`;
     const who = `${credential} ${modelClass} ${identity.session ?? ''} ${identity.agent ?? ''}`;
-    const { uid, place } = await this.#peers.of(request.socket, `${credential} ${identity.session ?? ''}`);
+    const peer = this.#peers.of(request.socket, `${credential} ${identity.session ?? ''}`);
+    const { uid, place } = peer instanceof Promise ? await peer : peer;
     if (response.destroyed) return bodies.give(size);
     const rawTokens = rawTokensOf(size, body.scan);
     this.#turns += 1;
@@ -106,6 +107,8 @@ export class TurnIntake {
         log.warn({ ...evidence, modelClass, action: verdict.action }, 'turn hung');
       },
       onEnd: (report) => {
+        // To Node it is done only when its end was read, for which nobody had to wait.
+        request.resume();
         bodies.give(size);
         metrics.ended(provider, report);
         const { inputTokens } = report.usage;

@@ -16,15 +16,17 @@ export type FairAmounts = Readonly<Partial<Record<FairResource, number>>>;
  * sessions changes only when one of them uses something, and can be the key of a heap.
  */
 export class SessionUsage {
-  readonly #logs = new Map<FairResource, number>();
+  readonly #logs: Record<FairResource, number> = {
+    laneMs: Number.NEGATIVE_INFINITY,
+    requests: Number.NEGATIVE_INFINITY,
+    inputTokens: Number.NEGATIVE_INFINITY,
+    outputTokens: Number.NEGATIVE_INFINITY,
+  };
 
   /** @param amount may be negative, to correct what was counted ahead. */
   add(resource: FairResource, amount: number, halfLives: number): void {
-    const log = this.#logs.get(resource);
-    const before = log === undefined ? 0 : 2 ** (log - halfLives);
-    const after = before + amount;
-    if (after > 1e-9) this.#logs.set(resource, Math.log2(after) + halfLives);
-    else this.#logs.delete(resource);
+    const after = 2 ** (this.#logs[resource] - halfLives) + amount;
+    this.#logs[resource] = after > 1e-9 ? Math.log2(after) + halfLives : Number.NEGATIVE_INFINITY;
   }
 
   /**
@@ -35,7 +37,9 @@ export class SessionUsage {
    */
   dominantLog(capacity: (resource: FairResource) => number): number {
     let dominant = Number.NEGATIVE_INFINITY;
-    for (const [resource, log] of this.#logs) {
+    for (const resource of FAIR_RESOURCES) {
+      const log = this.#logs[resource];
+      if (log === Number.NEGATIVE_INFINITY) continue;
       dominant = Math.max(dominant, log - Math.log2(capacity(resource)));
     }
     return dominant;
@@ -64,15 +68,18 @@ export class SessionShares {
   }
 
   /** Counts what a session uses. Ahead of its use as it is expected, then by how much that was wrong. */
-  account(session: string, resource: FairResource, amount: number): void {
-    if (amount === 0) return;
+  account(session: string, amounts: FairAmounts): void {
     let usage = this.#usage.get(session);
     if (usage === undefined) {
       usage = new SessionUsage();
       this.#usage.set(session, usage);
     }
     const { clock, settings } = this.#host;
-    usage.add(resource, amount, clock.now() / settings().halfLifeMs);
+    const halfLives = clock.now() / settings().halfLifeMs;
+    for (const resource of FAIR_RESOURCES) {
+      const amount = amounts[resource] ?? 0;
+      if (amount !== 0) usage.add(resource, amount, halfLives);
+    }
   }
 
   /** Whether any of these sessions used anything. */

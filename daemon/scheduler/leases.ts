@@ -6,7 +6,6 @@ import type { LiveTurns, TurnLease, TurnState } from './live-turns.ts';
 import type { Amounts } from './rate-limits.ts';
 import type { HungEvidence, Silence } from './reaper.ts';
 import type { RecentMap } from './recent-map.ts';
-import { RESOURCES } from './resources.ts';
 import type { Runs } from './runs.ts';
 import { subscriptionReading } from './subscription-headers.ts';
 import type { HeaderReader, Usage, Verdict } from './types.ts';
@@ -44,8 +43,7 @@ export class Leases implements LeaseHost<TurnState> {
     this.#parts.waiting.left(state);
     const expected = upstream.expected(turn);
     const countedLaneMs = upstream.expectedHoldMs.value;
-    upstream.shares.account(turn.session, 'laneMs', countedLaneMs);
-    for (const resource of RESOURCES) upstream.shares.account(turn.session, resource, expected[resource]);
+    upstream.shares.account(turn.session, { laneMs: countedLaneMs, ...expected });
     upstream.queue.used(turn.session);
     const lease = new LaneLease(
       clock,
@@ -160,9 +158,11 @@ export class Leases implements LeaseHost<TurnState> {
     const heldMs = nowMs - lease.grantedAtMs;
     const used = usedBy(lease, end, upstream.expectedOutput.value);
     grant.reservation.settle(used, nowMs);
-    upstream.shares.account(turn.session, 'laneMs', heldMs - grant.countedLaneMs);
-    upstream.shares.account(turn.session, 'inputTokens', used.inputTokens - turn.inputTokens);
-    upstream.shares.account(turn.session, 'outputTokens', used.outputTokens - grant.countedOutputTokens);
+    upstream.shares.account(turn.session, {
+      laneMs: heldMs - grant.countedLaneMs,
+      inputTokens: used.inputTokens - turn.inputTokens,
+      outputTokens: used.outputTokens - grant.countedOutputTokens,
+    });
     const tokens = used.inputTokens + used.outputTokens;
     if (tokens > 0) usedTokens.set(turn.session, (usedTokens.get(turn.session) ?? 0) + tokens);
     if (end.kind === 'hung') return;

@@ -37,6 +37,8 @@ export class Places {
 
   /** The request has come again: what was kept of it. A second one like it is a new one. */
   take(turn: Turn, nowMs: number): Place | null {
+    // Nearly always: its hash is not asked for.
+    if (this.#places.size === 0) return null;
     const key = keyOf(turn);
     const kept = this.#places.peek(key);
     if (kept === undefined) return null;
@@ -54,5 +56,5 @@ export function placeKey(credential: string, bodyHash: string): string {
 }
 
 function keyOf({ credential, bodyHash }: Turn): string {
-  return placeKey(credential, bodyHash);
+  return placeKey(credential, bodyHash());
 }

@@ -100,7 +100,7 @@ function placesOf({ places, turns }: SavedParts, nowMs: number): Map<string, Pla
   const all = new Map<string, Place>(places.live(nowMs));
   for (const { turn, sinceMs, retries, phase } of turns) {
     // What runs is sent again by its client: it had its turn, and keeps its retries used.
-    if (phase !== 'over') all.set(placeKey(turn.credential, turn.bodyHash), { sinceMs, retries });
+    if (phase !== 'over') all.set(placeKey(turn.credential, turn.bodyHash()), { sinceMs, retries });
   }
   return all;
 }

@@ -50,8 +50,8 @@ export interface Turn {
   readonly streaming: boolean;
   /** Whether sending the request twice is harmless: false with `store` or `background`. */
   readonly retryable: boolean;
-  /** Hash of the request's body: the same request sent again is known by it, within one credential. */
-  readonly bodyHash: string;
+  /** Makes the hash of the request's body: the same request sent again is known by it, within one credential. */
+  readonly bodyHash: () => string;
   /** Within which time it should have its lane, if it says so; only the deadline policy looks at it. */
   readonly deadlineMs?: number;
   /** How long the client itself waits for the whole response (`x-stainless-timeout`), if it says so. */

@@ -47,6 +47,7 @@ const MINUTE_MS = 60_000;
 /** What a turn is taken to hold its lane for before any has ended: the mean of recorded agent turns is near it. */
 const FIRST_HOLD_MS = 10_000;
 const HOLD_WEIGHT = 0.1;
+const NO_LEVELS: ReadonlySet<Level> = new Set();
 
 /** What shares lanes and rate limits: one model class of one provider under one credential. */
 export class Upstream {
@@ -222,10 +223,11 @@ export class Upstream {
     const full = LEVELS.filter(
       (level) => this.#heldAtLevel[level] >= admittedLanes(level, this.lanes.limit, host, admission),
     );
+    if (full.length === 0) return NO_LEVELS;
     const closed: ReadonlySet<Level> = new Set(full);
     // Nothing but turns of such levels, one of which has waited too long: they go, whatever the host says.
     const onlyThey = aged && this.queue.next(nowMs, (level) => !closed.has(level)) === undefined;
-    return onlyThey ? new Set() : closed;
+    return onlyThey ? NO_LEVELS : closed;
   }
 
   #tellHeld(closed: ReadonlySet<Level>, nowMs: number): void {

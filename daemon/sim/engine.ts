@@ -151,6 +151,6 @@ function turnOf({ index, agent, class: turnClass }: LoadTurn): Turn {
     inputTokens: 0,
     streaming: true,
     retryable: true,
-    bodyHash: `${index}`,
+    bodyHash: () => `${index}`,
   };
 }

@@ -205,6 +205,7 @@ export class Chaos {
   }
 
   #submit(): Told {
+    const hash = `b${this.#whole(30)}`;
     return this.lab.submit({
       session: `s${this.#whole(5)}`,
       owner: `o${this.#whole(3)}`,
@@ -214,7 +215,7 @@ export class Chaos {
       streaming: this.#random() < 0.8,
       retryable: this.#random() < 0.8,
       inputTokens: this.#whole(this.#random() < 0.02 ? 80_000 : 3_000),
-      bodyHash: `b${this.#whole(30)}`,
+      bodyHash: () => hash,
     });
   }
 

@@ -11,6 +11,7 @@ let turns = 0;
 /** A user's turn with one property or the other changed. */
 export function turn(changes: Partial<Turn> = {}): Turn {
   turns += 1;
+  const hash = `b${turns}`;
   return {
     id: `t${turns}`,
     session: 's1',
@@ -22,7 +23,7 @@ export function turn(changes: Partial<Turn> = {}): Turn {
     inputTokens: 1_000,
     streaming: true,
     retryable: true,
-    bodyHash: `b${turns}`,
+    bodyHash: () => hash,
     ...changes,
   };
 }

@@ -187,7 +187,7 @@ describe('queue', () => {
   test('no turn waits over 240 s; the same request comes back to its place', () => {
     const lab = new SchedulerLab(oneLane);
     const holder = leaseOf(lab.submit({ streaming: false, session: 's0' }));
-    const tired = lab.submit({ bodyHash: 'same' });
+    const tired = lab.submit({ bodyHash: () => 'same' });
     lab.pass(100_000);
     const later = lab.submit({ session: 's2' });
     lab.pass(140_000);
@@ -200,21 +200,38 @@ describe('queue', () => {
       ]),
       [['wait-expired', 529, true, 1_000]],
     );
-    const back = lab.submit({ bodyHash: 'same' });
-    const stranger = lab.submit({ bodyHash: 'same', credential: 'c2' });
+    const back = lab.submit({ bodyHash: () => 'same' });
+    const stranger = lab.submit({ bodyHash: () => 'same', credential: 'c2' });
     holder.end({ kind: 'ok' });
     assert.deepEqual([back.leases.length, later.leases.length, stranger.leases.length], [1, 0, 1]);
     assert.equal(lab.scheduler.counters().placesKept, 1);
   });
 
+  test('the hash of a request is made only when a place is kept that it may have', () => {
+    const lab = new SchedulerLab(oneLane);
+    let made = 0;
+    const bodyHash = () => {
+      made += 1;
+      return 'same';
+    };
+    const holder = leaseOf(lab.submit({ streaming: false, bodyHash }));
+    holder.end({ kind: 'ok' });
+    assert.equal(made, 0);
+    leaseOf(lab.submit({ streaming: false, session: 's0' }));
+    lab.submit({ bodyHash: () => 'other' });
+    lab.pass(240_000);
+    lab.submit({ bodyHash });
+    assert.equal(made, 1);
+  });
+
   test('a place is not kept for ever', () => {
     const lab = new SchedulerLab(oneLane);
     const holder = leaseOf(lab.submit({ streaming: false, session: 's0' }));
-    lab.submit({ bodyHash: 'same' });
+    lab.submit({ bodyHash: () => 'same' });
     lab.pass(239_000);
     const later = lab.submit({ session: 's2' });
     lab.pass(61_001);
-    const back = lab.submit({ bodyHash: 'same' });
+    const back = lab.submit({ bodyHash: () => 'same' });
     holder.end({ kind: 'ok' });
     assert.deepEqual([later.leases.length, back.leases.length], [1, 0]);
   });
@@ -646,17 +663,17 @@ describe('rate limits', () => {
 describe('retries', () => {
   test("the proxy's and the client's do not multiply: the same request again has none left", () => {
     const lab = new SchedulerLab();
-    const one = lab.submit({ bodyHash: 'same' });
+    const one = lab.submit({ bodyHash: () => 'same' });
     for (let n = 0; n < 2; n += 1) {
       assert.equal(leaseOf(one).end({ kind: 'error', status: 500 }).action, 'retry');
       lab.pass(10_000);
     }
     const verdict = leaseOf(one).end({ kind: 'error', status: 500 });
     assert.deepEqual(verdict.action === 'fail' && verdict.shouldRetry, false);
-    const again = lab.submit({ bodyHash: 'same' });
+    const again = lab.submit({ bodyHash: () => 'same' });
     assert.equal(leaseOf(again).end({ kind: 'error', status: 500 }).action, 'fail');
     assert.equal(
-      leaseOf(lab.submit({ bodyHash: 'other' })).end({ kind: 'error', status: 500 }).action,
+      leaseOf(lab.submit({ bodyHash: () => 'other' })).end({ kind: 'error', status: 500 }).action,
       'retry',
     );
   });
@@ -722,7 +739,7 @@ describe('a restart', () => {
     );
     spent.usage({ inputTokens: 900, outputTokens: 100 });
     spent.end({ kind: 'ok' });
-    for (let n = 0; n < 5; n += 1) before.submit({ session: `s${n}`, bodyHash: `b-${n}` });
+    for (let n = 0; n < 5; n += 1) before.submit({ session: `s${n}`, bodyHash: () => `b-${n}` });
     before.pass(20_000);
     leaseOf(before.submit({ session: 'x', modelClass: 'opus' })).end(turnedAway({ 'retry-after': '60' }));
     const saved = JSON.parse(JSON.stringify(before.scheduler.save()));
@@ -741,7 +758,7 @@ describe('a restart', () => {
     assert.ok((opus?.pausedUntilMs ?? 0) > 39_000);
     const holder = leaseOf(after.submit({ session: 'new' }));
     const newcomer = after.submit({ session: 'newer' });
-    const waited = after.submit({ session: 's4', bodyHash: 'b-4' });
+    const waited = after.submit({ session: 's4', bodyHash: () => 'b-4' });
     holder.end({ kind: 'ok' });
     assert.deepEqual([waited.leases.length, newcomer.leases.length], [1, 0]);
     assert.equal(after.scheduler.counters().placesKept, 1);

@@ -71,7 +71,7 @@ describe('the user of a connection', () => {
       server.close();
     });
     const peers = new Peers(null);
-    const found: Promise<Peer>[] = [];
+    const found: (Peer | Promise<Peer>)[] = [];
     server.on('connection', (socket) => found.push(peers.of(socket, `${found.length}`)));
     await Promise.all(clients.map((client) => new Promise((resolve) => client.once('connect', resolve))));
     while (accepted.length < 20) await new Promise((resolve) => setImmediate(resolve));
