@@ -11,7 +11,7 @@ import { type BenchResult, resultsDir } from './record.ts';
 import type { ReplayResult, ReplayResults } from './replay.bench.ts';
 import type { ShortageResults } from './shortage.bench.ts';
 import type { PaperRow, SimResults } from './sim.bench.ts';
-import type { SoakResults } from './soak.bench.ts';
+import type { KillsResult } from './soak/kills.ts';
 import { type Interval, interval, median } from './stats.ts';
 import type { StopResults } from './stop.bench.ts';
 import type { TurnsResults } from './turns.bench.ts';
@@ -41,7 +41,7 @@ export function page(before: string): string {
     section<DaemonResults>('daemon', 'The daemon', daemon),
     section<RateResults>('rate', 'The daemon at a steady rate', rate),
     section<CpuResults>('cpu', 'A burner beside interactive work', cpu),
-    section<SoakResults>('soak', 'What is left of many calls', soak),
+    section<KillsResult>('soak', 'What is left of many calls', soak),
     section<ReplayResults>('replay', 'Recorded sessions under a common limit', replay),
     section<ProxyResults>('proxy', 'What the proxy adds', proxy),
     section<TurnsResults>('turns', 'Too little for all, and what goes wrong', turns),
@@ -259,11 +259,7 @@ Time over CPU time of interactive work, 1 if it never waits, beside a call of an
 `;
 }
 
-function soak({ results: { kills, steady } }: BenchResult<SoakResults>): string {
-  return [kills === null ? '' : killsTable(kills), steady === null ? '' : steadyTable(steady)].join('\n');
-}
-
-function killsTable(kills: NonNullable<SoakResults['kills']>): string {
+function soak({ results: kills }: BenchResult<KillsResult>): string {
   const entries = Object.values(kills.mapEntries).reduce((sum, number) => sum + number, 0);
   const often = (counts: Readonly<Record<string, number>>) =>
     Object.entries(counts)
@@ -283,28 +279,6 @@ function killsTable(kills: NonNullable<SoakResults['kills']>): string {
     ['minutes', number(kills.minutes)],
   ];
   return table(['what', 'number'], rows);
-}
-
-function steadyTable({
-  atOnce,
-  atOnceMs,
-  managed,
-  calls,
-  parts,
-}: NonNullable<SoakResults['steady']>): string {
-  const rows = parts.map((part, index) => [
-    `${index + 1}`,
-    `${part.calls}`,
-    number(part.perMinute),
-    withInterval(part.callMs.p50, part.callMs.p50Interval),
-    withInterval(part.callMs.p99, part.callMs.p99Interval),
-    mib(part.rssBytes),
-    `${part.fds}`,
-  ]);
-  return `${atOnce} at once, the last of which ended after ${number(atOnceMs.max / 1000)} s, then as many as the machine
-makes; ${managed} of ${calls} managed.
-
-${table(['fifth', 'calls', 'a minute', 'p50, ms', 'p99, ms', 'resident, MiB', 'descriptors'], rows)}`;
 }
 
 function proxy({ results, counts }: BenchResult<ProxyResults>): string {
