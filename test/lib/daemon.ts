@@ -228,7 +228,7 @@ export class TestDaemon {
         response.setEncoding('utf8');
         resolve(response);
       });
-      sent.once('error', reject);
+      sent.on('error', reject);
       sent.end();
     });
   }
