@@ -45,6 +45,8 @@ test('the socket is removed: running calls stay managed, and so are those to com
   await daemon.event(({ kind }) => kind === 'call-start');
   // Over a connection from before.
   const told = daemon.event(({ kind, error }) => kind === 'degraded' && /was removed/.test(String(error)));
+  // Who has been answered after it shows that it was let in.
+  await daemon.status();
   rmSync(dirname(daemon.socket), { recursive: true });
   await until(() => existsSync(daemon.socket), 'the socket is there again');
   await told;
