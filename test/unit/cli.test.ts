@@ -260,7 +260,7 @@ const answers: Record<string, Answer> = {
   '/v1/status': [200, JSON.stringify(status())],
   '/v1/sessions': [200, JSON.stringify({ sessions: [session, turnsOnly] })],
   '/v1/monitor': [200, JSON.stringify(monitor)],
-  '/v1/calls?limit=100000': [200, lines(ended)],
+  '/v1/calls?limit=10000000': [200, lines(ended)],
   '/v1/calls?limit=20&live=1': [200, lines([...ended, live])],
   '/v1/calls?limit=1&session=a+b%26c&live=1': [200, lines([live])],
   '/v1/events': [200, lines(happened)],
@@ -289,9 +289,9 @@ const table: {
   { args: 'status --frobnicate', code: 2, err: /^agentrm: unknown option '--frobnicate'\n/ },
   { args: 'status more', code: 2, err: /^agentrm: too many arguments/ },
   { args: 'calls --limit', code: 2, err: /^agentrm: option '--limit <n>' argument missing\n/ },
-  { args: 'calls --limit -1', code: 2, err: /whole number from 0 to 100000/ },
-  { args: 'calls --limit 1e3', code: 2, err: /whole number from 0 to 100000/ },
-  { args: 'calls --limit 100001', code: 2, err: /whole number from 0 to 100000/ },
+  { args: 'calls --limit -1', code: 2, err: /whole number from 0 to 10000000/ },
+  { args: 'calls --limit 1e3', code: 2, err: /whole number from 0 to 10000000/ },
+  { args: 'calls --limit 10000001', code: 2, err: /whole number from 0 to 10000000/ },
   { args: '--socket= status', code: 2, err: /It must be a path/ },
   { args: 'advise', code: 0, out: readFixture('advise') },
   {
@@ -419,7 +419,7 @@ const table: {
     out: `${JSON.stringify(ended[0])}\n`,
     err: 'agentrm: the daemon closed the connection\n',
     changes: {
-      '/v1/calls?limit=100000': (response) => {
+      '/v1/calls?limit=10000000': (response) => {
         response.writeHead(200, { 'content-length': 10_000 });
         response.write(`${JSON.stringify(ended[0])}\n{"id":`, () => response.destroy());
       },
@@ -503,7 +503,7 @@ test('a socket that this user may not open: exit 4', async (t) => {
 test('a daemon that does not answer, or not to the end: exit 1 after a while', async (t) => {
   const { socket } = await serve(t, {
     '/v1/status': () => {},
-    '/v1/calls?limit=100000': (response) => response.writeHead(200).write(`${JSON.stringify(ended[0])}\n{`),
+    '/v1/calls?limit=10000000': (response) => response.writeHead(200).write(`${JSON.stringify(ended[0])}\n{`),
   });
   const err = `agentrm: the daemon at ${socket} does not answer\n`;
   const [none, half] = await Promise.all([
@@ -596,7 +596,7 @@ test('events -f: each event is there as soon as it comes', async (t) => {
 
 test('a reader that has had enough ends it quietly', async (t) => {
   const many = lines(Array.from({ length: 20_000 }, (_, number) => callRecord(number)));
-  const { socket } = await serve(t, { '/v1/calls?limit=100000': [200, many] });
+  const { socket } = await serve(t, { '/v1/calls?limit=10000000': [200, many] });
   const child = start(['calls', '--json', '--socket', socket]);
   assert.ok(child.stdout && child.stderr);
   child.stdout.once('data', () => child.stdout?.destroy());
