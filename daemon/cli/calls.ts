@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Command, InvalidArgumentError } from 'commander';
 import type { ControlClient } from '../control/client.ts';
-import type { CallRecord, Event, LiveCall } from '../control/types.ts';
+import { type CallRecord, type Event, type LiveCall, MOST_CALLS } from '../control/types.ts';
 import { formatBytes, formatMs } from '../units.ts';
 import { clientOf, type GlobalOptions } from './command.ts';
 import { age } from './format.ts';
@@ -9,8 +9,6 @@ import { type Cell, type Column, jsonLine, plain, print, type Style, safeJson, t
 
 /** As many as fit on a screen. With --json a program reads, which wants all that are kept. */
 const SHOWN = 20;
-/** The most that the daemon answers with, and can keep. */
-const ALL = 10_000_000;
 
 interface Options extends GlobalOptions {
   readonly session?: string;
@@ -53,7 +51,8 @@ export function define(command: Command): void {
 }
 
 async function printJson(client: ControlClient, options: Options): Promise<void> {
-  for await (const { text } of client.lines<CallRecord>(pathOf(options, ALL))) await print(safeJson(text));
+  for await (const { text } of client.lines<CallRecord>(pathOf(options, MOST_CALLS)))
+    await print(safeJson(text));
 }
 
 async function printTable(client: ControlClient, options: Options): Promise<void> {
@@ -129,8 +128,8 @@ function rowOf(call: CallRecord | LiveCall, nowMs: number): Cell[] {
 
 function wholeNumber(text: string): number {
   const number = Number(text);
-  if (!/^\d+$/.test(text) || number > ALL) {
-    throw new InvalidArgumentError(`It must be a whole number from 0 to ${ALL}.`);
+  if (!/^\d+$/.test(text) || number > MOST_CALLS) {
+    throw new InvalidArgumentError(`It must be a whole number from 0 to ${MOST_CALLS}.`);
   }
   return number;
 }

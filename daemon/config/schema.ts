@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import * as z from 'zod';
+import { MOST_CALLS } from '../control/types.ts';
 import { type CallClass, quoteWord } from '../toolcall/intent.ts';
 import { proxy } from './proxy.ts';
 import {
@@ -409,7 +410,7 @@ const store = z
     path: autoPath()
       .prefault('auto')
       .describe('The database of finished calls. auto: agentrm.db in the state directory.'),
-    keepCalls: whole(0, 10_000_000)
+    keepCalls: whole(0, MOST_CALLS)
       .prefault('100000')
       .describe('Older calls are forgotten. About half a kilobyte each: 50 MB, some weeks of a busy host.'),
   })

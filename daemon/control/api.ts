@@ -6,7 +6,15 @@ import { messageOf } from '../errors.ts';
 import { createServer } from '../http.ts';
 import type { EventLog } from './events.ts';
 import { peerOf } from './server.ts';
-import type { Advice, DoctorReport, LiveCall, Monitor, SessionRecord, Status } from './types.ts';
+import {
+  type Advice,
+  type DoctorReport,
+  type LiveCall,
+  MOST_CALLS,
+  type Monitor,
+  type SessionRecord,
+  type Status,
+} from './types.ts';
 
 /** What the API reads; `uid` undefined means that the caller may see everybody's. */
 export interface ApiSources {
@@ -25,9 +33,8 @@ export interface ApiSources {
   readonly isOperator: (uid: number, gid: number) => boolean;
 }
 
-/** As many calls as are told without a limit; and as may be asked for, which is as many as can be kept. */
+/** As many calls as are told without a limit. */
 const DEFAULT_LIMIT = 50;
-const MAX_LIMIT = 10_000_000;
 
 /** The read-only HTTP side of the daemon; it does not listen by itself. */
 export function createApi(sources: ApiSources): Server {
@@ -77,8 +84,8 @@ async function handle(
       return sendJson(response, 200, await sources.doctor());
     case '/v1/calls': {
       const limit = Number(url.searchParams.get('limit') ?? DEFAULT_LIMIT);
-      if (!Number.isInteger(limit) || limit < 0 || limit > MAX_LIMIT) {
-        return sendJson(response, 400, { error: `limit must be a whole number from 0 to ${MAX_LIMIT}` });
+      if (!Number.isInteger(limit) || limit < 0 || limit > MOST_CALLS) {
+        return sendJson(response, 400, { error: `limit must be a whole number from 0 to ${MOST_CALLS}` });
       }
       startLines(response);
       const query = {

@@ -18,6 +18,9 @@
  * uid's sessions, calls and events; root and the group agentrm see all.
  */
 
+/** As many calls as can be kept, and asked for. */
+export const MOST_CALLS = 10_000_000;
+
 /** Every way in which a call can end. */
 export const outcomes = ['ok', 'killed', 'oom', 'timeout', 'lost'] as const;
 export type Outcome = (typeof outcomes)[number];
