@@ -230,6 +230,7 @@ function rate({ results, counts }: BenchResult<RateResults>): string {
   ];
   const columns = ['minute', 'due, held back', 'managed', 'answered to run without, unanswered in time'];
   const more = [
+    'bash p50, ms',
     'p50, ms',
     'p99, ms',
     'resident, MiB',
