@@ -87,7 +87,7 @@ function stuckOf<M extends PoolMember>({ order, lines, nowMs }: Shortage<M>): St
 }
 
 function forItsLock<M extends PoolMember>({ member }: Stuck<M>, look: Look<M>) {
-  return member.blocksOthers ? pass(member, look, 'another call waits for its lock') : undefined;
+  return member.blocksOthers ? pass(member, look, Infinity, 'another call waits for its lock') : undefined;
 }
 
 function asFirst<M extends PoolMember>({ member, first }: Stuck<M>) {
@@ -120,12 +120,14 @@ function inItsTurn<M extends PoolMember>({ member, stuckMs }: Stuck<M>, look: Lo
   const { use, nowMs, settings, order, roomBytes } = look;
   if (stuckMs < settings.rotateMs) return;
   const waited = `frozen for ${formatMs(stuckMs)}`;
-  if (use.hostRoomBytes >= roomBytes) return pass(member, look, `${waited}, over the budget`);
+  // Not all of it: with nothing left for the first in order a call would have to die.
+  const spareBytes = use.hostRoomBytes - roomBytes;
+  if (spareBytes >= 0) return pass(member, look, spareBytes, `${waited}, over the budget`);
   const others = order.slice(1).filter((one) => classOrder(one) === classOrder(member));
   const other = others.findLast((one) => grows(one, nowMs));
   if (other === undefined) return;
   const freeze = { action: 'freeze', member: other, reason: 'others take their turn' } as const;
-  return [...pass(member, look, `${waited}, its turn`), freeze];
+  return [...pass(member, look, use.hostRoomBytes, `${waited}, its turn`), freeze];
 }
 
 function withTheRest<M extends PoolMember>({ member, line, behind, stuckMs }: Stuck<M>, look: Look<M>) {
@@ -145,7 +147,8 @@ function thaw<M extends PoolMember>(member: M, grant: Grant, reason: string): Sh
 function pass<M extends PoolMember>(
   member: M,
   { nowMs, settings }: Look<M>,
+  growBytes: number,
   reason: string,
 ): ShortageAction<M>[] {
-  return [{ action: 'pass', member, untilMs: nowMs + settings.passMs, reason }];
+  return [{ action: 'pass', member, untilMs: nowMs + settings.passMs, growBytes, reason }];
 }

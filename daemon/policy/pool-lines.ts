@@ -84,6 +84,17 @@ export function mayGrow({ wantsBytes, grant }: Claimant): boolean {
   return wantsBytes >= LEAST_WANT_BYTES || grant?.kind === 'try';
 }
 
+/**
+ * Where the kernel is to stop it, in use of the pool. One that holds still takes a batch of pages now and then, and gives
+ * others back: what the others have come to must not stop it, or it could never give back what they wait for.
+ */
+export function chargeLineBytes(claimant: Claimant, { bytes }: PoolLine, usedBytes: number): number {
+  if (mayGrow(claimant)) return bytes;
+  // In whole steps, or the kernel would be told at each look.
+  const stillBytes = (Math.ceil(usedBytes / LEAST_WANT_BYTES) + 1) * LEAST_WANT_BYTES;
+  return Math.max(bytes, stillBytes);
+}
+
 export function classOrder(member: Precedence): number {
   return member.leftover ? CALL_CLASSES.length : CALL_CLASSES.indexOf(member.class);
 }

@@ -67,15 +67,21 @@ export type ShortageAction<M extends PoolMember> =
   | { readonly action: 'freeze'; readonly member: M; readonly reason: string }
   | { readonly action: 'kill'; readonly member: M; readonly reason: string }
   | { readonly action: 'thaw'; readonly member: M; readonly grant: Grant; readonly reason: string }
-  | { readonly action: 'pass'; readonly member: M; readonly untilMs: number; readonly reason: string };
+  | {
+      readonly action: 'pass';
+      readonly member: M;
+      readonly untilMs: number;
+      readonly growBytes: number;
+      readonly reason: string;
+    };
 
-/** Less growth between two looks is the noise of per-CPU charges, 64 pages each (MEMCG_CHARGE_BATCH). */
-const GROWS_BYTES = 256 * 1024;
+/** What comes and goes where nothing grows: 64 pages are charged ahead (MEMCG_CHARGE_BATCH), on each CPU that a task is moved to. */
+const NOISE_BYTES = 512 * 1024;
 
 /** Whether it takes what others may need: it runs, has no leave to, and has grown since it was looked at last. */
 export function grows(member: PoolMember, nowMs: number): boolean {
   return (
-    !isFrozen(member) && !member.killed && nowMs >= member.passUntilMs && member.grownBytes >= GROWS_BYTES
+    !isFrozen(member) && !member.killed && nowMs >= member.passUntilMs && member.grownBytes > NOISE_BYTES
   );
 }
 

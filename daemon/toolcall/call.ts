@@ -74,8 +74,10 @@ export class Call {
   madeRoom = false;
   /** Usage of all calls together over which it makes room for others; 0: never. */
   poolLineBytes = 0;
-  /** Until when it may go on, whatever the pool has. */
+  /** Until when it may go on, whoever else waits. */
   passUntilMs = 0;
+  /** Up to which usage of all calls together, if the kernel stops at the charge. */
+  passLineBytes = Infinity;
   /** What it held at the controller's last look. */
   usageAtTickBytes = 0;
   /** When BPF stopped its first task in this cycle, of CLOCK_MONOTONIC; 0 if not known. */

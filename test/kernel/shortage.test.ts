@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import type { CallRecord, Event } from '../../daemon/control/types.ts';
 import { agentrmBash, TestDaemon, top, until } from '../lib/daemon.ts';
@@ -92,6 +92,52 @@ for (const mode of ['bpf', 'user'] as const) {
       assert.ok(reasons.includes('another call waits for its lock'), JSON.stringify(reasons));
       holder.release();
       assert.equal((await holder.ran).code, 0);
+    });
+
+    test('who holds still is not stopped by what others come to', async () => {
+      const [rounds, end] = [`${daemon.dir}/rounds`, `${daemon.dir}/end`];
+      const run = (session: string, intent: string, program: string) =>
+        // On one CPU: each has pages charged ahead.
+        daemon.run(`exec taskset -c 0 python3 -c "${program}"`, {
+          env: { AGENTRM_SESSION: session, AGENTRM_INTENT: `class=${intent} memory.high=max` },
+        });
+      // Each fourth round uses up what is charged ahead, and all give it back.
+      const still = run(
+        'still-1',
+        'background',
+        `import mmap, os, time
+held = b'x' * (45 << 20)
+rounds = os.open('${rounds}', os.O_WRONLY | os.O_CREAT)
+for number in range(1, 1000000):
+    if os.path.exists('${end}'): break
+    pages = mmap.mmap(-1, 16 << 12, mmap.MAP_PRIVATE)
+    pages[::1 << 12] = b'x' * 16
+    pages.close()
+    os.pwrite(rounds, b'%d' % number, 0)
+    time.sleep(0.1)`,
+      );
+      const done = () => (existsSync(rounds) ? Number(readFileSync(rounds, 'utf8')) : 0);
+      await until(() => done() > 0, 'it holds its memory');
+      const whole = () => Number(readFileSync(`${daemon.cgroup}/memory.current`, 'utf8')) / MiB;
+      // From below the line of the first, which is 12 MiB below the budget, to beyond it.
+      const mib = Math.floor(BUDGET_MIB - 20 - whole());
+      const grows = run(
+        'still-2',
+        'interactive',
+        `import os, time
+held = [b'x' * (${mib} << 20)]
+while not os.path.exists('${end}'):
+    if len(held) < 64: held.append(b'x' * (1 << 18))
+    time.sleep(0.05)`,
+      );
+      await until(() => whole() >= BUDGET_MIB - 8, 'the pool is nearly used up');
+      const before = done();
+      await until(() => done() > before + 10, 'the first goes on');
+      writeFileSync(end, '');
+      assert.deepEqual([(await still).code, (await grows).code], [0, 0]);
+      for (const session of ['still-1', 'still-2']) {
+        assert.deepEqual(actionsOf(await recordOf(daemon, { session })), []);
+      }
     });
 
     test('who may go on keeps the text of its program at the tripwire', async () => {

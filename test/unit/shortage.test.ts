@@ -3,7 +3,13 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { configSchema } from '../../daemon/config/schema.ts';
-import { byPrecedence, type Grant, lowestLine, poolLines } from '../../daemon/policy/pool-lines.ts';
+import {
+  byPrecedence,
+  chargeLineBytes,
+  type Grant,
+  lowestLine,
+  poolLines,
+} from '../../daemon/policy/pool-lines.ts';
 import { awakeBytes, decideShortage, isExhausted, nearShortage } from '../../daemon/policy/shortage.ts';
 import type { PoolMember, PoolUse } from '../../daemon/policy/shortage-types.ts';
 
@@ -125,6 +131,25 @@ describe('who comes before whom', () => {
     const grown = (mib: number) => ({ kind: 'try', growBytes: mib * MIB }) as const;
     assert.deepEqual([line(grown(2), user), line(grown(0), user), line(grown(-1), user)], [977, 970, 970]);
     assert.equal(line(grown(2), user, 900), 970);
+  });
+
+  test('the kernel stops at its line who grows, not who holds still', () => {
+    const stops = (one: Named, usedMiB: number) => {
+      const lines = linesOf([user, one], usedMiB);
+      const line = lines.get(one);
+      assert.ok(line !== undefined);
+      return chargeLineBytes(one, line, usedMiB * MIB) / MIB;
+    };
+    assert.deepEqual([stops(old, 900), stops(old, 975)], [970, 970]);
+    // It may take a batch of pages, wherever the others have come to.
+    assert.deepEqual(
+      [stops(still(old), 900), stops(still(old), 975), stops(still(old), 975.5)],
+      [970, 976, 977],
+    );
+    assert.deepEqual([stops(still(old, MIB - 1), 975), stops(still(old, MIB), 975)], [976, 970]);
+    const tried = { ...still(old), grant: { kind: 'try', growBytes: 0 } as const };
+    assert.deepEqual([stops(tried, 975), stops(frozen(old, 5000), 975)], [970, 970]);
+    assert.equal(chargeLineBytes(user, linesOf([user]).get(user) as never, 975 * MIB), Infinity);
   });
 
   test('nobody sleeps within the budget', () => {
@@ -268,6 +293,21 @@ describe('letting go on', () => {
     assert.deepEqual(decide([user, old, frozen(young, 10_000)], 955, { hostRoomBytes: 10 * MIB }), [
       'pass young',
     ]);
+    const waits = [user, still(old), frozen(young, 10_000)];
+    assert.deepEqual(decide(waits, 955, { hostRoomBytes: 10 * MIB - 1 }), []);
+  });
+
+  test('how far it may grow: not through all that the host has, but as long as others wait for its lock', () => {
+    const growMiB = (members: readonly Named[], hostRoomMiB: number) => {
+      const use = { ...useOf(955), hostRoomBytes: hostRoomMiB * MIB };
+      const [action] = decideShortage(members, use, NOW, settings);
+      assert.ok(action?.action === 'pass');
+      return action.growBytes / MIB;
+    };
+    const waiting = frozen(young, 10_000);
+    assert.deepEqual([growMiB([user, old, waiting], 10), growMiB([user, old, waiting], 500)], [0, 490]);
+    assert.equal(growMiB([user, old, waiting], 7), 7, 'another has stopped for it');
+    assert.equal(growMiB([user, { ...frozen(old, 1), blocksOthers: true }], 10), Infinity);
   });
 
   test('the policy says until when it may pass', () => {

@@ -7,7 +7,7 @@ import { files } from '../../kernel/files.ts';
 import type { HostMemory } from '../../kernel/host.ts';
 import type { Native } from '../../kernel/native.ts';
 import type { PoolSettings } from '../../policy/pool.ts';
-import { type LineUse, lowestLine, mayGrow, poolLines } from '../../policy/pool-lines.ts';
+import { chargeLineBytes, type LineUse, lowestLine, mayGrow, poolLines } from '../../policy/pool-lines.ts';
 import {
   awakeBytes,
   decideShortage,
@@ -240,7 +240,10 @@ export class PoolKeeper {
     if (action.action === 'freeze') this.#deps.freeze(call, action.reason);
     else if (action.action === 'kill') this.#deps.kill(call, action.reason);
     else {
-      if (action.action === 'pass') call.passUntilMs = action.untilMs;
+      if (action.action === 'pass') {
+        call.passUntilMs = action.untilMs;
+        call.passLineBytes = use.usedBytes + action.growBytes;
+      }
       this.#members.goesOn(call, action.action === 'thaw' ? action.grant : undefined, now);
       this.#tell(use, now);
       this.#deps.thaw(call, action.reason);
@@ -254,12 +257,12 @@ export class PoolKeeper {
     this.#nextLineBytes = Infinity;
     for (const [claimant, line] of lines) {
       const { call } = claimant;
+      const passBytes = now < call.passUntilMs ? call.passLineBytes : 0;
+      const bytes = Math.max(chargeLineBytes(claimant, line, use.usedBytes), passBytes);
+      const holds = bytes > use.usedBytes && call.frozenSinceMs === undefined && mayGrow(claimant);
+      if (holds) this.#nextLineBytes = Math.min(this.#nextLineBytes, bytes);
       // The first in order has the whole budget.
-      const free = line.bytes === Infinity || now < call.passUntilMs;
-      const holds =
-        !free && line.bytes > use.usedBytes && call.frozenSinceMs === undefined && mayGrow(claimant);
-      if (holds) this.#nextLineBytes = Math.min(this.#nextLineBytes, line.bytes);
-      const poolLineBytes = free ? 0 : Math.floor(line.bytes);
+      const poolLineBytes = bytes === Infinity ? 0 : Math.floor(bytes);
       if (call.poolLineBytes === poolLineBytes) continue;
       call.poolLineBytes = poolLineBytes;
       this.#deps.enforce(call);
