@@ -450,7 +450,7 @@ function replay({ results }: BenchResult<ReplayResults>): string {
       const { speed, baseBytes } = runs[0] ?? { speed: 1, baseBytes: 0 };
       const base = baseBytes === 0 ? '' : `, and ${mega(baseBytes)} MB each all the time`;
       return `**${name}**: ${mega(limitBytes)} MB for ${what}${base}; unhindered they want ${mega(summedPeakBytes)} MB at
-most. ${speed} times as fast as recorded.
+most. ${speed === 1 ? 'As fast as recorded' : `${speed} times as fast as recorded`}.
 
 ${table(replayColumns, arms.map(replayRow))}`;
     })

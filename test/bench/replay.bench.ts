@@ -4,8 +4,8 @@
 //
 // AGENTRM_TRACES names the directory of the traces (`agentrm replay --help` says of which form), by the names below.
 // Of everything, BENCH_RUNS rounds; BENCH_EXPERIMENTS=E1,E4 and BENCH_REPLAY_ARMS=none,agentrm choose, and replace
-// only what was measured of these before. BENCH_SPEED is for a machine that does not keep up: sessions drift apart
-// there, and their peaks no longer meet.
+// only what was measured of these before. BENCH_SPEED is for a clock that does not skip what nobody does: there a round
+// takes minutes at the speed at which the sessions were recorded.
 import { existsSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
@@ -44,8 +44,7 @@ const faker = 'joke2k__faker-1520';
 const prefab = 'prefab-cloud__prefab-cloud-python-62';
 const dask5510 = 'dask__dask-5510-local';
 
-/** The emulated machine keeps up with the bursts of three sessions at ten times their speed, and of 32 at twice. */
-const paper = { baseBytes: 100 * MB, speed: 10, staggerMs: 0, arms: ARMS, alone: true } as const;
+const paper = { baseBytes: 100 * MB, speed: 1, staggerMs: 0, arms: ARMS, alone: true } as const;
 const experiments: Readonly<Record<string, Experiment>> = {
   // memory.high as there: 400 of the 406 that each of them was known to need.
   E1: { ...paper, traces: [dask, github3, github3], limitBytes: 1100 * MB, lowHighBytes: 400 * MB },
@@ -59,7 +58,7 @@ const experiments: Readonly<Record<string, Experiment>> = {
     }),
     limitBytes: 'peak',
     baseBytes: 0,
-    speed: 2,
+    speed: 1,
     staggerMs: 3000,
     arms: ['none', 'agentrm'],
     alone: false,
