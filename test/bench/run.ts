@@ -46,8 +46,11 @@ const usage = `usage: node test/bench/run.ts [--on KERNEL]... [BENCHMARK]...
  * Those whose guest counts instructions: they look for a per cent, which an emulator's own noise would hide, or compare what
  * code takes with what the kernel waits for, which an emulator does not stretch.
  */
-const counted: ReadonlySet<string> = new Set(['alloc', 'lend', 'replay', 'shortage', 'wrapper']);
+const counted: ReadonlySet<string> = new Set(['alloc', 'lend', 'shortage', 'wrapper']);
 const COUNTED = 'the clock of its one CPU counts instructions, one a nanosecond';
+
+/** Those whose guest skips besides the time in which nobody does anything: sessions of minutes, most of which they sleep. */
+const skipsIdle: ReadonlySet<string> = new Set(['replay']);
 
 /** Those whose guest has systemd as process 1: it is measured too. */
 const withSystemd: ReadonlySet<string> = new Set(['wrapper']);
@@ -70,10 +73,11 @@ for (const name of names) {
     const memory = memoryMiB[name] === undefined ? [] : ['--memory', `${memoryMiB[name]}`];
     const options = [...memory];
     if (counted.has(name)) options.push('--icount');
+    if (skipsIdle.has(name)) options.push('--skip-idle');
     if (withSystemd.has(name)) options.push('--systemd');
     const inGuest = ['--kernel', machine, '--timeout', `${timeoutSeconds}`, ...options, '--', 'node', file];
     const [program, args] = machine === here ? [process.execPath, [file]] : ['test/vm/run', inGuest];
-    const note = machine !== here && counted.has(name) ? [COUNTED] : [];
+    const note = machine !== here && (counted.has(name) || skipsIdle.has(name)) ? [COUNTED] : [];
     if (process.env.BENCH_NOTE !== undefined) note.push(process.env.BENCH_NOTE);
     const env = note.length > 0 ? { ...process.env, BENCH_NOTE: note.join('; ') } : process.env;
     const { status } = spawnSync(program, args, { cwd: top, env, stdio: ['ignore', 'inherit', 'inherit'] });
