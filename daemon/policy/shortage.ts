@@ -132,9 +132,11 @@ function lastResort<M extends PoolMember>(shortage: Shortage<M>): ShortageAction
   return [{ action: 'kill', member: expired, reason: `host memory short, frozen for ${waited}` }];
 }
 
-function victimOf<M extends PoolMember>(candidates: readonly M[]): M | undefined {
+function victimOf<M extends PoolMember>(behind: readonly M[]): M | undefined {
+  // One that frees nothing, as what is left over within its session's guarantee, must not stand before those that do.
+  const candidates = behind.filter((member) => member.freeableBytes > 0);
   const worst = Math.max(...candidates.map(classOrder));
-  const lowest = candidates.filter((member) => classOrder(member) === worst && member.freeableBytes > 0);
+  const lowest = candidates.filter((member) => classOrder(member) === worst);
   return lowest.reduce<M | undefined>(
     (most, member) => (most === undefined || member.freeableBytes > most.freeableBytes ? member : most),
     undefined,

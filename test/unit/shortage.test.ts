@@ -355,7 +355,11 @@ describe('the last resort', () => {
   test('not before its time, never the first, nor who frees nothing', () => {
     assert.deepEqual(decide([user, frozen(old, 50)], 995, { exhaustedSinceMs: NOW - 2999 }), []);
     assert.deepEqual(decide([user], 995, exhausted), []);
-    assert.deepEqual(decide([user, frozen({ ...old, freeableBytes: 0 }, 50)], 995, exhausted), []);
+    const empty = frozen({ ...old, freeableBytes: 0 }, 50);
+    assert.deepEqual(decide([user, empty], 995, exhausted), []);
+    // Nor is anybody spared for it who comes before it.
+    const [left, other] = [{ ...empty, leftover: true }, frozen(young, 50)];
+    assert.deepEqual(decide([user, other, left], 995, exhausted), ['kill young']);
   });
 
   test('who was frozen to the deadline is killed if nothing else helps', () => {
