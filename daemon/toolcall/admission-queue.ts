@@ -14,9 +14,10 @@ type Attempt = (now: number) => boolean;
 
 interface Waiting {
   readonly attempt: Attempt;
+  readonly rank: number;
 }
 
-/** Calls that wait to be admitted, in order of arrival. */
+/** Calls that wait to be admitted, by rank and then in order of arrival. */
 export class AdmissionQueue {
   readonly #waiting: Waiting[] = [];
   #timer: NodeJS.Timeout | undefined;
@@ -31,13 +32,15 @@ export class AdmissionQueue {
 
   /**
    * Tries at once if nobody is before it, else again and again in its turn.
+   * @param rank those of a lower one come first.
    * @returns undefined if it need not wait, else what withdraws it.
    */
-  enter(attempt: Attempt, now: number): (() => void) | undefined {
+  enter(attempt: Attempt, rank: number, now: number): (() => void) | undefined {
+    const place = this.#waiting.findLastIndex((other) => other.rank <= rank) + 1;
     // Behind others it waits its turn, even if it would fit: small calls must not starve a large one.
-    if (this.#waiting.length === 0 && attempt(now)) return;
-    const waiting: Waiting = { attempt };
-    this.#waiting.push(waiting);
+    if (place === 0 && attempt(now)) return;
+    const waiting: Waiting = { attempt, rank };
+    this.#waiting.splice(place, 0, waiting);
     this.#timer ??= setInterval(() => this.#admit(), TICK_MS);
     return () => {
       const index = this.#waiting.indexOf(waiting);

@@ -16,7 +16,7 @@ import { about, type Emit } from './call-events.ts';
 import { type CallRoots, callIdIn } from './call-roots.ts';
 import { commandOf, intentOf } from './command.ts';
 import type { Controller } from './controller.ts';
-import { type Intent, parseIntent } from './intent.ts';
+import { CALL_CLASSES, type Intent, parseIntent } from './intent.ts';
 import type { LimitsResolver } from './limits-resolver.ts';
 import type { Admitted, Starting } from './starting.ts';
 import type { Unmanaged } from './unmanaged.ts';
@@ -170,7 +170,7 @@ export class Intake {
       }
       return true;
     };
-    return queue.enter(attempt, since);
+    return queue.enter(attempt, CALL_CLASSES.indexOf(limits.class), since);
   }
 
   #emitNested(peer: PeerCred, request: RunRequest, root: CgroupRoot, path: string): void {

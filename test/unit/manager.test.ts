@@ -384,6 +384,51 @@ test('calls wait in order; one that gave up makes no cgroup and holds nobody up'
   );
 });
 
+test('who comes first in order does not wait behind the others', async (t) => {
+  let availableBytes = 0;
+  const bench = setUp(t, { availableBytes: () => availableBytes });
+  const served: string[] = [];
+  const ask = (session: string, name: string) =>
+    bench.manager.start(
+      bench.wrapper(),
+      { argv: ['bash'], session, intent: `class=${name}`, clone: true },
+      () => {
+        served.push(session);
+        return true;
+      },
+    );
+  ask('build', 'background');
+  ask('helper', 'subagent');
+  ask('user', 'interactive');
+  ask('another user', 'interactive');
+  assert.deepEqual(served, []);
+  availableBytes = 16 * GiB;
+  // There is room now, and only lower classes would wait before it; but its own does.
+  ask('a third user', 'interactive');
+  while (bench.manager.waiting > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.deepEqual(served, ['user', 'another user', 'a third user', 'helper', 'build']);
+});
+
+test('who comes first in order is not kept waiting by those behind it', (t) => {
+  let availableBytes = 0;
+  const bench = setUp(t, { availableBytes: () => availableBytes });
+  const ask = (name: string) => {
+    let served = false;
+    bench.manager.start(
+      bench.wrapper(),
+      { argv: ['bash'], session: name, intent: `class=${name}`, clone: true },
+      () => {
+        served = true;
+        return true;
+      },
+    );
+    return served;
+  };
+  assert.equal(ask('background'), false);
+  availableBytes = 16 * GiB;
+  assert.deepEqual([ask('interactive'), ask('background')], [true, false]);
+});
+
 test('with too many waiting before it a call is answered all the same', (t) => {
   const bench = setUp(t, { availableBytes: () => 0 });
   const peer = bench.wrapper();
