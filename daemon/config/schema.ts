@@ -78,7 +78,9 @@ const shortage = z
       ),
     pass: duration()
       .prefault('1s')
-      .describe('How long it may go on then, as long as the host has more: the median command takes 2.5 s.'),
+      .describe(
+        'How long it may go on then; with BPF no further than the host can bear. The median command takes 2.5 s.',
+      ),
     deadline: duration()
       .prefault('60s')
       .describe(

@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import { formatMs } from '../units.ts';
 import { classOrder, type Grant, type PoolLine, stepBytes } from './pool-lines.ts';
-import { grows, isFrozen, type PoolMember, type Shortage, type ShortageAction } from './shortage-types.ts';
+import {
+  grows,
+  isFrozen,
+  LEAST_OVER_BYTES,
+  type PoolMember,
+  type Shortage,
+  type ShortageAction,
+} from './shortage-types.ts';
 
 /*
  * Who of those frozen for the pool goes on, and with what: into room that there is, for a try, in its turn, or with what
@@ -116,13 +123,14 @@ function forATry<M extends PoolMember>({ member, frozenMs }: Stuck<M>, look: Loo
 }
 
 /** It has waited for long: it goes on over the budget if the host can bear it, or another of its class stops for it. */
-function inItsTurn<M extends PoolMember>({ member, stuckMs }: Stuck<M>, look: Look<M>) {
+function inItsTurn<M extends PoolMember>({ member, frozenMs, stuckMs }: Stuck<M>, look: Look<M>) {
   const { use, nowMs, settings, order, roomBytes } = look;
-  if (stuckMs < settings.rotateMs) return;
+  if (stuckMs < settings.rotateMs || frozenMs < settings.leastFreezeMs) return;
   const waited = `frozen for ${formatMs(stuckMs)}`;
-  // Not all of it: with nothing left for the first in order a call would have to die.
-  const spareBytes = use.hostRoomBytes - roomBytes;
-  if (spareBytes >= 0) return pass(member, look, spareBytes, `${waited}, over the budget`);
+  // Not all of it: the first in order would be short of memory, and somebody would have to die for that.
+  const spareBytes = use.hostRoomBytes - Math.max(roomBytes, LEAST_OVER_BYTES);
+  if (spareBytes >= LEAST_REST_BYTES) return pass(member, look, spareBytes, `${waited}, over the budget`);
+  if (use.hostRoomBytes < LEAST_REST_BYTES) return;
   const others = order.slice(1).filter((one) => classOrder(one) === classOrder(member));
   const other = others.findLast((one) => grows(one, nowMs));
   if (other === undefined) return;

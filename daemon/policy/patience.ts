@@ -8,6 +8,11 @@
 /** What was taken is forgotten at this pace: within a burst nobody pauses for longer. */
 const LATELY_MS = 250;
 
+/** What a call usually holds is what it held in about that time: longer than what its garbage collector takes to turn round. */
+const USUAL_MS = 2000;
+/** A burst is forgotten after three seconds, however large it was: after that its call holds still, or grows again. */
+const MOST_RISEN_BYTES = 4 * 1024 * 1024;
+
 /** At the most between two tries: bursts of builds and tests last for seconds. */
 const LONGEST_MS = 2000;
 
@@ -36,6 +41,16 @@ export function nextPatience(before: Patience | undefined, frozenSinceMs: number
   if (before === undefined || ranMs >= LATELY_MS) return firstPatience(frozenSinceMs, leastMs);
   const ms = Math.max(leastMs, Math.min(2 * before.ms, LONGEST_MS));
   return { ...before, frozenSinceMs, ms, tries: before.tries + 1, wentOnAtMs: undefined };
+}
+
+/**
+ * What a call usually holds, in bytes: a mean that fades, and follows at once when it falls. A leak of a megabyte a second
+ * rises to 2 MB above it, which is nothing between two looks.
+ * @param beforeBytes what this was `elapsedMs` ago.
+ */
+export function usualBytes(beforeBytes: number, heldBytes: number, elapsedMs: number): number {
+  const fadedBytes = heldBytes + (beforeBytes - heldBytes) * Math.exp(-elapsedMs / USUAL_MS);
+  return Math.min(heldBytes, Math.max(fadedBytes, heldBytes - MOST_RISEN_BYTES));
 }
 
 /**

@@ -28,6 +28,8 @@ export type Grant =
 export interface Claimant extends Precedence {
   /** What it may want soon: what it has taken of late (`takenOfLate`). Infinite where that is not known, or it is frozen. */
   readonly wantsBytes: number;
+  /** By how much it has risen in the last seconds (`usualBytes`): slowly, and yet it does not hold still. */
+  readonly risenBytes: number;
   readonly grant: Grant | undefined;
 }
 
@@ -58,6 +60,9 @@ const LEAST_STEP_BYTES = 4 * 1024 * 1024;
 /** What it takes of late goes up and down by that much where nothing grows: four tasks, each with 256 KiB under way. */
 const LEAST_WANT_BYTES = 1024 * 1024;
 
+/** What others may take between two looks, with what is charged ahead and reclaimed for it. */
+const STILL_MARGIN_BYTES = 4 * 1024 * 1024;
+
 /** Steps below the budget at which each class stops growing, and what is left over. */
 const STEPS: readonly number[] = [1, 2, 3, 3];
 /**
@@ -79,20 +84,31 @@ export function byPrecedence(a: Precedence, b: Precedence): number {
   return classOrder(a) - classOrder(b) || a.startedAtMs - b.startedAtMs;
 }
 
+/** Whether it has come to hold more than usual: it grows, however slowly. */
+export function rises({ risenBytes }: Pick<Claimant, 'risenBytes'>): boolean {
+  return risenBytes >= LEAST_WANT_BYTES;
+}
+
 /** Whether it has taken something of late, or may: then it must not get beyond its line. */
-export function mayGrow({ wantsBytes, grant }: Claimant): boolean {
-  return wantsBytes >= LEAST_WANT_BYTES || grant?.kind === 'try';
+export function mayGrow(claimant: Claimant): boolean {
+  return claimant.wantsBytes >= LEAST_WANT_BYTES || rises(claimant) || claimant.grant?.kind === 'try';
 }
 
 /**
  * Where the kernel is to stop it, in use of the pool. One that holds still takes a batch of pages now and then, and gives
  * others back: what the others have come to must not stop it, or it could never give back what they wait for.
+ * @param beforeBytes what this was at the look before: kept while it will do, or the kernel would be told at each look.
  */
-export function chargeLineBytes(claimant: Claimant, { bytes }: PoolLine, usedBytes: number): number {
+export function chargeLineBytes(
+  claimant: Claimant,
+  { bytes }: PoolLine,
+  usedBytes: number,
+  beforeBytes: number,
+): number {
   if (mayGrow(claimant)) return bytes;
-  // In whole steps, or the kernel would be told at each look.
-  const stillBytes = (Math.ceil(usedBytes / LEAST_WANT_BYTES) + 1) * LEAST_WANT_BYTES;
-  return Math.max(bytes, stillBytes);
+  const marginBytes = beforeBytes - usedBytes;
+  const willDo = marginBytes >= STILL_MARGIN_BYTES / 2 && marginBytes <= STILL_MARGIN_BYTES;
+  return Math.max(bytes, willDo ? beforeBytes : usedBytes + STILL_MARGIN_BYTES);
 }
 
 export function classOrder(member: Precedence): number {

@@ -1,8 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Patience } from './patience.ts';
-import type { Claimant, Grant, LineUse, PoolLine, StepSettings } from './pool-lines.ts';
+import {
+  type Claimant,
+  type Grant,
+  type LineUse,
+  type PoolLine,
+  rises,
+  type StepSettings,
+} from './pool-lines.ts';
 
 /* What is decided of a shortage (`shortage.ts`), and from what. */
+
+/** Room on the host that is worth going over the budget for: what one task charges in a few milliseconds. */
+export const LEAST_OVER_BYTES = 16 * 1024 * 1024;
 
 export interface ShortageSettings extends StepSettings {
   /** A frozen call goes on once there is this much room below its line. */
@@ -11,7 +21,7 @@ export interface ShortageSettings extends StepSettings {
   readonly leastFreezeMs: number;
   /** After this long others take their turn, or memory beyond the budget is used. */
   readonly rotateMs: number;
-  /** How long a call may then go on, whatever the pool has. */
+  /** How long a call may then go on. */
   readonly passMs: number;
   /** A call that is frozen for so long is killed, if nothing else helps. */
   readonly deadlineMs: number;
@@ -33,7 +43,7 @@ export interface PoolMember extends Claimant {
   readonly patience: Pick<Patience, 'ms' | 'tries' | 'stuckSinceMs'>;
   /** Frozen at a line of its own: it runs no more than one frozen for the pool does. */
   readonly held: boolean;
-  /** It may go on until then, whatever the pool has. */
+  /** It may go on until then, whoever else waits. */
   readonly passUntilMs: number;
   /** A task outside waits for a file lock that it holds. */
   readonly blocksOthers: boolean;
@@ -80,9 +90,8 @@ const NOISE_BYTES = 512 * 1024;
 
 /** Whether it takes what others may need: it runs, has no leave to, and has grown since it was looked at last. */
 export function grows(member: PoolMember, nowMs: number): boolean {
-  return (
-    !isFrozen(member) && !member.killed && nowMs >= member.passUntilMs && member.grownBytes > NOISE_BYTES
-  );
+  if (isFrozen(member) || member.killed || nowMs < member.passUntilMs) return false;
+  return member.grownBytes > NOISE_BYTES || (member.grownBytes > 0 && rises(member));
 }
 
 /** It does not run, whoever stopped it. */

@@ -4,6 +4,7 @@ import { letGoOn } from './go-on.ts';
 import { byPrecedence, classOrder, lowestLine, poolLines, stepBytes } from './pool-lines.ts';
 import {
   grows,
+  LEAST_OVER_BYTES,
   type PoolMember,
   type PoolUse,
   type Shortage,
@@ -25,9 +26,6 @@ import {
  * 1.25 % on the penalty is over 10 ms (mm/memcontrol.c).
  */
 const AWAKE_PERCENT = 1.2;
-
-/** Room on the host that is worth going over the budget for: what one task charges in a few milliseconds. */
-export const LEAST_OVER_BYTES = 16 * 1024 * 1024;
 
 /** Next to nothing: a dozen tasks may each have 256 KiB under way. */
 const LEAST_GROWTH_BYTES = 4 * 1024 * 1024;

@@ -25,7 +25,7 @@ export class CallEnforcer {
         budgetMs: enforcement.throttleBudgetMs,
         budgetEvents: enforcement.throttleBudgetEvents,
         windowMs: enforcement.windowMs,
-        poolLineBytes: call.poolLineBytes,
+        poolLineBytes: call.chargeLineBytes,
       },
       call.cycle,
     );

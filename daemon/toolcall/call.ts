@@ -74,6 +74,8 @@ export class Call {
   madeRoom = false;
   /** Usage of all calls together over which it makes room for others; 0: never. */
   poolLineBytes = 0;
+  /** Where the kernel stops it for that, which is above for one that holds still; 0: never. */
+  chargeLineBytes = 0;
   /** Until when it may go on, whoever else waits. */
   passUntilMs = 0;
   /** Up to which usage of all calls together, if the kernel stops at the charge. */

@@ -77,7 +77,10 @@ for (const name of names) {
     if (withSystemd.has(name)) options.push('--systemd');
     const inGuest = ['--kernel', machine, '--timeout', `${timeoutSeconds}`, ...options, '--', 'node', file];
     const [program, args] = machine === here ? [process.execPath, [file]] : ['test/vm/run', inGuest];
-    const note = machine !== here && (counted.has(name) || skipsIdle.has(name)) ? [COUNTED] : [];
+    const note: string[] = [];
+    if (machine !== here && (counted.has(name) || skipsIdle.has(name))) note.push(COUNTED);
+    if (machine !== here && skipsIdle.has(name))
+      note.push('and skips the time in which it has nothing to do');
     if (process.env.BENCH_NOTE !== undefined) note.push(process.env.BENCH_NOTE);
     const env = note.length > 0 ? { ...process.env, BENCH_NOTE: note.join('; ') } : process.env;
     const { status } = spawnSync(program, args, { cwd: top, env, stdio: ['ignore', 'inherit', 'inherit'] });

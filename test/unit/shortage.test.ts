@@ -29,6 +29,7 @@ function member(name: string, fields: Partial<PoolMember> = {}): Named {
     leftover: false,
     startedAtMs: 0,
     wantsBytes: 100 * MIB,
+    risenBytes: 4 * MIB,
     grant: undefined,
     grownBytes: MIB,
     grewAtMs: NOW,
@@ -70,9 +71,10 @@ const frozen = (one: Named, forMs: number, patienceMs = Infinity): Named => ({
   grownBytes: 0,
   frozenSinceMs: NOW - forMs,
   wantsBytes: Infinity,
+  risenBytes: Infinity,
   patience: { ms: patienceMs, tries: 1, stuckSinceMs: NOW - forMs },
 });
-const still = (one: Named, wantsBytes = 0): Named => ({ ...one, grownBytes: 0, wantsBytes });
+const still = (one: Named, wantsBytes = 0): Named => ({ ...one, grownBytes: 0, risenBytes: 0, wantsBytes });
 
 const linesOf = (members: readonly Named[], usedMiB = 900) =>
   poolLines(members, { usedBytes: usedMiB * MIB, budgetBytes: BUDGET, overBytes: 5 * MIB }, settings);
@@ -134,22 +136,27 @@ describe('who comes before whom', () => {
   });
 
   test('the kernel stops at its line who grows, not who holds still', () => {
-    const stops = (one: Named, usedMiB: number) => {
-      const lines = linesOf([user, one], usedMiB);
-      const line = lines.get(one);
+    const stops = (one: Named, usedMiB: number, beforeMiB = 0) => {
+      const line = linesOf([user, one], usedMiB).get(one);
       assert.ok(line !== undefined);
-      return chargeLineBytes(one, line, usedMiB * MIB) / MIB;
+      return chargeLineBytes(one, line, usedMiB * MIB, beforeMiB * MIB) / MIB;
     };
     assert.deepEqual([stops(old, 900), stops(old, 975)], [970, 970]);
     // It may take a batch of pages, wherever the others have come to.
+    assert.deepEqual([stops(still(old), 900), stops(still(old), 975)], [970, 979]);
+    const before = [976, 977, 979, 980].map((beforeMiB) => stops(still(old), 975, beforeMiB));
+    assert.deepEqual(before, [979, 977, 979, 979], 'told anew only if it has to be');
+    assert.deepEqual([stops(still(old, MIB - 1), 975), stops(still(old, MIB), 975)], [979, 970]);
+    const slow = (risenBytes: number) => ({ ...still(old), risenBytes });
     assert.deepEqual(
-      [stops(still(old), 900), stops(still(old), 975), stops(still(old), 975.5)],
-      [970, 976, 977],
+      [stops(slow(MIB - 1), 975), stops(slow(MIB), 975), stops(slow(Infinity), 975)],
+      [979, 970, 970],
     );
-    assert.deepEqual([stops(still(old, MIB - 1), 975), stops(still(old, MIB), 975)], [976, 970]);
     const tried = { ...still(old), grant: { kind: 'try', growBytes: 0 } as const };
     assert.deepEqual([stops(tried, 975), stops(frozen(old, 5000), 975)], [970, 970]);
-    assert.equal(chargeLineBytes(user, linesOf([user]).get(user) as never, 975 * MIB), Infinity);
+    const first = linesOf([user]).get(user);
+    assert.ok(first !== undefined);
+    assert.equal(chargeLineBytes(user, first, 975 * MIB, 0), Infinity);
   });
 
   test('nobody sleeps within the budget', () => {
@@ -189,8 +196,17 @@ describe('making room', () => {
     assert.deepEqual(decide([old], 1200), []);
   });
 
+  test('who grows slowly grows too, if it goes on', () => {
+    const slow = (grownBytes: number, risenBytes: number) => ({ ...old, grownBytes, risenBytes });
+    const decided = (one: Named) => decide([user, one], 980);
+    assert.deepEqual(decided(slow(MIB / 2, MIB - 1)), [], 'a batch of pages on each of two CPUs');
+    assert.deepEqual(decided(slow(MIB / 2 + 1, 0)), ['freeze old']);
+    assert.deepEqual(decided(slow(MIB / 4, MIB)), ['freeze old']);
+    assert.deepEqual(decided(slow(0, 4 * MIB)), []);
+  });
+
   test('a call that does not grow is left alone, and so are those that cannot grow', () => {
-    const still = { ...young, grownBytes: 200 * 1024 };
+    const still = { ...young, grownBytes: 200 * 1024, risenBytes: 0 };
     const held = { ...old, held: true };
     const dying = { ...helper, killed: true };
     const passing = { ...member('passing', { startedAtMs: 400 }), passUntilMs: NOW + 1 };
@@ -284,17 +300,21 @@ describe('letting go on', () => {
 
   test('after a while it takes its turn with another of its class', () => {
     const waiting = frozen(young, 10_000);
-    assert.deepEqual(decide([user, helper, old, waiting], 955), ['pass young', 'freeze old']);
-    assert.deepEqual(decide([user, helper, old, frozen(young, 9_999)], 955), []);
-    assert.deepEqual(decide([user, helper, { ...old, grownBytes: 0 }, waiting], 955), []);
+    const room = { hostRoomBytes: MIB };
+    assert.deepEqual(decide([user, helper, old, waiting], 955, room), ['pass young', 'freeze old']);
+    assert.deepEqual(decide([user, helper, old, waiting], 955, { hostRoomBytes: MIB - 1 }), []);
+    assert.deepEqual(decide([user, helper, old, frozen(young, 9_999)], 955, room), []);
+    assert.deepEqual(decide([user, helper, { ...old, grownBytes: 0 }, waiting], 955, room), []);
+    // Having had its turn, it is frozen again: not for the next one at once.
+    const again = { ...waiting, frozenSinceMs: NOW - 99 };
+    assert.deepEqual(decide([user, helper, old, again], 955, room), []);
   });
 
   test('or uses what the host has beyond the budget', () => {
-    assert.deepEqual(decide([user, old, frozen(young, 10_000)], 955, { hostRoomBytes: 10 * MIB }), [
-      'pass young',
-    ]);
     const waits = [user, still(old), frozen(young, 10_000)];
-    assert.deepEqual(decide(waits, 955, { hostRoomBytes: 10 * MIB - 1 }), []);
+    assert.deepEqual(decide(waits, 955, { hostRoomBytes: 17 * MIB }), ['pass young']);
+    // Any less, and the first in order would have none.
+    assert.deepEqual(decide(waits, 955, { hostRoomBytes: 17 * MIB - 1 }), []);
   });
 
   test('how far it may grow: not through all that the host has, but as long as others wait for its lock', () => {
@@ -305,7 +325,7 @@ describe('letting go on', () => {
       return action.growBytes / MIB;
     };
     const waiting = frozen(young, 10_000);
-    assert.deepEqual([growMiB([user, old, waiting], 10), growMiB([user, old, waiting], 500)], [0, 490]);
+    assert.deepEqual([growMiB([user, old, waiting], 17), growMiB([user, old, waiting], 500)], [1, 484]);
     assert.equal(growMiB([user, old, waiting], 7), 7, 'another has stopped for it');
     assert.equal(growMiB([user, { ...frozen(old, 1), blocksOthers: true }], 10), Infinity);
   });
@@ -380,6 +400,7 @@ test('whatever the calls are like: the first is never frozen or killed, nobody t
     startedAtMs: fc.nat(1000),
     grownBytes: fc.nat(4 * MIB),
     grewAtMs: fc.constant(NOW),
+    risenBytes: fc.constantFrom(0, 2 * MIB, Infinity),
     wantsBytes: fc.constantFrom(0, 15 * MIB, Infinity),
     patience: fc.record({
       tries: fc.nat(2),

@@ -58,12 +58,14 @@ describe('the tripwire', () => {
       leftover: false,
       startedAtMs: 0,
       wantsBytes: 0,
+      risenBytes: 0,
       grant: undefined,
     } as const;
     assert.ok(!mayGrow(call));
     assert.ok(!mayGrow({ ...call, wantsBytes: MIB / 2, grant: { kind: 'rest' } }));
     assert.ok(mayGrow({ ...call, wantsBytes: MIB }));
     assert.ok(mayGrow({ ...call, wantsBytes: Infinity }));
+    assert.ok(mayGrow({ ...call, risenBytes: MIB }));
     assert.ok(mayGrow({ ...call, grant: { kind: 'try', growBytes: 0 } }));
   });
 

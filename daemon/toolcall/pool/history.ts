@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { firstPatience, nextPatience, type Patience, takenOfLate } from '../../policy/patience.ts';
+import {
+  firstPatience,
+  nextPatience,
+  type Patience,
+  takenOfLate,
+  usualBytes,
+} from '../../policy/patience.ts';
 import type { Call } from '../call.ts';
 
 /** Growth is measured against a look at least this old, or a slow leak would never be seen to grow. */
@@ -9,6 +15,8 @@ interface Seen {
   /** What growth is measured against. */
   readonly baseline: { readonly usageBytes: number; readonly heldBytes: number; readonly atMs: number };
   readonly last: { readonly heldBytes: number; readonly atMs: number };
+  /** What it usually holds; undefined after the first look, when nothing is known of that. */
+  readonly usualBytes: number | undefined;
   readonly grewAtMs: number;
   readonly takenBytes: number;
 }
@@ -32,7 +40,8 @@ export class PoolHistory {
     if (before === undefined) {
       const heldBytes = usageBytes - call.cgroup.reclaimableBytes();
       const last = { heldBytes, atMs: nowMs };
-      this.#seen.set(call, { baseline: { ...last, usageBytes }, last, grewAtMs: 0, takenBytes: 0 });
+      const baseline = { ...last, usageBytes };
+      this.#seen.set(call, { baseline, last, usualBytes: undefined, grewAtMs: 0, takenBytes: 0 });
       return { grownBytes: 0, grewAtMs: 0 };
     }
     const { baseline, last } = before;
@@ -44,6 +53,7 @@ export class PoolHistory {
     this.#seen.set(call, {
       baseline: stale ? { usageBytes, heldBytes, atMs: nowMs } : baseline,
       last: { heldBytes, atMs: nowMs },
+      usualBytes: usualBytes(before.usualBytes ?? last.heldBytes, heldBytes, nowMs - last.atMs),
       grewAtMs,
       takenBytes: takenOfLate(before.takenBytes, heldBytes - last.heldBytes, nowMs - last.atMs),
     });
@@ -58,6 +68,12 @@ export class PoolHistory {
   /** One that is frozen wants more; one that was not looked at yet may. */
   wantsBytes(call: Call): number {
     return call.frozenSinceMs === undefined ? (this.#seen.get(call)?.takenBytes ?? Infinity) : Infinity;
+  }
+
+  /** By how much it holds more than usual; of one that was not looked at twice since it goes on that is not known. */
+  risenBytes(call: Call): number {
+    const seen = call.frozenSinceMs === undefined ? this.#seen.get(call) : undefined;
+    return seen?.usualBytes === undefined ? Infinity : seen.last.heldBytes - seen.usualBytes;
   }
 
   /** Without what can be reclaimed, at the last look since it goes on. */

@@ -12,11 +12,10 @@ import {
   awakeBytes,
   decideShortage,
   isExhausted,
-  LEAST_OVER_BYTES,
   nearShortage,
   nextGrowthBytes,
 } from '../../policy/shortage.ts';
-import type { PoolUse, ShortageAction } from '../../policy/shortage-types.ts';
+import { LEAST_OVER_BYTES, type PoolUse, type ShortageAction } from '../../policy/shortage-types.ts';
 import type { TripwireUse } from '../../policy/tripwire.ts';
 import type { Call } from '../call.ts';
 import { Blockers } from './blockers.ts';
@@ -258,14 +257,16 @@ export class PoolKeeper {
     for (const [claimant, line] of lines) {
       const { call } = claimant;
       const passBytes = now < call.passUntilMs ? call.passLineBytes : 0;
-      const bytes = Math.max(chargeLineBytes(claimant, line, use.usedBytes), passBytes);
+      const bytes = Math.max(line.bytes, passBytes);
       const holds = bytes > use.usedBytes && call.frozenSinceMs === undefined && mayGrow(claimant);
       if (holds) this.#nextLineBytes = Math.min(this.#nextLineBytes, bytes);
-      // The first in order has the whole budget.
-      const poolLineBytes = bytes === Infinity ? 0 : Math.floor(bytes);
-      if (call.poolLineBytes === poolLineBytes) continue;
-      call.poolLineBytes = poolLineBytes;
-      this.#deps.enforce(call);
+      call.poolLineBytes = finite(bytes);
+      if (this.#deps.enforcer.mode !== 'bpf') continue;
+      const before = call.chargeLineBytes;
+      call.chargeLineBytes = finite(
+        Math.max(chargeLineBytes(claimant, line, use.usedBytes, before), passBytes),
+      );
+      if (call.chargeLineBytes !== before) this.#deps.enforce(call);
     }
   }
 
@@ -291,6 +292,11 @@ export class PoolKeeper {
   #maxBytes(): number {
     return this.#deps.root.numberIfAny(files.memoryMax) ?? Infinity;
   }
+}
+
+/** The first in order has the whole budget: 0, which is no line. */
+function finite(lineBytes: number): number {
+  return lineBytes === Infinity ? 0 : Math.floor(lineBytes);
 }
 
 /** What one that is stuck may have beyond the budget: half of what is left to a limit on all calls, if that is the budget. */

@@ -62,7 +62,7 @@ export class PoolMembers {
     return [...this.#deps.calls()].map((call) => ({ ...this.#claimant(call), call }));
   }
 
-  /** A frozen call is about to go on, with a grant or because it may whatever the pool has. */
+  /** A frozen call is about to go on, with a grant or in its turn. */
   goesOn(call: Call, grant: Grant | undefined, nowMs: number): void {
     if (grant === undefined) this.#grants.delete(call);
     else {
@@ -85,6 +85,7 @@ export class PoolMembers {
       leftover: phase === 'lingering',
       startedAtMs,
       wantsBytes: this.#history.wantsBytes(call),
+      risenBytes: this.#history.risenBytes(call),
       grant: this.#grantOf(call),
     };
   }
