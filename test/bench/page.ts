@@ -11,7 +11,7 @@ import { type BenchResult, resultsDir } from './record.ts';
 import type { ReplayResult, ReplayResults } from './replay.bench.ts';
 import type { ShortageResults } from './shortage.bench.ts';
 import type { PaperRow, SimResults } from './sim.bench.ts';
-import type { KillsResult } from './soak/kills.ts';
+import type { SoakPart } from './soak.bench.ts';
 import { type Interval, interval, median } from './stats.ts';
 import type { StopResults } from './stop.bench.ts';
 import type { TurnsResults } from './turns.bench.ts';
@@ -41,7 +41,7 @@ export function page(before: string): string {
     section<DaemonResults>('daemon', 'The daemon', daemon),
     section<RateResults>('rate', 'The daemon at a steady rate', rate),
     section<CpuResults>('cpu', 'A burner beside interactive work', cpu),
-    section<KillsResult>('soak', 'What is left of many calls', soak),
+    section<readonly SoakPart[]>('soak', 'What is left of many calls', soak),
     section<ReplayResults>('replay', 'Recorded sessions under a common limit', replay),
     section<ProxyResults>('proxy', 'What the proxy adds', proxy),
     section<TurnsResults>('turns', 'Too little for all, and what goes wrong', turns),
@@ -260,24 +260,25 @@ Time over CPU time of interactive work, 1 if it never waits, beside a call of an
 `;
 }
 
-function soak({ results: kills }: BenchResult<KillsResult>): string {
-  const entries = Object.values(kills.mapEntries).reduce((sum, number) => sum + number, 0);
-  const often = (counts: Readonly<Record<string, number>>) =>
-    Object.entries(counts)
-      .map(([what, number]) => `${what} ${number}`)
+function soak({ results: parts }: BenchResult<readonly SoakPart[]>): string {
+  type Number = { [K in keyof SoakPart]: SoakPart[K] extends number ? K : never }[keyof SoakPart];
+  const sum = (of: (part: SoakPart) => number) => parts.reduce((total, part) => total + of(part), 0);
+  const sums = (...names: Number[]) => names.map((name) => `${sum((part) => part[name])}`).join(', ');
+  const often = (of: (part: SoakPart) => Readonly<Record<string, number>>) =>
+    [...new Set(parts.flatMap((part) => Object.keys(of(part))))]
+      .map((what) => `${what} ${sum((part) => of(part)[what] ?? 0)}`)
       .join(', ');
+  const entries = sum(({ mapEntries }) => Object.values(mapEntries).reduce((total, one) => total + one, 0));
   const rows = [
-    ['calls', `${kills.calls}: ${often(kills.kinds)}`],
-    ['the daemon restarted, killed', `${kills.daemonRestarts}, ${kills.daemonKills}`],
-    ['ran in a cgroup of their own, as they said', `${kills.managed}`],
-    ['of these without a record, with two', `${kills.unrecorded}, ${kills.recordedTwice}`],
-    ['records of others, which were killed too soon to say it, or were moved', `${kills.recordedOnly}`],
-    ['outcomes', often(kills.outcomes)],
-    [
-      'left: stuck, cgroups, processes, map entries',
-      `${kills.stuck}, ${kills.cgroups}, ${kills.processes}, ${entries}`,
-    ],
-    ['minutes', number(kills.minutes)],
+    ['parts, each with a daemon and a seed of its own', `${parts.length}`],
+    ['calls', `${sums('calls')}: ${often(({ kinds }) => kinds)}`],
+    ['the daemon restarted, killed', sums('daemonRestarts', 'daemonKills')],
+    ['ran in a cgroup of their own, as they said', sums('managed')],
+    ['of these without a record, with two', sums('unrecorded', 'recordedTwice')],
+    ['records of others, which were killed too soon to say it, or were moved', sums('recordedOnly')],
+    ['outcomes', often(({ outcomes }) => outcomes)],
+    ['left: stuck, cgroups, processes, map entries', `${sums('stuck', 'cgroups', 'processes')}, ${entries}`],
+    ['minutes', number(sum(({ minutes }) => minutes))],
   ];
   return table(['what', 'number'], rows);
 }

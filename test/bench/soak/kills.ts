@@ -141,10 +141,15 @@ export async function soak(daemon: TestDaemon, options: KillsOptions): Promise<K
     return sessions === 0 && Object.values(calls).every((number) => number === 0) && cgroupsOf(daemon) === 0;
   };
   await until(isQuiet, 'nothing is left').catch(() => {});
-  const records = await daemon.calls();
+  // A daemon that has only just started answers from memory what its file is too slow for.
+  const isRecorded = async () => {
+    const ids = new Set((await daemon.calls()).map(({ id }) => id));
+    return [...managed].every((id) => ids.has(id));
+  };
+  await until(isRecorded, 'all are recorded').catch(() => {});
   const recorded = new Map<string, number>();
   const outcomes: Record<string, number> = {};
-  for (const { id, outcome } of records) {
+  for (const { id, outcome } of await daemon.calls()) {
     recorded.set(id, (recorded.get(id) ?? 0) + 1);
     outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
   }
