@@ -138,9 +138,13 @@ export async function soak(daemon: TestDaemon, options: KillsOptions): Promise<K
 
   const isQuiet = async () => {
     const { calls, sessions } = await daemon.status();
-    return sessions === 0 && Object.values(calls).every((number) => number === 0) && cgroupsOf(daemon) === 0;
+    return (
+      sessions === 0 && Object.values(calls).every((number) => number === 0) && cgroupsOf(daemon).length === 0
+    );
   };
-  await until(isQuiet, 'nothing is left').catch(() => {});
+  await until(isQuiet, 'nothing is left').catch(async () => {
+    console.log('left:', cgroupsOf(daemon), await daemon.text('/v1/sessions'));
+  });
   // A daemon that has only just started answers from memory what its file is too slow for.
   const isRecorded = async () => {
     const ids = new Set((await daemon.calls()).map(({ id }) => id));
@@ -169,7 +173,7 @@ export async function soak(daemon: TestDaemon, options: KillsOptions): Promise<K
     recordedOnly: [...recorded.keys()].filter((id) => !managed.has(id)).length,
     outcomes,
     stuck,
-    cgroups: cgroupsOf(daemon),
+    cgroups: cgroupsOf(daemon).length,
     processes: sleepers(),
     mapEntries: backend.mode === 'bpf' ? mapEntries(daemon.cgroup) : NO_ENTRIES,
     minutes: (performance.now() - started) / 60_000,
@@ -247,10 +251,10 @@ function killProcess(pid: number): void {
 }
 
 /** Directories of sessions and calls. */
-function cgroupsOf(daemon: TestDaemon): number {
-  return readdirSync(daemon.cgroup, { recursive: true, withFileTypes: true }).filter((entry) =>
-    entry.isDirectory(),
-  ).length;
+function cgroupsOf(daemon: TestDaemon): string[] {
+  return readdirSync(daemon.cgroup, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map(({ parentPath, name }) => `${parentPath}/${name}`);
 }
 
 /** Processes that managed calls have left; those of unmanaged ones are nobody's, and are ended here. */
