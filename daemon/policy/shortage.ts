@@ -30,6 +30,9 @@ const AWAKE_PERCENT = 1.2;
 /** Next to nothing: a dozen tasks may each have 256 KiB under way. */
 const LEAST_GROWTH_BYTES = 4 * 1024 * 1024;
 
+/** Growth is seen against a look that is up to so old. */
+const SEEN_MS = 100;
+
 /** What is used up to here has nothing left that a task could charge: 64 pages at a time. */
 const NEARLY = 0.998;
 
@@ -62,11 +65,23 @@ export function isExhausted(members: readonly PoolMember[], use: PoolUse, nowMs:
   return use.usedBytes >= use.budgetBytes * NEARLY && nowMs - first.grewAtMs <= LONGEST_SLEEP_MS;
 }
 
-/** What may be charged until the next look and what it decides take effect: where lines hold, by the first alone. */
-export function nextGrowthBytes(members: readonly PoolMember[], stopsAtCharge: boolean): number {
+/**
+ * Whether the kernel may kill at any moment, as a limit on all calls is near. What was taken before the pool was used up says
+ * little: from there on each charge sleeps, and bursts end. So that counts only when it has been seen how they go on.
+ * @param leftBytes to the limit.
+ * @param exhaustedMs since when the first in order has wanted more than is left.
+ */
+export function isCornered(
+  members: readonly PoolMember[],
+  leftBytes: number,
+  exhaustedMs: number,
+  stopsAtCharge: boolean,
+): boolean {
+  if (leftBytes < LEAST_GROWTH_BYTES) return true;
+  // Where lines hold, only the first grows.
   const growing = stopsAtCharge ? [...members].sort(byPrecedence).slice(0, 1) : members;
-  const wanted = growing.reduce((sum, { wantsBytes }) => sum + (wantsBytes === Infinity ? 0 : wantsBytes), 0);
-  return Math.min(Math.max(2 * wanted, LEAST_GROWTH_BYTES), LEAST_OVER_BYTES);
+  const grownBytes = growing.reduce((sum, member) => sum + member.grownBytes, 0);
+  return exhaustedMs >= SEEN_MS && leftBytes < Math.min(2 * grownBytes, LEAST_OVER_BYTES);
 }
 
 /**

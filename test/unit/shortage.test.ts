@@ -10,7 +10,13 @@ import {
   lowestLine,
   poolLines,
 } from '../../daemon/policy/pool-lines.ts';
-import { awakeBytes, decideShortage, isExhausted, nearShortage } from '../../daemon/policy/shortage.ts';
+import {
+  awakeBytes,
+  decideShortage,
+  isCornered,
+  isExhausted,
+  nearShortage,
+} from '../../daemon/policy/shortage.ts';
 import type { PoolMember, PoolUse } from '../../daemon/policy/shortage-types.ts';
 
 const MIB = 2 ** 20;
@@ -370,6 +376,22 @@ describe('the last resort', () => {
     const near = { exhaustedSinceMs: NOW, cornered: true };
     assert.deepEqual(decide([user, frozen(old, 50)], 995, near), ['kill old']);
     assert.deepEqual(decide([user, frozen(old, 50)], 995, { cornered: true }), []);
+  });
+
+  test('a limit is near by what is taken now, not by the burst that used the pool up', () => {
+    const burst = (grownMiB: number) => [{ ...user, wantsBytes: 500 * MIB, grownBytes: grownMiB * MIB }, old];
+    const near = (grownMiB: number, leftMiB: number, exhaustedMs: number) =>
+      isCornered(burst(grownMiB), leftMiB * MIB, exhaustedMs, true);
+    assert.deepEqual([near(20, 14, 0), near(20, 14, 99), near(20, 14, 100)], [false, false, true]);
+    assert.deepEqual([near(7, 14, 100), near(7.5, 14, 100), near(20, 16, 100)], [false, true, false]);
+    // A few batches of pages.
+    assert.deepEqual([near(0, 4, 0), near(0, 3.9, 0), near(0, Infinity, 5000)], [false, true, false]);
+    // Where nobody stops the others at the charge, they count.
+    const others = [still(user), { ...old, grownBytes: 10 * MIB }];
+    assert.deepEqual(
+      [isCornered(others, 14 * MIB, 100, true), isCornered(others, 14 * MIB, 100, false)],
+      [false, true],
+    );
   });
 
   test('not before its time, never the first, nor who frees nothing', () => {

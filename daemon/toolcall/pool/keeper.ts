@@ -8,13 +8,7 @@ import type { HostMemory } from '../../kernel/host.ts';
 import type { Native } from '../../kernel/native.ts';
 import type { PoolSettings } from '../../policy/pool.ts';
 import { chargeLineBytes, type LineUse, lowestLine, mayGrow, poolLines } from '../../policy/pool-lines.ts';
-import {
-  awakeBytes,
-  decideShortage,
-  isExhausted,
-  nearShortage,
-  nextGrowthBytes,
-} from '../../policy/shortage.ts';
+import { awakeBytes, decideShortage, isCornered, isExhausted, nearShortage } from '../../policy/shortage.ts';
 import { LEAST_OVER_BYTES, type PoolUse, type ShortageAction } from '../../policy/shortage-types.ts';
 import type { TripwireUse } from '../../policy/tripwire.ts';
 import type { Call } from '../call.ts';
@@ -226,12 +220,14 @@ export class PoolKeeper {
       hostRoomBytes,
       exhaustedSinceMs: undefined,
       stopsAtCharge,
-      cornered: maxBytes - currentBytes < nextGrowthBytes(members, stopsAtCharge),
+      cornered: false,
     };
     // The first in order may go over the budget if the host can bear it: then nobody has to die for it.
     const exhausted = hostRoomBytes < LEAST_OVER_BYTES && isExhausted(members, use, now);
     this.#exhaustedSinceMs = exhausted ? (this.#exhaustedSinceMs ?? now) : undefined;
-    return { ...use, exhaustedSinceMs: this.#exhaustedSinceMs };
+    const exhaustedMs = now - (this.#exhaustedSinceMs ?? now);
+    const cornered = isCornered(members, maxBytes - currentBytes, exhaustedMs, stopsAtCharge);
+    return { ...use, exhaustedSinceMs: this.#exhaustedSinceMs, cornered };
   }
 
   #act(action: ShortageAction<Member>, use: LineUse, now: number): void {
