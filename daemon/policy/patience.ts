@@ -5,6 +5,9 @@
  * goes on now and then, and is stopped again if it grows; the more often that was in vain, the later it is tried again.
  */
 
+/** Growth is measured against a look at least this old, or a slow leak would never be seen to grow. */
+export const BASELINE_MS = 100;
+
 /** What was taken is forgotten at this pace: within a burst nobody pauses for longer. */
 const LATELY_MS = 250;
 

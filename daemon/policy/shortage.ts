@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { formatBytes, formatMs } from '../units.ts';
 import { letGoOn } from './go-on.ts';
+import { BASELINE_MS } from './patience.ts';
 import { byPrecedence, classOrder, lowestLine, poolLines, stepBytes } from './pool-lines.ts';
 import {
   grows,
@@ -30,9 +31,6 @@ const AWAKE_PERCENT = 1.2;
 /** Next to nothing: a dozen tasks may each have 256 KiB under way. */
 const LEAST_GROWTH_BYTES = 4 * 1024 * 1024;
 
-/** Growth is seen against a look that is up to so old. */
-const SEEN_MS = 100;
-
 /** What is used up to here has nothing left that a task could charge: 64 pages at a time. */
 const NEARLY = 0.998;
 
@@ -58,7 +56,11 @@ export function nearShortage(
  * Whether the first in order wants more than is left of the pool: it waits frozen for a loan, or it has run into the
  * kernel's throttle. There it may sleep for long and not be seen to grow.
  */
-export function isExhausted(members: readonly PoolMember[], use: PoolUse, nowMs: number): boolean {
+export function isExhausted(
+  members: readonly PoolMember[],
+  use: Pick<PoolUse, 'usedBytes' | 'budgetBytes'>,
+  nowMs: number,
+): boolean {
   const [first] = [...members].sort(byPrecedence);
   if (first === undefined || first.killed) return false;
   if (first.held) return true;
@@ -81,7 +83,7 @@ export function isCornered(
   // Where lines hold, only the first grows.
   const growing = stopsAtCharge ? [...members].sort(byPrecedence).slice(0, 1) : members;
   const grownBytes = growing.reduce((sum, member) => sum + member.grownBytes, 0);
-  return exhaustedMs >= SEEN_MS && leftBytes < Math.min(2 * grownBytes, LEAST_OVER_BYTES);
+  return exhaustedMs >= BASELINE_MS && leftBytes < Math.min(2 * grownBytes, LEAST_OVER_BYTES);
 }
 
 /**

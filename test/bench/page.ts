@@ -261,9 +261,9 @@ Time over CPU time of interactive work, 1 if it never waits, beside a call of an
 }
 
 function soak({ results: parts }: BenchResult<readonly SoakPart[]>): string {
-  type Number = { [K in keyof SoakPart]: SoakPart[K] extends number ? K : never }[keyof SoakPart];
+  type Count = { [K in keyof SoakPart]: SoakPart[K] extends number ? K : never }[keyof SoakPart];
   const sum = (of: (part: SoakPart) => number) => parts.reduce((total, part) => total + of(part), 0);
-  const sums = (...names: Number[]) => names.map((name) => `${sum((part) => part[name])}`).join(', ');
+  const sums = (...names: Count[]) => names.map((name) => `${sum((part) => part[name])}`).join(', ');
   const often = (of: (part: SoakPart) => Readonly<Record<string, number>>) =>
     [...new Set(parts.flatMap((part) => Object.keys(of(part))))]
       .map((what) => `${what} ${sum((part) => of(part)[what] ?? 0)}`)

@@ -42,15 +42,32 @@ const usage = `usage: node test/bench/run.ts [--on KERNEL]... [BENCHMARK]...
   --on       ${[...debianKernels, here].join(', ')}; default all that the benchmark is about
   BENCHMARK  ${Object.keys(benchmarks).join(', ')}; default all`;
 
+/** The clock of a guest: an option of test/vm/run, and what the results say of it. */
+interface Clock {
+  readonly option: string;
+  readonly note: string;
+}
 /**
- * Those whose guest counts instructions: they look for a per cent, which an emulator's own noise would hide, or compare what
- * code takes with what the kernel waits for, which an emulator does not stretch.
+ * For those that look for a per cent, which an emulator's own noise would hide, or compare what code takes with what the
+ * kernel waits for, which an emulator does not stretch.
  */
-const counted: ReadonlySet<string> = new Set(['alloc', 'lend', 'shortage', 'wrapper']);
-const COUNTED = 'the clock of its one CPU counts instructions, one a nanosecond';
-
-/** Those whose guest skips besides the time in which nobody does anything: sessions of minutes, most of which they sleep. */
-const skipsIdle: ReadonlySet<string> = new Set(['replay']);
+const COUNTED: Clock = {
+  option: '--icount',
+  note: 'the clock of its one CPU counts instructions, one a nanosecond',
+};
+/** For sessions of minutes, most of which they sleep. */
+const SKIPPED: Clock = {
+  option: '--skip-idle',
+  note: `${COUNTED.note}, and skips the time in which it has nothing to do`,
+};
+/** Those that do not go by the host's time. */
+const clocks: Readonly<Record<string, Clock>> = {
+  alloc: COUNTED,
+  lend: COUNTED,
+  shortage: COUNTED,
+  wrapper: COUNTED,
+  replay: SKIPPED,
+};
 
 /** Those whose guest has systemd as process 1: it is measured too. */
 const withSystemd: ReadonlySet<string> = new Set(['wrapper']);
@@ -72,15 +89,12 @@ for (const name of names) {
     const file = `test/bench/${name}.bench.ts`;
     const memory = memoryMiB[name] === undefined ? [] : ['--memory', `${memoryMiB[name]}`];
     const options = [...memory];
-    if (counted.has(name)) options.push('--icount');
-    if (skipsIdle.has(name)) options.push('--skip-idle');
+    const clock = machine === here ? undefined : clocks[name];
+    if (clock !== undefined) options.push(clock.option);
     if (withSystemd.has(name)) options.push('--systemd');
     const inGuest = ['--kernel', machine, '--timeout', `${timeoutSeconds}`, ...options, '--', 'node', file];
     const [program, args] = machine === here ? [process.execPath, [file]] : ['test/vm/run', inGuest];
-    const note: string[] = [];
-    if (machine !== here && (counted.has(name) || skipsIdle.has(name))) note.push(COUNTED);
-    if (machine !== here && skipsIdle.has(name))
-      note.push('and skips the time in which it has nothing to do');
+    const note = clock === undefined ? [] : [clock.note];
     if (process.env.BENCH_NOTE !== undefined) note.push(process.env.BENCH_NOTE);
     const env = note.length > 0 ? { ...process.env, BENCH_NOTE: note.join('; ') } : process.env;
     const { status } = spawnSync(program, args, { cwd: top, env, stdio: ['ignore', 'inherit', 'inherit'] });

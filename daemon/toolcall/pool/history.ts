@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import {
+  BASELINE_MS,
   firstPatience,
   nextPatience,
   type Patience,
@@ -7,9 +8,6 @@ import {
   usualBytes,
 } from '../../policy/patience.ts';
 import type { Call } from '../call.ts';
-
-/** Growth is measured against a look at least this old, or a slow leak would never be seen to grow. */
-const BASELINE_MS = 100;
 
 interface Seen {
   /** What growth is measured against. */

@@ -213,21 +213,20 @@ export class PoolKeeper {
   #useOf(usedBytes: number, members: readonly Member[], measured: Measured, now: number): PoolUse {
     const { currentBytes, maxBytes, hostRoomBytes, budgetBytes } = measured;
     const stopsAtCharge = this.#deps.enforcer.mode === 'bpf';
-    const use: PoolUse = {
+    // The first in order may go over the budget if the host can bear it: then nobody has to die for it.
+    const exhausted =
+      hostRoomBytes < LEAST_OVER_BYTES && isExhausted(members, { usedBytes, budgetBytes }, now);
+    this.#exhaustedSinceMs = exhausted ? (this.#exhaustedSinceMs ?? now) : undefined;
+    const exhaustedMs = now - (this.#exhaustedSinceMs ?? now);
+    return {
       usedBytes,
       budgetBytes,
       overBytes: this.#overBytes,
       hostRoomBytes,
-      exhaustedSinceMs: undefined,
+      exhaustedSinceMs: this.#exhaustedSinceMs,
       stopsAtCharge,
-      cornered: false,
+      cornered: isCornered(members, maxBytes - currentBytes, exhaustedMs, stopsAtCharge),
     };
-    // The first in order may go over the budget if the host can bear it: then nobody has to die for it.
-    const exhausted = hostRoomBytes < LEAST_OVER_BYTES && isExhausted(members, use, now);
-    this.#exhaustedSinceMs = exhausted ? (this.#exhaustedSinceMs ?? now) : undefined;
-    const exhaustedMs = now - (this.#exhaustedSinceMs ?? now);
-    const cornered = isCornered(members, maxBytes - currentBytes, exhaustedMs, stopsAtCharge);
-    return { ...use, exhaustedSinceMs: this.#exhaustedSinceMs, cornered };
   }
 
   #act(action: ShortageAction<Member>, use: LineUse, now: number): void {

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
+import type { CallRecord } from '../../../daemon/control/types.ts';
 import { generator } from '../../../daemon/sim/random.ts';
 import { mapEntries, NO_ENTRIES } from '../../lib/bpf-maps.ts';
 import { agentrmBash, type TestDaemon, until } from '../../lib/daemon.ts';
@@ -146,14 +147,16 @@ export async function soak(daemon: TestDaemon, options: KillsOptions): Promise<K
     console.log('left:', cgroupsOf(daemon), await daemon.text('/v1/sessions'));
   });
   // A daemon that has only just started answers from memory what its file is too slow for.
+  let records: CallRecord[] = [];
   const isRecorded = async () => {
-    const ids = new Set((await daemon.calls()).map(({ id }) => id));
+    records = await daemon.calls();
+    const ids = new Set(records.map(({ id }) => id));
     return [...managed].every((id) => ids.has(id));
   };
   await until(isRecorded, 'all are recorded').catch(() => {});
   const recorded = new Map<string, number>();
   const outcomes: Record<string, number> = {};
-  for (const { id, outcome } of await daemon.calls()) {
+  for (const { id, outcome } of records) {
     recorded.set(id, (recorded.get(id) ?? 0) + 1);
     outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
   }
