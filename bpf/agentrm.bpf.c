@@ -18,6 +18,7 @@
 #include "maps.bpf.h"
 
 #include "call.bpf.h"
+#include "write.bpf.h"
 
 #include "enforce.bpf.h"
 #include "observe.bpf.h"

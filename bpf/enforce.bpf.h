@@ -160,10 +160,13 @@ static __always_inline __u32 stop_reason(struct cgroup *cgroup, __u64 usage, str
 	return reason;
 }
 
-/* The current task is charging and reclaim has failed it, with so many pages: stop it if it is time to. */
+/*
+ * The current task is charging and reclaim has failed it, with so many pages: stop it if it is time to.
+ * @ahead: bytes that it may charge before it comes to a stop.
+ */
 static __always_inline void stop_if_due(struct task_struct *task, struct cgroup *cgroup, __u64 call,
 					struct agentrm_stats *st, const struct agentrm_policy *policy,
-					const struct agentrm_config *cfg, __u64 reclaimed)
+					const struct agentrm_config *cfg, __u64 reclaimed, __u64 ahead)
 {
 	__u32 mark = policy->cycle + 1, before = st->stopped_cycle, reason = AGENTRM_REASON_NONE;
 	__u64 usage = usage_bytes(memcg_of(cgroup), cfg);
@@ -172,7 +175,7 @@ static __always_inline void stop_if_due(struct task_struct *task, struct cgroup 
 	if (!(policy->flags & AGENTRM_ENFORCE) || !daemon_alive())
 		return;
 	if (before != mark) {
-		reason = stop_reason(cgroup, usage, st, policy, cfg, reclaimed);
+		reason = stop_reason(cgroup, usage + ahead, st, policy, cfg, reclaimed);
 		if (reason == AGENTRM_REASON_NONE)
 			return;
 	}
@@ -210,6 +213,12 @@ static __always_inline bool reclaim_failed(struct agentrm_stats *st, unsigned lo
 	return reclaimed < again + SWAP_CLUSTER_MAX;
 }
 
+/* Bytes that the current task, over its memory.high after all that reclaim could do, may charge in a write. */
+static __always_inline __u64 write_ahead(struct task_struct *task, struct cgroup *cgroup)
+{
+	return over_own_high(memcg_of(cgroup), 0) ? tmpfs_write_bytes(task) : 0;
+}
+
 /* reclaim_high() has returned in the current task's context. */
 static __always_inline int after_reclaim(unsigned long reclaimed)
 {
@@ -218,8 +227,8 @@ static __always_inline int after_reclaim(unsigned long reclaimed)
 	struct agentrm_policy *policy;
 	struct agentrm_stats *st;
 	struct cgroup *cgroup;
-	bool for_pool, sleepless;
-	__u64 call;
+	bool failed, for_pool, sleepless;
+	__u64 call, ahead;
 
 	if (!cfg)
 		return 0;
@@ -231,22 +240,25 @@ static __always_inline int after_reclaim(unsigned long reclaimed)
 	for_pool = held_for_pool(cgroup, cfg, reclaimed);
 	if (!for_pool)
 		__sync_fetch_and_add(&st->high_events, 1);
-	if (!reclaim_failed(st, reclaimed))
+	failed = reclaim_failed(st, reclaimed);
+	ahead = write_ahead(task, cgroup);
+	if (!failed && !ahead)
 		return 0;
-	if (!for_pool)
+	if (failed && !for_pool)
 		__sync_fetch_and_add(&st->failed_reclaims, 1);
 	/*
 	 * The sleep has a hook of its own, but not always comes: the pool's wire follows the usage closely, see
-	 * kernel-notes/pool.md, and the kernel lets everybody go on for whom it has reclaimed something.
+	 * kernel-notes/pool.md, and the kernel lets everybody go on for whom it has reclaimed something. A long write
+	 * that starts before the first may go past the line.
 	 */
-	sleepless = for_pool || reclaimed;
+	sleepless = for_pool || reclaimed || ahead;
 	policy = bpf_map_lookup_elem(&policies, &call);
 	if (!policy || !(sleepless || cfg->hooks & AGENTRM_HOOK_RECLAIM))
 		return 0;
 	/* Where no length is known the budget counts failed reclaims. */
-	if (!for_pool && (reclaimed || !(cfg->hooks & AGENTRM_HOOK_SLEEP)))
+	if (failed && !for_pool && (reclaimed || !(cfg->hooks & AGENTRM_HOOK_SLEEP)))
 		use_budget(st, policy, 0);
-	stop_if_due(task, cgroup, call, st, policy, cfg, reclaimed);
+	stop_if_due(task, cgroup, call, st, policy, cfg, failed ? reclaimed : RECLAIM_UNKNOWN, ahead);
 	return 0;
 }
 
@@ -276,7 +288,7 @@ int BPF_KPROBE(on_throttle_sleep, long timeout)
 		return 0;
 	if (!held_for_pool(cgroup, cfg, 0))
 		use_budget(st, policy, ms);
-	stop_if_due(task, cgroup, call, st, policy, cfg, 0);
+	stop_if_due(task, cgroup, call, st, policy, cfg, 0, write_ahead(task, cgroup));
 	return 0;
 }
 
@@ -316,7 +328,7 @@ int BPF_PROG(on_charge)
 		return 0;
 	policy = bpf_map_lookup_elem(&policies, &call);
 	if (policy)
-		stop_if_due(task, cgroup, call, st, policy, cfg, RECLAIM_UNKNOWN);
+		stop_if_due(task, cgroup, call, st, policy, cfg, RECLAIM_UNKNOWN, 0);
 	return 0;
 }
 

@@ -54,6 +54,34 @@ struct signal_struct {
 	struct pid *pids[4];
 };
 
+struct super_block {
+	unsigned long s_magic;
+};
+
+struct inode {
+	struct super_block *i_sb;
+};
+
+struct file {
+	struct inode *f_inode;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+/* The kernel's own; <linux/ptrace.h> has the names that user space knows. */
+struct pt_regs___kernel {
+	unsigned long di;
+	unsigned long dx;
+	unsigned long orig_ax;
+};
+
 struct task_struct {
 	int pid;
 	int tgid;
@@ -64,6 +92,7 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	struct css_set *cgroups;
+	struct files_struct *files;
 	struct signal_struct *signal;
 };
 

@@ -78,6 +78,35 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
     assert.equal((await lab.event(cgroup, 'emptied')).pid, 0);
   });
 
+  it('stops who writes to a file in memory before one more write takes it past the line', {
+    timeout: 2 * timeout,
+  }, async () => {
+    // A write runs to its end: of several sizes, one is likely to come to the line with most of it to go.
+    for (const size of ['1M', '896K', '768K', '640K']) {
+      const { cgroup, policy } = lab.call(64);
+      cgroup.spawn(loadPath, ['--bytes', '96M', 'tmpfs', '/dev/shm', size]);
+      const { reason } = await lab.event(cgroup, 'stop');
+      assert.equal(reason, 'line');
+      lab.freeze(cgroup);
+      await until(() => /^frozen 1$/m.test(cgroup.read('cgroup.events')));
+      const overBytes = cgroup.number('memory.peak') - policy.freezeLineBytes;
+      assert.ok(overBytes <= MiB / 4, `writes of ${size}: ${overBytes} bytes over the line`);
+      await cgroup.remove();
+    }
+  });
+
+  it('leaves a writer alone for whom reclaim makes room', { timeout }, async () => {
+    const { cgroup } = lab.call(64);
+    const script = `cat ${process.execPath} >/dev/null; dd if=/dev/zero of=/dev/shm/lab bs=1M count=44; rm /dev/shm/lab`;
+    writeFileSync('/proc/sys/vm/drop_caches', '1');
+    const child = cgroup.spawn('/bin/sh', ['-c', script]);
+    assert.equal(await ended(child), 0);
+    const stats = lab.stats(cgroup);
+    assert.ok(stats.highEvents > 0, 'it went over memory.high');
+    assert.equal(stats.stops, 0);
+    await cgroup.remove();
+  });
+
   it('sends one event a cycle for many tasks, and a new one after a thaw', { timeout }, async () => {
     const { cgroup, policy } = lab.call(32);
     // Children that stay: what ends early makes room for the others.
