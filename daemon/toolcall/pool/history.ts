@@ -9,6 +9,11 @@ import {
 } from '../../policy/patience.ts';
 import type { Call } from '../call.ts';
 
+/** What is asked of a call. */
+type Looked = Pick<Call, 'frozenSinceMs' | 'frozenFor'> & {
+  readonly cgroup: Pick<Call['cgroup'], 'reclaimableBytes'>;
+};
+
 interface Seen {
   /** What growth is measured against. */
   readonly baseline: { readonly usageBytes: number; readonly heldBytes: number; readonly atMs: number };
@@ -28,11 +33,11 @@ export interface Growth {
 
 /** What each call did at the looks before: how it grew, and how it got on with being frozen. */
 export class PoolHistory {
-  #seen = new WeakMap<Call, Seen>();
-  readonly #patience = new WeakMap<Call, Patience>();
+  #seen = new WeakMap<Looked, Seen>();
+  readonly #patience = new WeakMap<Looked, Patience>();
 
   /** Growth of what cannot be reclaimed. memory.stat is read only of calls whose usage has changed. */
-  look(call: Call, usageBytes: number, nowMs: number): Growth {
+  look(call: Looked, usageBytes: number, nowMs: number): Growth {
     const before = this.#seen.get(call);
     if (call.frozenSinceMs !== undefined) return { grownBytes: 0, grewAtMs: before?.grewAtMs ?? 0 };
     if (before === undefined) {
@@ -64,23 +69,23 @@ export class PoolHistory {
   }
 
   /** One that is frozen wants more; one that was not looked at yet may. */
-  wantsBytes(call: Call): number {
+  wantsBytes(call: Looked): number {
     return call.frozenSinceMs === undefined ? (this.#seen.get(call)?.takenBytes ?? Infinity) : Infinity;
   }
 
   /** By how much it holds more than usual; of one that was not looked at twice since it goes on that is not known. */
-  risenBytes(call: Call): number {
+  risenBytes(call: Looked): number {
     const seen = call.frozenSinceMs === undefined ? this.#seen.get(call) : undefined;
     return seen?.usualBytes === undefined ? Infinity : seen.last.heldBytes - seen.usualBytes;
   }
 
   /** Without what can be reclaimed, at the last look since it goes on. */
-  heldBytes(call: Call): number | undefined {
+  heldBytes(call: Looked): number | undefined {
     return this.#seen.get(call)?.last.heldBytes;
   }
 
   /** @param leastMs of a freeze. */
-  patience(call: Call, leastMs: number): Patience {
+  patience(call: Looked, leastMs: number): Patience {
     const before = this.#patience.get(call);
     const frozenSinceMs = call.frozenFor === 'pool' ? call.frozenSinceMs : undefined;
     if (frozenSinceMs === undefined) return before ?? firstPatience(0, leastMs);
@@ -91,7 +96,7 @@ export class PoolHistory {
   }
 
   /** It goes on: what it does now is compared with what it has now. */
-  goesOn(call: Call, nowMs: number): void {
+  goesOn(call: Looked, nowMs: number): void {
     this.#seen.delete(call);
     const patience = this.#patience.get(call);
     if (patience !== undefined) this.#patience.set(call, { ...patience, wentOnAtMs: nowMs });
