@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { formatMs } from '../units.ts';
+import { LEAST_OVER_BYTES } from './pool.ts';
 import { classOrder, type Grant, type PoolLine, stepBytes } from './pool-lines.ts';
 import {
   grows,
   isFrozen,
-  LEAST_OVER_BYTES,
   type PoolMember,
   type Shortage,
   type ShortageAction,
@@ -64,6 +64,10 @@ export function letGoOn<M extends PoolMember>(shortage: Shortage<M>): ShortageAc
     untried: triableBytes >= 0 && all.some(({ member }) => member.patience.tries === 0),
   };
   for (const stuck of all) {
+    const actions = withinGuarantee(stuck, look);
+    if (actions !== undefined) return actions;
+  }
+  for (const stuck of all) {
     const actions =
       forItsLock(stuck, look) ??
       asFirst(stuck) ??
@@ -91,6 +95,14 @@ function stuckOf<M extends PoolMember>({ order, lines, nowMs }: Shortage<M>): St
     });
   }
   return all;
+}
+
+/** It has not borrowed what others need. At once, but for one that has only just been stopped again. */
+function withinGuarantee<M extends PoolMember>({ member, line, frozenMs }: Stuck<M>, look: Look<M>) {
+  const { use, roomBytes } = look;
+  const { tries, ms } = member.patience;
+  if (use.usedBytes + roomBytes > line.guaranteedBytes || (tries > 0 && frozenMs < ms)) return;
+  return thaw(member, { kind: 'relaxed' }, 'its session is within its guarantee');
 }
 
 function forItsLock<M extends PoolMember>({ member }: Stuck<M>, look: Look<M>) {
@@ -124,7 +136,7 @@ function forATry<M extends PoolMember>({ member, frozenMs }: Stuck<M>, look: Loo
 
 /** It has waited for long: it goes on over the budget if the host can bear it, or another of its class stops for it. */
 function inItsTurn<M extends PoolMember>({ member, frozenMs, stuckMs }: Stuck<M>, look: Look<M>) {
-  const { use, nowMs, settings, order, roomBytes } = look;
+  const { use, nowMs, settings, order, lines, roomBytes } = look;
   if (stuckMs < settings.rotateMs || frozenMs < settings.leastFreezeMs) return;
   const waited = `frozen for ${formatMs(stuckMs)}`;
   // Not all of it: the first in order would be short of memory, and somebody would have to die for that.
@@ -132,7 +144,9 @@ function inItsTurn<M extends PoolMember>({ member, frozenMs, stuckMs }: Stuck<M>
   if (spareBytes >= LEAST_REST_BYTES) return pass(member, look, spareBytes, `${waited}, over the budget`);
   if (use.hostRoomBytes < LEAST_REST_BYTES) return;
   const others = order.slice(1).filter((one) => classOrder(one) === classOrder(member));
-  const other = others.findLast((one) => grows(one, nowMs));
+  const other = others.findLast(
+    (one) => grows(one, nowMs) && use.usedBytes > (lines.get(one)?.guaranteedBytes ?? 0),
+  );
   if (other === undefined) return;
   const freeze = { action: 'freeze', member: other, reason: 'others take their turn' } as const;
   return [...pass(member, look, use.hostRoomBytes, `${waited}, its turn`), freeze];

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { CALL_CLASSES, type CallClass } from '../toolcall/intent.ts';
+import { type Guarantee, guaranteeLines } from './guaranteed.ts';
 
 /*
  * Up to where the pool may be used while each call grows. The kernel holds calls to these lines at the charge, so they are
@@ -31,6 +32,8 @@ export interface Claimant extends Precedence {
   /** By how much it has risen in the last seconds (`usualBytes`): slowly, and yet it does not hold still. */
   readonly risenBytes: number;
   readonly grant: Grant | undefined;
+  /** Of its session; undefined if that is guaranteed nothing. */
+  readonly guarantee: Guarantee | undefined;
 }
 
 export interface PoolLine {
@@ -40,6 +43,8 @@ export interface PoolLine {
   readonly gradedBytes: number;
   readonly relaxedBytes: number;
   readonly restBytes: number;
+  /** What it is at the least while its session is within its guarantee; 0: it is not, or that cannot be kept. */
+  readonly guaranteedBytes: number;
 }
 
 export interface LineUse {
@@ -47,6 +52,8 @@ export interface LineUse {
   readonly budgetBytes: number;
   /** What one that is stuck may have beyond the budget, throttled: half of what is left to a limit on all calls. */
   readonly overBytes: number;
+  /** What the host could bear beyond what is used; 0 while it does not matter. */
+  readonly hostRoomBytes: number;
 }
 
 export interface StepSettings {
@@ -77,6 +84,7 @@ const UNLIMITED: PoolLine = {
   gradedBytes: Infinity,
   relaxedBytes: Infinity,
   restBytes: Infinity,
+  guaranteedBytes: 0,
 };
 
 /** Interactive before subagent before background before what is left over; the older first. */
@@ -126,14 +134,17 @@ export function lowestLine(budgetBytes: number, settings: StepSettings): number 
 
 export function poolLines<M extends Claimant>(
   members: Iterable<M>,
-  { usedBytes, budgetBytes, overBytes }: LineUse,
+  use: LineUse,
   settings: StepSettings,
 ): Map<M, PoolLine> {
+  const { usedBytes, budgetBytes, overBytes } = use;
   const step = stepBytes(budgetBytes, settings);
   const lines = new Map<M, PoolLine>();
   const heads = new Set<number>();
+  const guaranteed = guaranteeLines(use, step, lowestLine(budgetBytes, settings));
   let wantsBytes = 0;
   for (const member of [...members].sort(byPrecedence)) {
+    const guaranteedBytes = guaranteed(member.guarantee);
     if (lines.size === 0) lines.set(member, UNLIMITED);
     else {
       const order = classOrder(member);
@@ -145,8 +156,9 @@ export function poolLines<M extends Claimant>(
       const gradedBytes = budgetBytes - most * step;
       const relaxedBytes = budgetBytes - relaxed * step;
       const restBytes = wantsBytes <= step ? budgetBytes + overBytes : relaxedBytes;
-      const bytes = granted(member.grant, { gradedBytes, relaxedBytes, restBytes, usedBytes });
-      lines.set(member, { bytes, gradedBytes, relaxedBytes, restBytes });
+      const grantedBytes = granted(member.grant, { gradedBytes, relaxedBytes, restBytes, usedBytes });
+      const bytes = Math.max(grantedBytes, guaranteedBytes);
+      lines.set(member, { bytes, gradedBytes, relaxedBytes, restBytes, guaranteedBytes });
     }
     wantsBytes += member.wantsBytes;
   }

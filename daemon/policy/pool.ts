@@ -8,6 +8,9 @@ export interface PoolSettings {
   readonly keepAvailableBytes: number;
 }
 
+/** Room on the host that is worth going over the budget for: what one task charges in a few milliseconds. */
+export const LEAST_OVER_BYTES = 16 * 1024 * 1024;
+
 export interface PoolCall {
   readonly usageBytes: number;
   /** Part of the usage that the kernel can take back at once: its page cache. */

@@ -11,9 +11,6 @@ import {
 
 /* What is decided of a shortage (`shortage.ts`), and from what. */
 
-/** Room on the host that is worth going over the budget for: what one task charges in a few milliseconds. */
-export const LEAST_OVER_BYTES = 16 * 1024 * 1024;
-
 export interface ShortageSettings extends StepSettings {
   /** A frozen call goes on once there is this much room below its line. */
   readonly roomPercent: number;
@@ -53,8 +50,6 @@ export interface PoolMember extends Claimant {
 
 /** Used is what all calls hold, without page cache that the kernel can take back at once. */
 export interface PoolUse extends LineUse {
-  /** What the host could bear beyond the budget. */
-  readonly hostRoomBytes: number;
   /** Since when the first in order has wanted to grow and the pool was used up, if it has. */
   readonly exhaustedSinceMs: number | undefined;
   /** The kernel stops at the next charge who is over its line. Else a call that is tried may grow until the next look. */

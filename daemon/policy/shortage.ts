@@ -2,10 +2,10 @@
 import { formatBytes, formatMs } from '../units.ts';
 import { letGoOn } from './go-on.ts';
 import { BASELINE_MS } from './patience.ts';
+import { LEAST_OVER_BYTES } from './pool.ts';
 import { byPrecedence, classOrder, lowestLine, poolLines, stepBytes } from './pool-lines.ts';
 import {
   grows,
-  LEAST_OVER_BYTES,
   type PoolMember,
   type PoolUse,
   type Shortage,

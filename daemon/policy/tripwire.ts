@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import { LEAST_OVER_BYTES } from './pool.ts';
 import { awakeBytes } from './shortage.ts';
-import { LEAST_OVER_BYTES } from './shortage-types.ts';
 
 /*
  * Where the kernel looks who charges: memory.high of all calls together. It is at the lowest line of a call. Who may go on

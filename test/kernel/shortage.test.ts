@@ -193,6 +193,38 @@ while not os.path.exists('${end}'):
   });
 }
 
+for (const mode of ['bpf', 'user'] as const) {
+  test(`who is within its session's guarantee is not stopped for what others have borrowed (${mode})`, async () => {
+    // Three sessions, each guaranteed less than its part.
+    const pool = 'pool:\n  budget: 256M\n  guarantee:\n    background: 64M\n';
+    const daemon = await new TestDaemon({ config: `${pool}enforcement:\n  mode: ${mode}\n` }).start();
+    try {
+      const holder = new Holder(daemon, 'own-1', 'class=background memory.high=max', 90);
+      await until(async () => (await usedMiB(daemon, 'own-1')) >= 90, 'it holds its memory');
+      const borrower = daemon.run(load(190), {
+        env: { AGENTRM_SESSION: 'own-2', AGENTRM_INTENT: 'class=background memory.high=max' },
+      });
+      await daemon.event(isFor('own-2', 'freeze'));
+      // The last in order, in a pool that those before it have used up: slowly, so that it is seen to grow.
+      const grow = `import time
+held = []
+for _ in range(48):
+    held.append(b'x' * (1 << 18))
+    time.sleep(0.05)`;
+      const ran = await daemon.run(`exec python3 -c "${grow}"`, {
+        env: { AGENTRM_SESSION: 'own-3', AGENTRM_INTENT: 'class=background memory.high=max' },
+      });
+      assert.equal(ran.code, 0, ran.stderr);
+      assert.deepEqual(actionsOf(await recordOf(daemon, { session: 'own-3' })), []);
+      holder.release();
+      assert.equal((await holder.ran).code, 0);
+      assert.equal((await borrower).code, 0);
+    } finally {
+      await daemon.close();
+    }
+  });
+}
+
 test('as a last resort the lowest is killed for the first, and told so', async () => {
   // Somebody limits all calls together: there is nothing beyond the budget that could be lent.
   const daemon = await new TestDaemon({ config: 'pool:\n  budget: 1G\n' }).start();

@@ -37,6 +37,7 @@ function member(name: string, fields: Partial<PoolMember> = {}): Named {
     wantsBytes: 100 * MIB,
     risenBytes: 4 * MIB,
     grant: undefined,
+    guarantee: undefined,
     grownBytes: MIB,
     grewAtMs: NOW,
     freeableBytes: 100 * MIB,
@@ -83,7 +84,7 @@ const frozen = (one: Named, forMs: number, patienceMs = Infinity): Named => ({
 const still = (one: Named, wantsBytes = 0): Named => ({ ...one, grownBytes: 0, risenBytes: 0, wantsBytes });
 
 const linesOf = (members: readonly Named[], usedMiB = 900) =>
-  poolLines(members, { usedBytes: usedMiB * MIB, budgetBytes: BUDGET, overBytes: 5 * MIB }, settings);
+  poolLines(members, { ...useOf(usedMiB), overBytes: 5 * MIB }, settings);
 
 describe('who comes before whom', () => {
   test('by class, then by age; what is left over last', () => {
@@ -345,6 +346,60 @@ describe('letting go on', () => {
   });
 });
 
+describe('a session within its guarantee', () => {
+  const within = { bytes: 64 * MIB, leftBytes: 40 * MIB };
+  const own = (one: Named): Named => ({ ...one, guarantee: within });
+  const beyond = (one: Named): Named => ({ ...one, guarantee: { ...within, leftBytes: 0 } });
+
+  test('is not frozen for what others have borrowed, up to the last step of the budget', () => {
+    assert.deepEqual(decide([user, helper, old, own(young)], 961), []);
+    assert.deepEqual(decide([user, helper, old, own(young)], 971), ['freeze old']);
+    assert.deepEqual(decide([user, helper, old, beyond(young)], 961), ['freeze young']);
+    assert.deepEqual(decide([user, own(old)], 990), []);
+    assert.deepEqual(decide([user, own(old)], 991), ['freeze old']);
+    assert.deepEqual(decide([user, own(old)], 1010, { hostRoomBytes: 26 * MIB }), []);
+  });
+
+  test('does not stop for another to take its turn', () => {
+    const room = { hostRoomBytes: MIB };
+    const waiting = frozen(young, 10_000);
+    assert.deepEqual(decide([user, helper, own(old), waiting], 955, room), []);
+    const last = own(member('last', { startedAtMs: 300 }));
+    assert.deepEqual(decide([user, helper, old, waiting, last], 955, room), ['pass young', 'freeze old']);
+  });
+
+  test('goes on at once, before others, if there is room for a step', () => {
+    const stopped = (one: Named) => own({ ...frozen(one, 1), patience: { ...one.patience, tries: 0 } });
+    assert.deepEqual(decide([user, frozen(old, 400), stopped(young)], 955), ['thaw young']);
+    assert.deepEqual(decide([user, stopped(old), stopped(young)], 980), ['thaw old']);
+    assert.deepEqual(decide([user, stopped(old)], 981), []);
+    assert.deepEqual(decide([user, beyond(stopped(old))], 955), []);
+  });
+
+  test('but that is not done again and again', () => {
+    const again = (frozenMs: number) => own(frozen(old, frozenMs, 200));
+    assert.deepEqual(decide([user, again(199)], 980), []);
+    assert.deepEqual(decide([user, again(200)], 980), ['thaw old']);
+  });
+
+  test('is not stopped by the kernel either', () => {
+    const stops = (one: Named, usedMiB: number) => {
+      const line = linesOf([user, one], usedMiB).get(one);
+      assert.ok(line !== undefined);
+      return chargeLineBytes(one, line, usedMiB * MIB, 0) / MIB;
+    };
+    assert.deepEqual([stops(own(old), 975), stops(beyond(old), 975)], [990, 970]);
+    // The tripwire stays where somebody looks who borrows.
+    assert.equal(linesOf([user, own(old)]).values().toArray()[1]?.gradedBytes, 970 * MIB);
+  });
+
+  test('of the first in order counts among those that the pool has to keep', () => {
+    const first = { ...user, guarantee: { bytes: 877 * MIB, leftBytes: 0 } };
+    assert.deepEqual(decide([first, own(old)], 971), ['freeze old']);
+    assert.deepEqual(decide([{ ...first, guarantee: { bytes: 876 * MIB, leftBytes: 0 } }, own(old)], 971), []);
+  });
+});
+
 describe('the last resort', () => {
   const exhausted = { exhaustedSinceMs: NOW - 3000 };
 
@@ -422,6 +477,7 @@ test('whatever the calls are like: the first is never frozen or killed, nobody t
     startedAtMs: fc.nat(1000),
     grownBytes: fc.nat(4 * MIB),
     grewAtMs: fc.constant(NOW),
+    guarantee: fc.constantFrom(undefined, { bytes: 64 * MIB, leftBytes: 0 }, { bytes: 64 * MIB, leftBytes: 40 * MIB }),
     risenBytes: fc.constantFrom(0, 2 * MIB, Infinity),
     wantsBytes: fc.constantFrom(0, 15 * MIB, Infinity),
     patience: fc.record({

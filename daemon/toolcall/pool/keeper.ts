@@ -6,10 +6,10 @@ import type { Enforcer } from '../../kernel/enforcer.ts';
 import { files } from '../../kernel/files.ts';
 import type { HostMemory } from '../../kernel/host.ts';
 import type { Native } from '../../kernel/native.ts';
-import type { PoolSettings } from '../../policy/pool.ts';
+import { LEAST_OVER_BYTES, type PoolSettings } from '../../policy/pool.ts';
 import { chargeLineBytes, type LineUse, lowestLine, mayGrow, poolLines } from '../../policy/pool-lines.ts';
 import { awakeBytes, decideShortage, isCornered, isExhausted, nearShortage } from '../../policy/shortage.ts';
-import { LEAST_OVER_BYTES, type PoolUse, type ShortageAction } from '../../policy/shortage-types.ts';
+import type { PoolUse, ShortageAction } from '../../policy/shortage-types.ts';
 import type { TripwireUse } from '../../policy/tripwire.ts';
 import type { Call } from '../call.ts';
 import { Blockers } from './blockers.ts';
@@ -28,6 +28,9 @@ const HELD_BELOW_BYTES = 4 * 1024 * 1024;
 
 /** What the tripwire follows while the pool is short, when it is not. */
 const AMPLE = { currentBytes: 0, hostRoomBytes: 0, thrashes: false } as const;
+
+/** Before the pool is nearly used up nobody needs more than its budget. */
+const NOTHING_BEYOND = { overBytes: 0, hostRoomBytes: 0 } as const;
 
 export interface PoolKeeperDeps {
   readonly native: Native;
@@ -76,7 +79,7 @@ export class PoolKeeper {
   #exhaustedSinceMs: number | undefined;
   /** As the last look found it. */
   #near = false;
-  #overBytes = 0;
+  #beyond: Pick<LineUse, 'overBytes' | 'hostRoomBytes'> = NOTHING_BEYOND;
   /** Of the calls that there are; infinite where nobody could make room for another. */
   #lowestLineBytes = Infinity;
   /** Of those that grow, above what is in use. */
@@ -119,7 +122,7 @@ export class PoolKeeper {
       const budgetBytes = this.budgetBytes();
       const lowest = this.#lowestLineBytes;
       const usedBytes = this.#currentBytes();
-      this.#tell({ usedBytes, budgetBytes, overBytes: this.#overBytes }, nowMs());
+      this.#tell({ usedBytes, budgetBytes, ...this.#beyond }, nowMs());
       // While it is short the next look knows where the tripwire has to be.
       if (this.#near || this.short) this.#lookSoon(0);
       else if (lowest !== this.#lowestLineBytes) this.#setTripwire(budgetBytes);
@@ -163,14 +166,14 @@ export class PoolKeeper {
     const { currentBytes, ownBytes, budgetBytes } = measured;
     if (!nearShortage({ usedBytes: currentBytes, budgetBytes }, shortage) && !this.short) {
       this.#exhaustedSinceMs = undefined;
-      this.#overBytes = 0;
+      this.#beyond = NOTHING_BEYOND;
       this.#members.relax();
       this.#thrashing.forget();
-      this.#tell({ usedBytes: currentBytes, budgetBytes: ownBytes, overBytes: 0 }, now);
+      this.#tell({ usedBytes: currentBytes, budgetBytes: ownBytes, ...NOTHING_BEYOND }, now);
       this.#setTripwire(ownBytes);
       return false;
     }
-    this.#overBytes = overBytes(measured);
+    this.#beyond = { overBytes: overBytes(measured), hostRoomBytes: measured.hostRoomBytes };
     const usedBytes = this.#usedBytes(measured, now);
     const members = this.#members.look(shortage.leastFreezeMs, now);
     if (members.length === 0) {
@@ -180,7 +183,7 @@ export class PoolKeeper {
     }
     const use = this.#useOf(usedBytes, members, measured, now);
     // What the kernel compares: it counts page cache too, and knows no other use of the host.
-    const raw = { usedBytes: currentBytes, budgetBytes: ownBytes, overBytes: this.#overBytes };
+    const raw = { usedBytes: currentBytes, budgetBytes: ownBytes, ...this.#beyond };
     for (const action of decideShortage(members, use, now, shortage)) this.#act(action, raw, now);
     this.#tell(raw, now);
     this.#setTripwire(ownBytes, { ...measured, thrashes: this.#thrashing.lately(now) });
@@ -221,8 +224,7 @@ export class PoolKeeper {
     return {
       usedBytes,
       budgetBytes,
-      overBytes: this.#overBytes,
-      hostRoomBytes,
+      ...this.#beyond,
       exhaustedSinceMs: this.#exhaustedSinceMs,
       stopsAtCharge,
       cornered: isCornered(members, maxBytes - currentBytes, exhaustedMs, stopsAtCharge),

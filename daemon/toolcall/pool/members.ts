@@ -3,6 +3,7 @@ import type { Claimant, Grant } from '../../policy/pool-lines.ts';
 import type { PoolMember } from '../../policy/shortage-types.ts';
 import type { Call } from '../call.ts';
 import { PoolHistory } from './history.ts';
+import { SessionHoldings } from './holdings.ts';
 
 export interface PoolMembersDeps {
   readonly calls: () => Iterable<Call>;
@@ -24,6 +25,7 @@ interface Granted {
 export class PoolMembers {
   readonly #deps: PoolMembersDeps;
   readonly #history = new PoolHistory();
+  readonly #holdings = new SessionHoldings();
   #grants = new WeakMap<Call, Granted>();
 
   constructor(deps: PoolMembersDeps) {
@@ -35,6 +37,7 @@ export class PoolMembers {
    * @param leastMs of a freeze.
    */
   look(leastMs: number, nowMs: number): Member[] {
+    this.#holdings.forget();
     const members: Member[] = [];
     for (const call of this.#deps.calls()) {
       const growth = this.#history.look(call, this.#deps.usageBytes(call), nowMs);
@@ -72,14 +75,15 @@ export class PoolMembers {
     this.#history.goesOn(call, nowMs);
   }
 
-  /** The shortage is over: nothing is granted any more, and what calls take until the next is nobody's growth. */
+  /** There is no shortage: nothing is granted any more, and what calls take until the next is nobody's growth. */
   relax(): void {
     this.#grants = new WeakMap();
     this.#history.forgetGrowth();
+    this.#holdings.forget();
   }
 
   #claimant(call: Call): Claimant {
-    const { limits, phase, startedAtMs } = call;
+    const { limits, phase, startedAtMs, sessionCgroup } = call;
     return {
       class: limits.class,
       leftover: phase === 'lingering',
@@ -87,6 +91,7 @@ export class PoolMembers {
       wantsBytes: this.#history.wantsBytes(call),
       risenBytes: this.#history.risenBytes(call),
       grant: this.#grantOf(call),
+      guarantee: this.#holdings.of(sessionCgroup),
     };
   }
 
