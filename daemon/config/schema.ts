@@ -119,8 +119,10 @@ const guarantee = z
   } satisfies Record<CallClass, z.ZodType>)
   .prefault({})
   .describe(
-    'Memory that the kernel does not take from a session for others while it uses no more (memory.low). What it ' +
-      'does not use is there for all.',
+    'Memory that the kernel does not take from a session for others while it uses no more (memory.low). Nor are its ' +
+      'calls stopped while others have used up the pool, as long as the budget, less the step that is for the first ' +
+      'call, or the host has any left: what a session does not use is there for all, and does not come back at once. ' +
+      'Those that add up to more than the pool are kept in the order of the calls.',
   );
 
 const pool = z

@@ -2,13 +2,7 @@
 import { formatMs } from '../units.ts';
 import { LEAST_OVER_BYTES } from './pool.ts';
 import { classOrder, type Grant, type PoolLine, stepBytes } from './pool-lines.ts';
-import {
-  grows,
-  isFrozen,
-  type PoolMember,
-  type Shortage,
-  type ShortageAction,
-} from './shortage-types.ts';
+import { grows, isFrozen, type PoolMember, type Shortage, type ShortageAction } from './shortage-types.ts';
 
 /*
  * Who of those frozen for the pool goes on, and with what: into room that there is, for a try, in its turn, or with what
@@ -99,9 +93,9 @@ function stuckOf<M extends PoolMember>({ order, lines, nowMs }: Shortage<M>): St
 
 /** It has not borrowed what others need. At once, but for one that has only just been stopped again. */
 function withinGuarantee<M extends PoolMember>({ member, line, frozenMs }: Stuck<M>, look: Look<M>) {
-  const { use, roomBytes } = look;
   const { tries, ms } = member.patience;
-  if (use.usedBytes + roomBytes > line.guaranteedBytes || (tries > 0 && frozenMs < ms)) return;
+  const wantsBytes = Math.min(look.roomBytes, member.guarantee?.leftBytes ?? 0);
+  if (look.use.usedBytes + wantsBytes > line.guaranteedBytes || (tries > 0 && frozenMs < ms)) return;
   return thaw(member, { kind: 'relaxed' }, 'its session is within its guarantee');
 }
 

@@ -29,7 +29,7 @@ const MARGIN_SHARE = 1 / 8;
  */
 export function guaranteeLeftBytes(guaranteedBytes: number, heldBytes: number, within: boolean): number {
   const leftBytes = guaranteedBytes - heldBytes;
-  return leftBytes > 0 && leftBytes >= guaranteeMarginBytes(guaranteedBytes, within) ? leftBytes : 0;
+  return leftBytes >= guaranteeMarginBytes(guaranteedBytes, within) ? leftBytes : 0;
 }
 
 /** How far below its guarantee a session has to be. */

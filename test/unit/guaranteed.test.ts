@@ -67,9 +67,9 @@ describe('up to where the pool may be used by who is within its guarantee', () =
 
   test('whatever is guaranteed, the host keeps what it must and the first in order its step', () => {
     const guarantees = fc.array(
-      fc.record({ bytes: fc.nat(2000), leftBytes: fc.nat(2000) }).map(({ bytes, leftBytes }) =>
-        guarantee(bytes, Math.min(bytes, leftBytes)),
-      ),
+      fc
+        .record({ bytes: fc.nat(2000), leftBytes: fc.nat(2000) })
+        .map(({ bytes, leftBytes }) => guarantee(bytes, Math.min(bytes, leftBytes))),
     );
     fc.assert(
       fc.property(guarantees, fc.nat(1200), fc.nat(3000), (all, usedMiB, hostRoomMiB) => {

@@ -374,6 +374,8 @@ describe('a session within its guarantee', () => {
     assert.deepEqual(decide([user, stopped(old), stopped(young)], 980), ['thaw old']);
     assert.deepEqual(decide([user, stopped(old)], 981), []);
     assert.deepEqual(decide([user, beyond(stopped(old))], 955), []);
+    const less = { ...stopped(old), guarantee: { ...within, leftBytes: 4 * MIB } };
+    assert.deepEqual([decide([user, less], 986), decide([user, less], 987)], [['thaw old'], []]);
   });
 
   test('but that is not done again and again', () => {
@@ -390,13 +392,21 @@ describe('a session within its guarantee', () => {
     };
     assert.deepEqual([stops(own(old), 975), stops(beyond(old), 975)], [990, 970]);
     // The tripwire stays where somebody looks who borrows.
-    assert.equal(linesOf([user, own(old)]).values().toArray()[1]?.gradedBytes, 970 * MIB);
+    assert.equal(
+      linesOf([user, own(old)])
+        .values()
+        .toArray()[1]?.gradedBytes,
+      970 * MIB,
+    );
   });
 
   test('of the first in order counts among those that the pool has to keep', () => {
     const first = { ...user, guarantee: { bytes: 877 * MIB, leftBytes: 0 } };
     assert.deepEqual(decide([first, own(old)], 971), ['freeze old']);
-    assert.deepEqual(decide([{ ...first, guarantee: { bytes: 876 * MIB, leftBytes: 0 } }, own(old)], 971), []);
+    assert.deepEqual(
+      decide([{ ...first, guarantee: { bytes: 876 * MIB, leftBytes: 0 } }, own(old)], 971),
+      [],
+    );
   });
 });
 
@@ -477,7 +487,11 @@ test('whatever the calls are like: the first is never frozen or killed, nobody t
     startedAtMs: fc.nat(1000),
     grownBytes: fc.nat(4 * MIB),
     grewAtMs: fc.constant(NOW),
-    guarantee: fc.constantFrom(undefined, { bytes: 64 * MIB, leftBytes: 0 }, { bytes: 64 * MIB, leftBytes: 40 * MIB }),
+    guarantee: fc.constantFrom(
+      undefined,
+      { bytes: 64 * MIB, leftBytes: 0 },
+      { bytes: 64 * MIB, leftBytes: 40 * MIB },
+    ),
     risenBytes: fc.constantFrom(0, 2 * MIB, Infinity),
     wantsBytes: fc.constantFrom(0, 15 * MIB, Infinity),
     patience: fc.record({
