@@ -57,7 +57,8 @@ export function letGoOn<M extends PoolMember>(shortage: Shortage<M>): ShortageAc
     triableBytes,
     untried: triableBytes >= 0 && all.some(({ member }) => member.patience.tries === 0),
   };
-  for (const stuck of all) {
+  // Nobody comes before the first of all.
+  for (const stuck of all[0]?.first ? [] : all) {
     const actions = withinGuarantee(stuck, look);
     if (actions !== undefined) return actions;
   }

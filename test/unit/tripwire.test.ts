@@ -60,6 +60,7 @@ describe('the tripwire', () => {
       wantsBytes: 0,
       risenBytes: 0,
       grant: undefined,
+      guarantee: undefined,
     } as const;
     assert.ok(!mayGrow(call));
     assert.ok(!mayGrow({ ...call, wantsBytes: MIB / 2, grant: { kind: 'rest' } }));
