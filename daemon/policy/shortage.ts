@@ -19,7 +19,7 @@ import {
  * graded, so that the last in order stops first, and what is left then is for those before it. Kept for calls that hold
  * still, it would leave two others stopped half-way, each with what the other lacks: so whoever was stopped goes on as
  * soon as those before it leave room. A call that does not grow is never touched, and the first in order is never
- * frozen.
+ * frozen. Nor is one whose session is within its guarantee, as long as that can be kept (`guaranteed.ts`).
  */
 
 /**
