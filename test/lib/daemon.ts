@@ -223,7 +223,9 @@ export class TestDaemon {
 
   #stream(path: string, signal?: AbortSignal): Promise<AsyncIterable<string>> {
     return new Promise((resolve, reject) => {
-      const options = { socketPath: this.socket, path, ...(signal === undefined ? {} : { signal }) };
+      // A connection of its own: one that was kept is closed after 5 s, perhaps as it is used again.
+      const own = { socketPath: this.socket, path, agent: false } as const;
+      const options = { ...own, ...(signal === undefined ? {} : { signal }) };
       const sent = request(options, (response) => {
         response.setEncoding('utf8');
         resolve(response);
