@@ -40,6 +40,11 @@ export const MAX_ID = 128;
  */
 const MAX_IDLE_PER_UID = 256;
 
+/** The id of the session of calls that name none: as their parent is another process, so is their session. */
+export function unnamedId({ pid, startTicks }: ProcessId): string {
+  return `${pid}-${startTicks}`;
+}
+
 /**
  * Every session on the host, and who owns it. A session lives while it has an owner (a process outside
  * the calls that has outlived one of them) or a live call whose agent is not known to have ended.
@@ -58,7 +63,7 @@ export class SessionRegistry {
 
   /** Finds or makes the session of a call. `parent` names it when the agent does not. */
   join(uid: number, id: string | undefined, parent: ProcessId | undefined, agent: string | null): Session {
-    const wanted = id?.slice(0, MAX_ID) || (parent ? `${parent.pid}-${parent.startTicks}` : 'unnamed');
+    const wanted = id?.slice(0, MAX_ID) || (parent ? unnamedId(parent) : 'unnamed');
     const key = sessionKey(uid, wanted);
     let session = this.#sessions.get(key);
     if (session === undefined) {

@@ -3,9 +3,11 @@ import { nowMs } from '../clock.ts';
 import { errnoOf, messageOf } from '../errors.ts';
 import type { Cgroup } from '../kernel/cgroup.ts';
 import { files } from '../kernel/files.ts';
+import { ancestors, isAlive } from '../kernel/proc.ts';
 import { type CgroupRoot, childNames } from '../kernel/tree.ts';
 import type { Log } from '../log.ts';
-import type { Session, SessionRegistry } from '../session/registry.ts';
+import { type Session, type SessionRegistry, unnamedId } from '../session/registry.ts';
+import { noteAgent } from './agent.ts';
 import { Call } from './call.ts';
 import type { CallManager } from './manager.ts';
 import { loadCall, loadSession, type SavedCall } from './saved-state.ts';
@@ -100,6 +102,12 @@ function rebuild(
   const call = new Call({ ...saved, session, sessionCgroup, cgroup, procPath });
   call.ancestors = saved.ancestors;
   call.agentProcess = saved.agentProcess;
+  if (saved.agentProcess === null && isAlive(saved.wrapper)) {
+    // The daemon before may have died when it knew no more than that the wrapper's parent is a shell.
+    const [parent] = saved.ancestors;
+    const named = parent === undefined || session.id !== unnamedId(parent);
+    noteAgent(call, ancestors(saved.wrapper.pid), named);
+  }
   call.origin = saved.origin ?? null;
   call.cycle = saved.cycle + 1;
   call.restoreFrozenMs(saved.frozenMs);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { ProcessId, ProcessStat } from '../kernel/proc.ts';
+import type { Call } from './call.ts';
 
 // Between an agent and the wrapper stand shells, and a shell that started its command in the background
 // ends before it.
@@ -18,6 +19,20 @@ export function agentProcessOf(ancestors: readonly ProcessStat[], named: boolean
   const candidates = named ? ancestors : ancestors.slice(0, 1);
   const agent = candidates.find(({ comm }) => !shells.has(comm));
   return agent === undefined ? null : { pid: agent.pid, startTicks: agent.startTicks };
+}
+
+/**
+ * Notes for whom a call runs.
+ * @param ancestors of the wrapper, nearest first, as many as are known: a parent that is no shell says enough.
+ * @param named as for {@link agentProcessOf}.
+ */
+export function noteAgent(
+  call: Pick<Call, 'ancestors' | 'agentProcess'>,
+  ancestors: readonly ProcessStat[],
+  named: boolean,
+): void {
+  call.ancestors = ancestors.map(({ pid, startTicks }) => ({ pid, startTicks }));
+  call.agentProcess = agentProcessOf(ancestors, named);
 }
 
 /**

@@ -6,7 +6,7 @@ import { ancestors, processStat } from '../kernel/proc.ts';
 import type { CgroupRoot } from '../kernel/tree.ts';
 import type { Log } from '../log.ts';
 import type { SessionRegistry } from '../session/registry.ts';
-import { agentProcessOf } from './agent.ts';
+import { noteAgent } from './agent.ts';
 import type { AgentTies } from './agent-ties.ts';
 import type { AnswerTo, RunRequest } from './answer.ts';
 import { Call } from './call.ts';
@@ -99,7 +99,8 @@ export class Starting {
     }
     const config = this.#deps.config();
     const agent = request.agent?.slice(0, MAX_AGENT_CHARS) ?? null;
-    const session = sessions.join(peer.uid, request.session, processStat(wrapper.ppid), agent);
+    const parent = processStat(wrapper.ppid);
+    const session = sessions.join(peer.uid, request.session, parent, agent);
     const lines = this.#deps.limits.lines(asked);
     let call: Call | undefined;
     try {
@@ -119,6 +120,8 @@ export class Starting {
         wrapper: { pid: wrapper.pid, startTicks: wrapper.startTicks },
         admissionWaitMs: waitMs,
       });
+      // Before the answer: if the agent or this daemon is killed, the next one must know that nobody waits for the call.
+      if (parent !== undefined && parent.pid > 1) noteAgent(call, [parent], Boolean(request.session));
       controller.add(call);
     } catch (error) {
       if (call !== undefined) {
@@ -142,9 +145,8 @@ export class Starting {
       call.origin = originOf(request, this.#deps.config().log.commands);
       call.feedbackKey = feedbackKey(call.session.uid, call.session.id, commandOf(request.argv));
       feedback.started(call.feedbackKey);
-      const chain = ancestors(call.wrapper.pid);
-      call.ancestors = chain.map(({ pid, startTicks }) => ({ pid, startTicks }));
-      call.agentProcess = agentProcessOf(chain, Boolean(request.session));
+      // A shell stands between, or nobody is left.
+      if (call.agentProcess === null) noteAgent(call, ancestors(call.wrapper.pid), Boolean(request.session));
     } catch (error) {
       log.error({ err: error, call: call.id }, 'owner of call not known');
     }

@@ -9,24 +9,29 @@ import { configSchema } from '../../daemon/config/schema.ts';
 import type { CallRecord } from '../../daemon/control/types.ts';
 import { Freezer } from '../../daemon/kernel/freezer.ts';
 import { type Native, native, type PeerCred } from '../../daemon/kernel/native.ts';
-import { processStat } from '../../daemon/kernel/proc.ts';
+import { childrenOf, processStat } from '../../daemon/kernel/proc.ts';
 import { UserEnforcer } from '../../daemon/kernel/user-enforcer.ts';
 import { createLogger } from '../../daemon/log.ts';
 import { hostSettings } from '../../daemon/policy/host.ts';
 import { SessionClasses } from '../../daemon/session/classes.ts';
 import { SessionRegistry } from '../../daemon/session/registry.ts';
+import { adopt } from '../../daemon/toolcall/adoption.ts';
 import type { Answer } from '../../daemon/toolcall/answer.ts';
 import type { Call } from '../../daemon/toolcall/call.ts';
 import { Controller } from '../../daemon/toolcall/controller.ts';
 import { CallManager } from '../../daemon/toolcall/manager.ts';
 import { SessionCgroup } from '../../daemon/toolcall/session-cgroup.ts';
-import { plainTree } from '../lib/plain-tree.ts';
+import { type PlainTree, plainTree } from '../lib/plain-tree.ts';
 
 const GiB = 2 ** 30;
 
 /** A manager over a plain tree, and processes that can be its wrappers. */
-function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBytes?: () => number } = {}) {
-  const { dir, root, native: addon } = plainTree(t, options.changes);
+function setUp(
+  t: TestContext,
+  options: { changes?: Partial<Native>; availableBytes?: () => number; tree?: PlainTree } = {},
+) {
+  const tree = options.tree ?? plainTree(t, options.changes);
+  const { dir, root, native: addon } = tree;
   const config = configSchema(() => undefined).parse({ admission: { wait: '60s', pressurePercent: '0' } });
   const host = hostSettings(config, { memTotalBytes: 16 * GiB });
   const fd = openSync(join(dir, 'log'), 'a');
@@ -75,10 +80,12 @@ function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBy
   });
   const classes = new SessionClasses();
   const children: ChildProcess[] = [];
-  const wrapper = (): PeerCred & { end(): Promise<void> } => {
-    const child = spawn('sleep', ['1000'], { stdio: 'ignore' });
+  /** @param child a process of which its pid is the wrapper's. */
+  const wrapper = (
+    child = spawn('sleep', ['1000'], { stdio: 'ignore' }),
+    pid = child.pid ?? 0,
+  ): PeerCred & { end(): Promise<void> } => {
     children.push(child);
-    const pid = child.pid ?? 0;
     return {
       ...{ pid, uid: 0, gid: 0, pidfd: native().pidfdOpen(pid) },
       async end() {
@@ -96,7 +103,20 @@ function setUp(t: TestContext, options: { changes?: Partial<Native>; availableBy
     for (const child of children) child.kill('SIGKILL');
     closeSync(fd);
   });
-  return { dir, root, manager, sessions, classes, controller, wrapper, records, events, unmanaged };
+  return {
+    tree,
+    dir,
+    root,
+    manager,
+    sessions,
+    classes,
+    controller,
+    log,
+    wrapper,
+    records,
+    events,
+    unmanaged,
+  };
 }
 
 type Bench = ReturnType<typeof setUp>;
@@ -328,6 +348,53 @@ test('a wrapper that has died loses its call', async (t) => {
   await peer.end();
   bench.manager.wrapperGone(call);
   assert.equal(bench.records[0]?.outcome, 'lost');
+});
+
+describe('a call whose daemon was killed as soon as it had answered', () => {
+  /** The next daemon. */
+  const next = (t: TestContext, before: Bench): Bench => {
+    const bench = setUp(t, { tree: before.tree });
+    const { sessions, manager, log, root } = bench;
+    assert.equal(adopt({ roots: [root], sessions, manager, log }).calls, 1);
+    return bench;
+  };
+  /** An agent, and the wrapper that it has started, perhaps by a shell. */
+  const family = (t: TestContext, ...command: string[]) => {
+    const agent = spawn('timeout', ['1000', ...command], { stdio: 'ignore' });
+    let pid = agent.pid ?? 0;
+    pid = childOf(pid);
+    if (command[0] === 'sh') pid = childOf(pid);
+    t.after(() => process.kill(pid, 'SIGKILL'));
+    return { agent, pid };
+  };
+  const childOf = (pid: number): number => {
+    for (;;) for (const child of childrenOf(pid)) return child;
+  };
+  const isKilled = ({ root }: Bench, { session, id }: Call) =>
+    readFileSync(join(root.path, session.name, id, 'cgroup.kill'), 'utf8') === '1';
+
+  test('ends with its agent, which ended before the next one came', async (t) => {
+    const bench = setUp(t);
+    const { agent, pid } = family(t, 'sleep', '1000');
+    const { call } = start(bench, bench.wrapper(agent, pid), { clone: true });
+    bench.manager.close();
+    agent.kill('SIGKILL');
+    await once(agent, 'exit');
+    assert.ok(next(t, bench).events.includes('session-end'));
+    assert.ok(isKilled(bench, call));
+  });
+
+  test('ends with its agent, of which no more was known than that a shell stands between', async (t) => {
+    const bench = setUp(t);
+    const { agent, pid } = family(t, 'sh', '-c', 'sleep 1000; :');
+    const { call } = start(bench, bench.wrapper(agent, pid), { clone: true });
+    bench.manager.close();
+    const { events } = next(t, bench);
+    assert.ok(!events.includes('session-end'));
+    agent.kill('SIGKILL');
+    while (!events.includes('session-end')) await turn();
+    assert.ok(isKilled(bench, call));
+  });
 });
 
 test('a wrapper that came back ends its call itself, even if its death is seen first', async (t) => {
