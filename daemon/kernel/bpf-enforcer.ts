@@ -55,7 +55,8 @@ export class BpfEnforcer implements Enforcer {
   }
 
   stats(cgroup: Cgroup): ThrottleStats {
-    return this.#bpf.stats(cgroup.id) ?? { highEvents: 0, throttledMs: 0, stops: 0 };
+    const stats = this.#bpf.stats(cgroup.id) ?? { highEvents: 0, throttledMs: 0, stops: 0 };
+    return { ...stats, throttledBy: 'sleeps' };
   }
 
   stoppedTasks(cgroup: Cgroup): readonly StoppedTask[] {

@@ -51,8 +51,12 @@ export interface StoppedTask {
 export interface ThrottleStats {
   /** How often a charge went over memory.high. */
   readonly highEvents: number;
-  /** Time that tasks of the call were put to sleep for it, summed over tasks. */
   readonly throttledMs: number;
+  /**
+   * What that is: `sleeps` that tasks of the call were put to for it, summed over tasks; or, where nobody sees those,
+   * the time in which some task of it was held up by `pressure` for memory: by reclaim, or for other limits too.
+   */
+  readonly throttledBy: 'sleeps' | 'pressure';
   readonly stops: number;
 }
 

@@ -94,6 +94,7 @@ export class UserEnforcer implements Enforcer {
     return {
       highEvents: cgroup.memoryEvents().high,
       throttledMs: Math.round(pressure.someTotalUs / 1000),
+      throttledBy: 'pressure',
       stops: this.#watched.get(cgroup.id)?.stops ?? 0,
     };
   }

@@ -14,8 +14,9 @@ export interface CallFacts {
   readonly outcome: Outcome;
   readonly killCode: KillCode | null;
   readonly peakBytes: number;
-  /** Summed over the call's tasks. */
   readonly throttledMs: number;
+  /** Sleeps over memory.high, summed over the call's tasks; or `pressure`: time in which it waited for memory, for whatever. */
+  readonly throttledBy: 'sleeps' | 'pressure';
   readonly frozenMs: number;
   readonly admissionWaitMs: number;
   readonly durationMs: number;
@@ -175,15 +176,17 @@ function timedOut(timeoutMs: number | null): Clause {
 }
 
 function slowed(facts: CallFacts, { slowMs }: ReportSettings): Clause | null {
-  const { limits, frozenMs, throttledMs, durationMs, peakBytes, lentBytes } = facts;
+  const { limits, frozenMs, throttledMs, throttledBy, durationMs, peakBytes, lentBytes } = facts;
   // Many tasks sleep at the same time; the call as a whole cannot have lost more than its duration.
   const lostMs = frozenMs + Math.min(throttledMs, Math.max(0, durationMs - frozenMs));
   if (lostMs < slowMs) return null;
   // Below its own memory.high it can only have been stopped for others.
   const short = facts.poolShort || peakBytes < limits.memoryHighBytes;
+  // That it was for its memory.high is known only where the sleeps themselves were seen.
+  const held = throttledBy === 'sleeps' ? 'throttled' : 'stalled';
   const parts = [
     frozenMs >= 1 ? `frozen ${formatMs(frozenMs)}${short ? ' while the host was short of it' : ''}` : null,
-    throttledMs >= 1 ? `throttled ${formatMs(throttledMs)}` : null,
+    throttledMs >= 1 ? `${held} ${formatMs(throttledMs)}` : null,
   ].filter((part) => part !== null);
   const lent = lentBytes > 0 ? ` (${formatBytes(lentBytes)} lent)` : '';
   const text =

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { constants } from 'node:os';
 import type { CallMemory, CallRecord, CallState, LiveCall } from '../control/types.ts';
-import type { Enforcer } from '../kernel/enforcer.ts';
+import type { Enforcer, ThrottleStats } from '../kernel/enforcer.ts';
 import { files } from '../kernel/files.ts';
 import { parseFlatKeyed } from '../kernel/host.ts';
 import { outcomeOf } from '../policy/decide.ts';
@@ -43,7 +43,8 @@ export function finish(
   const killCode = shellLived ? null : (call.killCode ?? null);
   // What was killed as a whole leaves nothing behind, however long its last process takes to free its memory.
   const killed = call.killCode !== undefined || local.oomGroupKill > 0;
-  const memory: CallMemory = { ...memoryOf(call, enforcer, nowMs), oomKills: all.oomKill };
+  const stats = enforcer.stats(cgroup);
+  const memory: CallMemory = { ...memoryOf(call, stats, nowMs), oomKills: all.oomKill };
   const highestBytes = Math.max(
     limits.memoryHighBytes,
     ...call.decisions.map((entry) => entry.highBytes ?? 0),
@@ -58,6 +59,7 @@ export function finish(
     killCode,
     peakBytes: memory.peakBytes,
     throttledMs: memory.throttledMs,
+    throttledBy: stats.throttledBy,
     frozenMs: memory.frozenMs,
     // Here, so that the line and the figures beside it are rounded alike.
     admissionWaitMs: Math.round(call.admissionWaitMs),
@@ -131,7 +133,7 @@ export function liveCall(call: Call, enforcer: Enforcer, usedBytes: number, nowM
   return {
     ...identity(call),
     state: callStateOf(call),
-    memory: { ...memoryOf(call, enforcer, nowMs), usedBytes },
+    memory: { ...memoryOf(call, enforcer.stats(call.cgroup), nowMs), usedBytes },
     decisions: call.decisions,
   };
 }
@@ -152,8 +154,7 @@ function identity(call: Call) {
   };
 }
 
-function memoryOf(call: Call, enforcer: Enforcer, nowMs: number): Omit<CallMemory, 'oomKills'> {
-  const stats = enforcer.stats(call.cgroup);
+function memoryOf(call: Call, stats: ThrottleStats, nowMs: number): Omit<CallMemory, 'oomKills'> {
   return {
     highBytes: finiteOrNull(call.limits.memoryHighBytes),
     maxBytes: finiteOrNull(call.limits.memoryMaxBytes),

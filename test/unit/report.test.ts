@@ -28,6 +28,7 @@ const quiet: CallFacts = {
   killCode: null,
   peakBytes: 20 * MIB,
   throttledMs: 0,
+  throttledBy: 'sleeps',
   frozenMs: 0,
   admissionWaitMs: 0,
   durationMs: 10_000,
@@ -116,6 +117,11 @@ describe('reportLine', () => {
       'frozen and lent to',
       { frozenMs: 412, throttledMs: 1_234, peakBytes: 310 * MIB, lentBytes: 250 * MIB },
       'slowed for memory: frozen 0.4 s, throttled 1.2 s; used 310 MiB of memory.high 115 MiB (250 MiB lent); ask for more with AGENTRM_INTENT="memory.high=416M"',
+    ],
+    [
+      'frozen, and held up for memory where nobody sees for which limit',
+      { frozenMs: 412, throttledMs: 1_234, throttledBy: 'pressure', peakBytes: 90 * MIB, poolShort: true },
+      'slowed for memory: frozen 0.4 s while the host was short of it, stalled 1.2 s; used 90 MiB of memory.high 115 MiB',
     ],
     [
       'throttled only, near the ceiling',
