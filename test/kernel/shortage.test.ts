@@ -4,26 +4,22 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
-import type { CallRecord, Event } from '../../daemon/control/types.ts';
-import { agentrmBash, TestDaemon, top, until } from '../lib/daemon.ts';
+import { agentrmBash, TestDaemon, until } from '../lib/daemon.ts';
 import { Holder } from '../lib/holder.ts';
 import { recordOf } from '../lib/record-of.ts';
+import {
+  actionsOf,
+  BUDGET_MIB,
+  isFor,
+  LAST_RESORT,
+  lastResort,
+  load,
+  loadProgram,
+  shortageTests,
+  usedMiB,
+} from './shortage-tests.ts';
 
 const MiB = 1024 * 1024;
-const loadProgram = `${top}build/cmake/test/agentrm-load`;
-const load = (mib: number) => `${loadProgram} --bytes ${mib}M procs 1`;
-
-/** All calls together: what the pool of these daemons has. */
-const BUDGET_MIB = 160;
-
-async function usedMiB(daemon: TestDaemon, session: string): Promise<number> {
-  const live = (await daemon.liveCalls()).find((call) => call.session === session);
-  return (live?.memory.usedBytes ?? 0) / MiB;
-}
-
-const actionsOf = (record: CallRecord) => record.decisions.map(({ action }) => action);
-const isFor = (session: string, kind: string) => (event: Event) =>
-  event.kind === kind && event.session === session;
 
 for (const mode of ['bpf', 'user'] as const) {
   describe(`calls that want more than the pool has (${mode})`, () => {
@@ -51,29 +47,7 @@ for (const mode of ['bpf', 'user'] as const) {
       }
     });
 
-    test('the lowest that grows is stopped, and goes on when there is room', async () => {
-      const holder = new Holder(daemon, 'room-1', 'class=interactive memory.high=max', 100);
-      await until(async () => (await usedMiB(daemon, 'room-1')) >= 100, 'it holds its memory');
-      const background = daemon.run(load(90), {
-        env: { AGENTRM_SESSION: 'room-2', AGENTRM_INTENT: 'class=background memory.high=max' },
-      });
-      await daemon.event(isFor('room-2', 'freeze'));
-      // It grows no further, and leaves what was kept for the other.
-      const frozenAt = await usedMiB(daemon, 'room-2');
-      const whole = Number(readFileSync(`${daemon.cgroup}/memory.current`, 'utf8')) / MiB;
-      assert.ok(whole <= BUDGET_MIB * 1.02, `${whole} MiB in use`);
-      assert.ok(frozenAt < 90 && frozenAt > 30, `${frozenAt} MiB`);
-      holder.release();
-      assert.equal((await holder.ran).code, 0);
-      const ran = await background;
-      assert.equal(ran.code, 0, ran.stderr);
-      assert.deepEqual(actionsOf(await recordOf(daemon, { session: 'room-1' })), []);
-      const record = await recordOf(daemon, { session: 'room-2' });
-      assert.equal(record.outcome, 'ok');
-      assert.deepEqual(actionsOf(record).slice(0, 2), ['freeze', 'thaw']);
-      assert.ok(record.memory.frozenMs > 0);
-      assert.equal(record.memory.oomKills, 0);
-    });
+    shortageTests(() => daemon);
 
     test('who holds a lock that another call waits for is let go on', async () => {
       const lock = `${daemon.dir}/lock`;
@@ -225,28 +199,8 @@ for _ in range(48):
   });
 }
 
-test('as a last resort the lowest is killed for the first, and told so', async () => {
-  // Somebody limits all calls together: there is nothing beyond the budget that could be lent.
-  const daemon = await new TestDaemon({ config: 'pool:\n  budget: 1G\n' }).start();
-  try {
-    writeFileSync(`${daemon.cgroup}/memory.max`, `${BUDGET_MIB * MiB}`);
-    const holder = new Holder(daemon, 'last-1', 'class=interactive memory.high=max', 75);
-    await until(async () => (await usedMiB(daemon, 'last-1')) >= 75, 'it holds its memory');
-    const background = daemon.run(load(125), {
-      env: { AGENTRM_SESSION: 'last-2', AGENTRM_INTENT: 'class=background memory.high=max' },
-    });
-    await daemon.event(isFor('last-2', 'freeze'));
-    // What the frozen one holds is needed now.
-    holder.release(60);
-    const ran = await background;
-    assert.match(ran.stderr, /^agentrm: killed for memory: the host had none left to lend /m);
-    assert.equal((await recordOf(daemon, { session: 'last-2' })).outcome, 'killed');
-    assert.equal((await holder.ran).code, 0);
-    assert.equal((await recordOf(daemon, { session: 'last-1' })).outcome, 'ok');
-  } finally {
-    await daemon.close();
-  }
-});
+test('as a last resort the lowest is killed for the first, and told so', () =>
+  lastResort(new TestDaemon({ config: LAST_RESORT })));
 
 test('the kernel itself stops what grows faster than anybody looks', async () => {
   const config = `pool:\n  budget: ${BUDGET_MIB}M\nenforcement:\n  mode: bpf\n`;
