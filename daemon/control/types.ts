@@ -49,7 +49,10 @@ export interface CallMemory {
   readonly highBytes: number | null;
   readonly maxBytes: number | null;
   readonly peakBytes: number;
-  /** Time that tasks of the call slept over memory.high, summed over its tasks; without BPF: in which one of them waited for memory. */
+  /**
+   * Time that tasks of the call slept over memory.high, summed over its tasks; without BPF: in which one of them waited
+   * for memory.
+   */
   readonly throttledMs: number;
   readonly frozenMs: number;
   /** How often a charge went over memory.high. */

@@ -176,6 +176,13 @@ describe('what kernel-notes say of the kernel', { skip, timeout: 300_000 }, () =
       assert.match(intoCgroup(...nobody).stderr, /^clone3: Permission denied/);
       assert.ok(intoCgroup(...nobody, ...able).stdout.includes(membership()));
     });
+
+    it('nothing is born alive in a cgroup that was killed once, though it can be moved there and fork', async () => {
+      cgroup.write('cgroup.kill', 1);
+      assert.deepEqual([intoCgroup('--reuid=0').stdout, intoCgroup('--reuid=0').status], ['', 0]);
+      const moved = cgroup.spawn('/bin/bash', ['-c', '(exit 7); exit $?']);
+      assert.equal(await ended(moved), 7);
+    });
   });
 
   describe('oom-evidence.md', () => {
