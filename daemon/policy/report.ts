@@ -15,8 +15,10 @@ export interface CallFacts {
   readonly killCode: KillCode | null;
   readonly peakBytes: number;
   readonly throttledMs: number;
-  /** Sleeps over memory.high, summed over the call's tasks; or `pressure`: time in which it waited for memory, for whatever. */
+  /** Sleeps over memory.high, summed over the call's tasks; or time in which it waited for memory, for whatever reason. */
   readonly throttledBy: 'sleeps' | 'pressure';
+  /** `high` of memory.events.local: how often the call's own memory.high was the one that it went over. */
+  readonly highEvents: number;
   readonly frozenMs: number;
   readonly admissionWaitMs: number;
   readonly durationMs: number;
@@ -176,17 +178,20 @@ function timedOut(timeoutMs: number | null): Clause {
 }
 
 function slowed(facts: CallFacts, { slowMs }: ReportSettings): Clause | null {
-  const { limits, frozenMs, throttledMs, throttledBy, durationMs, peakBytes, lentBytes } = facts;
+  const { limits, frozenMs, throttledBy, durationMs, peakBytes, lentBytes } = facts;
+  // Who waited for memory, but not at a limit that is known, may have waited for its program's text: that is no news.
+  const held = throttledBy === 'sleeps' || facts.highEvents > 0 || facts.poolShort;
+  const throttledMs = held ? facts.throttledMs : 0;
   // Many tasks sleep at the same time; the call as a whole cannot have lost more than its duration.
   const lostMs = frozenMs + Math.min(throttledMs, Math.max(0, durationMs - frozenMs));
   if (lostMs < slowMs) return null;
   // Below its own memory.high it can only have been stopped for others.
   const short = facts.poolShort || peakBytes < limits.memoryHighBytes;
   // That it was for its memory.high is known only where the sleeps themselves were seen.
-  const held = throttledBy === 'sleeps' ? 'throttled' : 'stalled';
+  const how = throttledBy === 'sleeps' ? 'throttled' : 'stalled';
   const parts = [
     frozenMs >= 1 ? `frozen ${formatMs(frozenMs)}${short ? ' while the host was short of it' : ''}` : null,
-    throttledMs >= 1 ? `${held} ${formatMs(throttledMs)}` : null,
+    throttledMs >= 1 ? `${how} ${formatMs(throttledMs)}` : null,
   ].filter((part) => part !== null);
   const lent = lentBytes > 0 ? ` (${formatBytes(lentBytes)} lent)` : '';
   const text =

@@ -60,6 +60,7 @@ export function finish(
     peakBytes: memory.peakBytes,
     throttledMs: memory.throttledMs,
     throttledBy: stats.throttledBy,
+    highEvents: local.high,
     frozenMs: memory.frozenMs,
     // Here, so that the line and the figures beside it are rounded alike.
     admissionWaitMs: Math.round(call.admissionWaitMs),

@@ -10,6 +10,8 @@ const MIB = 2 ** 20;
 const MAX_128 = 'memory.max=128M';
 /** Where the shell's own cgroup is. */
 const HERE = 'd=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)';
+/** Of its places in a tree a few are enough where nobody but the kernel takes the tree. */
+const THE_KERNELS = "memory.oom.group's doing";
 const ON_TMPFS = '/dev/shm/agentrm-endings';
 
 const reached =
@@ -54,6 +56,7 @@ export const memory: readonly Ending[] = [
   },
   {
     what: 'a runaway in a nested shell',
+    notUser: THE_KERNELS,
     command: `bash -c "bash -c '${use(500)}; :'; exit 0"; exit 0`,
     intent: MAX_128,
     ...maxed,
@@ -64,7 +67,13 @@ export const memory: readonly Ending[] = [
     intent: MAX_128,
     ...maxed,
   },
-  { what: 'a runaway in a session of its own', command: `setsid -w ${use(500)}`, intent: MAX_128, ...maxed },
+  {
+    what: 'a runaway in a session of its own',
+    command: `setsid -w ${use(500)}`,
+    intent: MAX_128,
+    ...maxed,
+    notUser: THE_KERNELS,
+  },
   {
     what: 'a runaway by its own intent, which is the first word of the command',
     command: `AGENTRM_INTENT="memory.max=128M" ${use(500)}`,

@@ -93,6 +93,7 @@ export const others: readonly Ending[] = [
   },
   {
     what: 'an intent that cannot be read: the defaults, and one line',
+    notUser: 'call-tests.ts asks for it',
     command: 'exit 8',
     intent: 'memory.max=-1g',
     end: 8,

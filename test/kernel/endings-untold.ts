@@ -30,6 +30,7 @@ export const untold: readonly Ending[] = [
   { what: 'kill -9 of the middle of a pipeline', command: 'echo x | sh -c "kill -9 \\$\\$" | cat' },
   {
     what: 'kill -9 in a pipeline with pipefail',
+    notUser: THE_SHELLS,
     command: 'set -o pipefail; sh -c "kill -9 \\$\\$" | cat',
     end: 137,
   },
@@ -45,13 +46,24 @@ export const untold: readonly Ending[] = [
   { what: 'a syntax error', command: 'if', end: 2, notUser: THE_SHELLS },
   { what: 'a command that is not there', command: 'agentrm-no-such-command', end: 127, notUser: THE_SHELLS },
   { what: 'a file that is no program', command: '/etc/passwd', end: 126, notUser: THE_SHELLS },
-  { what: 'a failed allocation below its limits', command: `ulimit -v 40000; ${use(500)}; exit $?`, end: 1 },
+  {
+    what: 'a failed allocation below its limits',
+    command: `ulimit -v 40000; ${use(500)}; exit $?`,
+    end: 1,
+    notUser: THE_SHELLS,
+  },
   {
     what: 'words on stderr that look like a kill',
+    notUser: THE_SHELLS,
     command: 'echo "Killed: out of memory" >&2; exit 137',
     end: 137,
   },
-  { what: 'a child in the background that ended in time', command: 'true & wait; exit 5', end: 5 },
+  {
+    what: 'a child in the background that ended in time',
+    command: 'true & wait; exit 5',
+    end: 5,
+    notUser: THE_SHELLS,
+  },
   {
     what: 'SIGTERM to the wrapper',
     command: FOREVER,

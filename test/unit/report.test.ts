@@ -29,6 +29,7 @@ const quiet: CallFacts = {
   peakBytes: 20 * MIB,
   throttledMs: 0,
   throttledBy: 'sleeps',
+  highEvents: 0,
   frozenMs: 0,
   admissionWaitMs: 0,
   durationMs: 10_000,
@@ -122,6 +123,16 @@ describe('reportLine', () => {
       'frozen, and held up for memory where nobody sees for which limit',
       { frozenMs: 412, throttledMs: 1_234, throttledBy: 'pressure', peakBytes: 90 * MIB, poolShort: true },
       'slowed for memory: frozen 0.4 s while the host was short of it, stalled 1.2 s; used 90 MiB of memory.high 115 MiB',
+    ],
+    [
+      'held up for memory where nobody sees for which limit, after its own memory.high',
+      { throttledMs: 1_234, throttledBy: 'pressure', highEvents: 1, peakBytes: 116 * MIB },
+      'slowed for memory: stalled 1.2 s; used 116 MiB of memory.high 115 MiB; ask for more with AGENTRM_INTENT="memory.high=160M"',
+    ],
+    [
+      'held up for memory, but for no limit that is known',
+      { throttledMs: 8_000, throttledBy: 'pressure' },
+      null,
     ],
     [
       'throttled only, near the ceiling',
