@@ -62,7 +62,6 @@ export const untold: readonly Ending[] = [
     what: 'a child in the background that ended in time',
     command: 'true & wait; exit 5',
     end: 5,
-    notUser: THE_SHELLS,
   },
   {
     what: 'SIGTERM to the wrapper',
