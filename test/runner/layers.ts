@@ -37,7 +37,7 @@ const stableKernel = '6.12';
 // What is the daemon's doing and asks nothing of the kernel that other files do not ask: with all kernels to run, one is
 // enough, so that the whole fits into the 45 minutes of a CI run.
 const onStableOnly =
-  /\b(both-halves|container(-others)?|cpu|crashes|host-trouble|learning|replay|user-shortage)\.test\.ts$/;
+  /\b(both-halves|container(-others)?|cpu|crashes|host-trouble|learning|replay|user-endings|user-shortage)\.test\.ts$/;
 
 export interface LayerOptions {
   readonly filters: readonly string[];
