@@ -142,7 +142,7 @@ install: build ## to PREFIX=/usr/local, below DESTDIR if set
 	$(Q)cp -R dist package.json LICENSE $(DESTDIR)$(LIBDIR)/
 	$(Q)npm ls --loglevel=error --all --omit=dev --omit=optional --parseable | sed -n 's|^$(CURDIR)/||p' | \
 		xargs cp -R --parents -t $(DESTDIR)$(LIBDIR)
-	$(Q)[[ $$(readlink .tools/node) == /* ]] || install -D -m 0755 .tools/node $(DESTDIR)$(LIBDIR)/.tools/node
+	$(Q)[[ $$(readlink -f .tools/node) == /usr/* ]] || install -D -m 0755 .tools/node $(DESTDIR)$(LIBDIR)/.tools/node
 	$(Q)cp -P wrapper/agentrm-bash $(DESTDIR)$(LIBDIR)/wrapper/
 	$(Q)ln -sfn ../lib/agentrm/dist/agentrm $(DESTDIR)$(PREFIX)/bin/agentrm
 	$(Q)ln -sfn ../lib/agentrm/wrapper/agentrm-bash $(DESTDIR)$(PREFIX)/bin/agentrm-bash
