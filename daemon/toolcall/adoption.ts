@@ -102,9 +102,9 @@ function rebuild(
   const call = new Call({ ...saved, session, sessionCgroup, cgroup, procPath });
   call.ancestors = saved.ancestors;
   call.agentProcess = saved.agentProcess;
-  if (saved.agentProcess === null && isAlive(saved.wrapper)) {
+  const [parent, ...others] = saved.ancestors;
+  if (saved.agentProcess === null && others.length === 0 && isAlive(saved.wrapper)) {
     // The daemon before may have died when it knew no more than that the wrapper's parent is a shell.
-    const [parent] = saved.ancestors;
     const named = parent === undefined || session.id !== unnamedId(parent);
     noteAgent(call, ancestors(saved.wrapper.pid), named);
   }
