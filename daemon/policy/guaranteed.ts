@@ -29,12 +29,8 @@ const MARGIN_SHARE = 1 / 8;
  */
 export function guaranteeLeftBytes(guaranteedBytes: number, heldBytes: number, within: boolean): number {
   const leftBytes = guaranteedBytes - heldBytes;
-  return leftBytes >= guaranteeMarginBytes(guaranteedBytes, within) ? leftBytes : 0;
-}
-
-/** How far below its guarantee a session has to be. */
-export function guaranteeMarginBytes(guaranteedBytes: number, within: boolean): number {
-  return Math.min(MOST_MARGIN_BYTES, guaranteedBytes * MARGIN_SHARE) * (within ? 1 : 2);
+  const marginBytes = Math.min(MOST_MARGIN_BYTES, guaranteedBytes * MARGIN_SHARE);
+  return leftBytes >= (within ? marginBytes : 2 * marginBytes) ? leftBytes : 0;
 }
 
 /**

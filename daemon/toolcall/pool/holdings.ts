@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { files } from '../../kernel/files.ts';
-import { type Guarantee, guaranteeLeftBytes, guaranteeMarginBytes } from '../../policy/guaranteed.ts';
+import { type Guarantee, guaranteeLeftBytes } from '../../policy/guaranteed.ts';
 import type { SessionCgroup } from '../session-cgroup.ts';
 
 /**
@@ -23,7 +23,7 @@ export class SessionHoldings {
     const found = this.#found.get(session);
     if (found?.bytes === bytes) return found;
     const within = this.#within.has(session);
-    const leftBytes = guaranteeLeftBytes(bytes, heldBytes(session, bytes, within), within);
+    const leftBytes = leftOf(session, within);
     if (leftBytes > 0) this.#within.add(session);
     else this.#within.delete(session);
     const guarantee = { bytes, leftBytes };
@@ -33,13 +33,15 @@ export class SessionHoldings {
 }
 
 /** By the session's own cgroup: what ended calls have left on tmpfs counts too. Without page cache only where that matters. */
-function heldBytes({ cgroup }: SessionCgroup, guaranteedBytes: number, within: boolean): number {
+function leftOf({ cgroup, guaranteedBytes }: SessionCgroup, within: boolean): number {
   try {
     const usageBytes = cgroup.readNumber(files.memoryCurrent);
-    const matters = guaranteedBytes - usageBytes < guaranteeMarginBytes(guaranteedBytes, within);
-    return matters ? usageBytes - cgroup.reclaimableBytes() : usageBytes;
+    return (
+      guaranteeLeftBytes(guaranteedBytes, usageBytes, within) ||
+      guaranteeLeftBytes(guaranteedBytes, usageBytes - cgroup.reclaimableBytes(), within)
+    );
   } catch {
     // Removed under us: nobody knows what its calls hold.
-    return Infinity;
+    return 0;
   }
 }
