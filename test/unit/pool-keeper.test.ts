@@ -116,7 +116,9 @@ function setUp(t: TestContext, guarantee: string) {
     return call;
   };
   t.after(() => keeper.close());
-  return { add, hold, look, changed: () => keeper.changed(), limits, reads, host };
+  const elapsedMs = () => now - START;
+  const { shortage } = config.pool;
+  return { add, hold, look, elapsedMs, changed: () => keeper.changed(), limits, shortage, reads, host };
 }
 
 /** Two have used the pool up to the lowest line, and hold still. */
@@ -223,6 +225,32 @@ test('a session that is guaranteed more is within that at once', (t) => {
   assert.ok(last.poolLineBytes > 991 * MIB);
   bench.look();
   assert.equal(last.frozenFor, undefined);
+});
+
+test('in its turn a call has a line of its own, until the turn is over', (t) => {
+  const bench = setUp(t, '0');
+  const last = crowd(bench);
+  bench.host.beyondMib = 200;
+  // So little is left of the budget that nobody can be tried.
+  bench.hold(last, 66);
+  bench.look();
+  assert.equal(last.frozenFor, 'pool');
+  assert.ok(last.chargeLineBytes <= 940 * MIB);
+  const { rotateMs, passMs } = bench.shortage;
+  while (last.frozenFor === 'pool' && bench.elapsedMs() < 2 * rotateMs) bench.look();
+  assert.equal(last.frozenFor, undefined);
+  assert.ok(bench.elapsedMs() >= rotateMs, 'its turn has come');
+  assert.ok(last.chargeLineBytes > 1000 * MIB, 'over the budget');
+  assert.ok(last.chargeLineBytes < 1200 * MIB, 'but not all that the host has');
+  const turn = last.chargeLineBytes;
+  bench.hold(last, 80);
+  bench.look();
+  assert.deepEqual([last.frozenFor, last.chargeLineBytes], [undefined, turn], 'however it grows');
+  for (let ms = 0; ms < passMs; ms += 10) bench.look();
+  bench.hold(last, 90);
+  bench.look();
+  assert.equal(last.frozenFor, 'pool');
+  assert.ok(last.chargeLineBytes <= 940 * MIB);
 });
 
 test('of a session whose cgroup has gone nobody knows that it is within its guarantee', (t) => {
