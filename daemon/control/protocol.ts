@@ -6,7 +6,7 @@ import { fields, flag, isObject, list, type Of, oneOf, type Shape, text, whole }
  * write in C), the daemon lines of words (easy to read in C).
  *
  * ```
- * run    → ack? note* (go CALL clone|move|none … | refuse CODE)
+ * run    → (ack MS)? note* (go CALL clone|move|none … | refuse CODE)
  * place  → placed | failed TEXT        (the child, on a connection of its own)
  * late   → nothing                     (a `go` came after the wrapper had started the command plainly)
  * adopt  → go CALL kept - | gone       (after a restart of the daemon)

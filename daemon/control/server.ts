@@ -36,6 +36,8 @@ export interface ControlServerOptions {
   readonly http: HttpServer;
   /** Asked for each connection: a new configuration counts for those to come. */
   readonly limits: () => ConnectionLimits;
+  /** The longest that a call waits for admission. */
+  readonly admissionMs: () => number;
   readonly log: Log;
   readonly onRefused: (reason: RefusalReason) => void;
 }
@@ -192,6 +194,7 @@ export class ControlServer {
         peer,
         native,
         manager: this.#options.manager,
+        admissionMs: this.#options.admissionMs,
         log: this.#options.log,
         onMessage: spoke,
         onBadMessage: onRefused,

@@ -8,6 +8,12 @@ import type { Call } from '../toolcall/call.ts';
 import type { CallManager } from '../toolcall/manager.ts';
 import { LineReader, parseMessage, type WrapperMessage } from './protocol.ts';
 
+/** For the answer to one that has waited for as long as it may. */
+const ADMITTED_MS = 1000;
+
+/** What the wrapper can read: nine digits, eleven days. */
+const MAX_ACK_MS = 999_999_999;
+
 export interface WrapperConnectionOptions {
   readonly socket: Socket;
   /** The descriptor of the socket: node:net cannot pass descriptors over it. */
@@ -15,6 +21,8 @@ export interface WrapperConnectionOptions {
   readonly peer: PeerCred;
   readonly native: Native;
   readonly manager: CallManager;
+  /** The longest that a call waits for admission. */
+  readonly admissionMs: () => number;
   readonly log: Log;
   /** Called at the first whole message: the peer is a wrapper. */
   readonly onMessage: () => void;
@@ -80,7 +88,9 @@ export class WrapperConnection {
     const { manager, peer } = this.#options;
     this.#state = 'waiting';
     this.#withdraw = manager.start(peer, message, (answer) => this.#answer(answer));
-    if (this.#withdraw !== undefined) this.#options.socket.write('ack\n');
+    if (this.#withdraw === undefined) return;
+    const ackMs = Math.min(this.#options.admissionMs() + ADMITTED_MS, MAX_ACK_MS);
+    this.#options.socket.write(`ack ${Math.ceil(ackMs)}\n`);
   }
 
   /** @returns whether the wrapper is still there to take the answer. */

@@ -6,7 +6,7 @@ import { after, before, describe, it } from 'node:test';
 import { Peer } from './peer.ts';
 import { run, type ShellOptions, scratch, unbuilt, wrapper } from './shell.ts';
 
-const bash = '/bin/bash';
+const bash = 'bash';
 
 /** What is given to the wrapper; to plain bash too, unless it has words of its own. */
 const forms: { name: string; args: string[]; plain?: string[]; input?: string }[] = [

@@ -52,7 +52,7 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
       assert.deepEqual(request, {
         op: 'run',
         v: 1,
-        argv: ['/bin/bash', '-lc', 'true "é\t"'],
+        argv: ['bash', '-lc', 'true "é\t"'],
         cwd: folder.path,
         intent: 'memory.high=1G',
         session: 'abc',
@@ -294,7 +294,7 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
       assert.deepEqual(await call(), ended(3));
       assert.equal(busy.messages.length, 3);
       await using slow = await Peer.listen(`${path}.slow`, (message, socket) => {
-        if (message.op === 'run') socket.write('ack\n');
+        if (message.op === 'run') socket.write('ack 60000\n');
         late(message, socket);
       });
       slow.stopBeating();
@@ -312,28 +312,35 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
       }
     });
 
-    it('gives up on admission after its bound, and is placed when the answer comes', async () => {
-      await using peer = await Peer.listen(path, (message, socket) => {
-        if (message.op === 'run') socket.write('ack\n');
-        else obliging(message, socket);
+    for (const [whose, ack, bound] of [
+      ["the daemon's", 'ack 100', {}],
+      ['its own', 'ack 60000', { AGENTRM_ADMISSION_MS: '100' }],
+    ] as const) {
+      it(`gives up on admission after ${whose} bound, and is placed when the answer comes`, async () => {
+        await using peer = await Peer.listen(path, (message, socket) => {
+          if (message.op === 'run') socket.write(`${ack}\n`);
+          else obliging(message, socket);
+        });
+        const child = start(wrapper, ['echo started; read -r; exit 3'], {
+          env: { AGENTRM_SOCKET: path, ...bound },
+        });
+        const result = finish(child);
+        await printed(child, 'started');
+        for (const socket of peer.sockets) socket.write('go c7 clone -\n');
+        await peer.message('late');
+        child.stdin.end('\n');
+        assert.equal((await result).status, 3);
+        assert.equal((await peer.message('end')).code, 3);
       });
-      const child = start(wrapper, ['echo started; read -r; exit 3'], {
-        env: { AGENTRM_SOCKET: path, AGENTRM_ADMISSION_MS: '100' },
-      });
-      const result = finish(child);
-      await printed(child, 'started');
-      for (const socket of peer.sockets) socket.write('go c7 clone -\n');
-      await peer.message('late');
-      child.stdin.end('\n');
-      assert.equal((await result).status, 3);
-      assert.equal((await peer.message('end')).code, 3);
-    });
+    }
 
     for (const [name, bytes] of [
       ['junk', '\x00\xff\x1b junk\n'],
       ['an HTTP answer', 'HTTP/1.1 400 Bad Request\r\n\r\n'],
       ['a line without an end', 'x'.repeat(5000)],
       ['a megabyte', 'note '.repeat(200_000)],
+      ['an `ack` that says nothing', 'ack\n'],
+      ['an `ack` without a number', 'ack soon\n'],
       ['a `go` cut short', 'go c1\n'],
       ['a `go` of another kind', 'go c1 fly -\n'],
       ['a call whose name is too long', `go ${'c'.repeat(200)} clone -\n`],
@@ -364,7 +371,8 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
         'none ',
         '-',
         'note n',
-        'ack',
+        'ack ',
+        '1 ',
         'bye',
         'gone',
         'placed',
@@ -393,7 +401,7 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
       await using _ = await Peer.listen(path, (message, socket) => {
         if (message.op !== 'run') return obliging(message, socket);
         socket.setNoDelay(true);
-        const bytes = [...'ack\nnote agentrm: hi\ngo c1 clone -\n'];
+        const bytes = [...'ack 6000\nnote agentrm: hi\ngo c1 clone -\n'];
         const next = (): void => {
           const byte = bytes.shift();
           if (byte !== undefined) socket.write(byte, () => setImmediate(next));

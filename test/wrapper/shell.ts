@@ -29,6 +29,8 @@ export interface ShellOptions {
   readonly env?: Record<string, string>;
   readonly input?: string;
   readonly cwd?: string;
+  /** What the program is called, if not by its file. */
+  readonly argv0?: string;
 }
 
 export function start(
@@ -38,7 +40,7 @@ export function start(
 ): ChildProcessWithoutNullStreams {
   // SHLVL: Node's pipes are sockets, and a first-level bash on a socket thinks that it was run by rshd.
   const env = { PATH: '/usr/local/bin:/usr/bin:/bin', HOME: '/nonexistent', SHLVL: '1', ...options.env };
-  return spawn(file, args, { env, cwd: options.cwd });
+  return spawn(file, args, { env, cwd: options.cwd, argv0: options.argv0 });
 }
 
 /** Collects what a process writes until it has ended and its pipes are closed. */

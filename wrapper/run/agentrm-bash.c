@@ -13,6 +13,8 @@
 
 /* Neither looked up nor configurable: it must not be a link back to this program. */
 #define BASH "/bin/bash"
+/* What `bash ...` has as $0, and before its complaints. */
+#define NAME "bash"
 
 #define R_OK 4
 #define X_OK 1
@@ -41,7 +43,7 @@ static bool is_script(const char *word)
 
 int main(int argc, char **argv, char **envp)
 {
-	static char *command_line[] = { BASH, "-c", NULL, NULL };
+	static char *command_line[] = { NAME, "-c", NULL, NULL };
 
 	call_be_caller(envp);
 	if (argc == 2 && argv[1][0] != '-' && !is_script(argv[1])) {
@@ -51,7 +53,7 @@ int main(int argc, char **argv, char **envp)
 		/* As login(1) asks for a login shell. */
 		argv[0] = "-bash";
 	} else if (argc > 0) {
-		argv[0] = BASH;
+		argv[0] = NAME;
 	}
 	return call_run(BASH, argv, envp);
 }

@@ -74,7 +74,7 @@ enum answer answer_parse_go(struct run *run, char *rest)
 }
 
 /* Waits for the answer to the request. With ANSWER_REFUSE, *code is the exit status. */
-enum answer answer_await(struct run *run, int64_t start_ns, int64_t admission_ms, int64_t *code)
+enum answer answer_await(struct run *run, int64_t start_ns, int64_t most_ms, int64_t *code)
 {
 	int64_t limit_ns = start_ns + FIRST_ANSWER_NS;
 	bool patient = false;
@@ -94,7 +94,13 @@ enum answer answer_await(struct run *run, int64_t start_ns, int64_t admission_ms
 		default:
 			return ANSWER_BROKEN;
 		}
-		if (same(line, "ack")) {
+		if (begins(line, "ack ")) {
+			int64_t admission_ms = number(line + len("ack "));
+
+			if (admission_ms < 0)
+				return ANSWER_BROKEN;
+			if (most_ms >= 0 && most_ms < admission_ms)
+				admission_ms = most_ms;
 			patient = true;
 			limit_ns = start_ns + admission_ms * NS_PER_MS;
 		} else if (begins(line, "note ") && run->notes < NOTES_MAX) {

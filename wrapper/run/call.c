@@ -18,9 +18,6 @@
 #define SYSTEM_SOCKET "/run/agentrm/agentrm.sock"
 #define USER_SOCKET "/agentrm/agentrm.sock" /* below XDG_RUNTIME_DIR */
 
-/* The daemon's own bound on admission, 5 s by default, and time to say so. */
-#define ADMISSION_MS 6000
-
 /* Set-up may fail; that is no reason not to run, unless the administrator said it is. */
 static int run_unmanaged(struct run *run, const char *why, const char *what)
 {
@@ -157,7 +154,6 @@ static bool send_request(struct run *run, const struct env *env, int64_t deadlin
 static int run_with_daemon(struct run *run, const struct env *env)
 {
 	int64_t start_ns = now_ns(), code = 0;
-	int64_t admission_ms = env->admission_ms >= 0 ? env->admission_ms : ADMISSION_MS;
 	int ret = find_daemon(run, env, start_ns + FIRST_ANSWER_NS);
 	enum answer answer;
 
@@ -168,7 +164,7 @@ static int run_with_daemon(struct run *run, const struct env *env)
 	if (!send_request(run, env, start_ns + FIRST_ANSWER_NS))
 		return run_unmanaged(run, "lost the daemon at ", run->socket);
 
-	answer = answer_await(run, start_ns, admission_ms, &code);
+	answer = answer_await(run, start_ns, env->admission_ms, &code);
 	switch (answer) {
 	case ANSWER_REFUSE:
 		return (int)code;

@@ -45,10 +45,11 @@ int daemon_connect(struct channel *c, const char *socket, uint32_t uid, int64_t 
 
 /*
  * Waits for the answer to a request that was sent at start_ns; once the daemon
- * has said `ack`, up to admission_ms. Prints its notes. With ANSWER_REFUSE *code
- * is the exit status to end with.
+ * has said `ack`, for as long as that says, but no longer than most_ms (-1: no
+ * such bound). Prints its notes. With ANSWER_REFUSE *code is the exit status to
+ * end with.
  */
-enum answer answer_await(struct run *run, int64_t start_ns, int64_t admission_ms, int64_t *code);
+enum answer answer_await(struct run *run, int64_t start_ns, int64_t most_ms, int64_t *code);
 
 /* Reads the rest of a `go` line into `run`. */
 enum answer answer_parse_go(struct run *run, char *rest);
