@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The core as a child of agentrmd: proxy and scheduler, without privileges. It is told how to run over file
-// descriptor 3 and ends when that ends; see core/process.ts.
+// The core as a child of agentrmd: proxy and scheduler, without privileges. It is told as whom to run by its arguments, if
+// not as its parent, and how over file descriptor 3, and ends when that ends; see core/process.ts.
 import { writeFileSync } from 'node:fs';
 import { Socket } from 'node:net';
 import type { ProxyConfig } from './config/proxy.ts';
+import { become } from './core/become.ts';
 import { Channel, type MessageKind } from './core/channel.ts';
 import { type Core, startCore } from './core/core.ts';
 import { type CallsMessage, type ClassMessage, CONFIGURED, type FrozenMessage } from './core/messages.ts';
@@ -22,6 +23,9 @@ try {
 } catch {
   // As it is, then: some sandboxes have no /proc.
 }
+
+const [uid, gid] = process.argv.slice(2).map(Number);
+if (uid !== undefined && gid !== undefined) await become(uid, gid);
 
 let core: Core | undefined;
 let log: Log | undefined;

@@ -114,10 +114,10 @@ export class CoreProcess {
     this.#starts += 1;
     const startedMs = performance.now();
     const script = fileURLToPath(ownProgram('core-main'));
-    const child = spawn(process.execPath, [...nodeOptions(), script], {
+    const become = ids === null ? [] : [String(ids.uid), String(ids.gid)];
+    const child = spawn(process.execPath, [...nodeOptions(), script, ...become], {
       stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
       cwd: '/',
-      ...(ids ?? {}),
     });
     this.#child = child;
     this.#reason = '';

@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // agentrmd with its core: the proxy is there when the daemon is, without its rights, and neither feels the other's end.
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
-import { TestDaemon, until } from '../lib/daemon.ts';
+import { TestDaemon, top, until } from '../lib/daemon.ts';
 import { freePort } from '../lib/port.ts';
 import { MESSAGES } from '../proxy/answers.ts';
 import { ask, turn } from '../proxy/lab.ts';
 import { StandIn } from '../proxy/upstream.ts';
 import { metric } from './peers.ts';
 
-async function started(t: TestContext, settings = '') {
+const needsRoot = { skip: process.getuid?.() === 0 ? false : 'needs root' };
+
+async function started(t: TestContext, settings = '', launch?: readonly string[]) {
   const upstream = await StandIn.start(t, () => ({ steps: [MESSAGES.whole] }));
   const port = await freePort();
   const daemon = new TestDaemon({
     proxy: true,
+    ...(launch && { launch }),
     config: `proxy: { listen: "127.0.0.1:${port}", upstreams: { anthropic: { url: "${upstream.url}" } }${settings} }\n`,
   });
   t.after(() => daemon.close());
@@ -25,17 +28,27 @@ async function started(t: TestContext, settings = '') {
 const listens = (daemon: TestDaemon, times: number) =>
   until(() => daemon.log.split('"msg":"proxy listens"').length > times, `it listens for the ${times}. time`);
 
-test('serves turns in a process without the daemon’s rights', {
-  skip: process.getuid?.() === 0 ? false : 'needs root',
-}, async (t) => {
+test('serves turns in a process without the daemon’s rights', needsRoot, async (t) => {
   const { daemon, url } = await started(t);
   await listens(daemon, 1);
   assert.equal((await ask(url, turn(MESSAGES, false))).status, 200);
   assert.equal(await metric(daemon, 'agentrm_turns_total{outcome="ok"}'), 1);
-  const children = readFileSync(`/proc/${daemon.pid}/task/${daemon.pid}/children`, 'utf8').trim().split(' ');
-  const core = children.find((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('core-main'));
-  const uid = Number(/^Uid:\t(\d+)/m.exec(readFileSync(`/proc/${core}/status`, 'utf8'))?.[1]);
-  assert.notEqual(uid, 0);
+  const tasks = `/proc/${coreOf(daemon)}/task`;
+  for (const task of readdirSync(tasks)) {
+    const status = readFileSync(`${tasks}/${task}/status`, 'utf8');
+    assert.match(status, /^Uid:(\t[1-9]\d*){4}$/m);
+    assert.match(status, /^Gid:(\t[1-9]\d*){4}$/m);
+    assert.match(status, /^Groups:\s*$/m);
+    assert.match(status, /^CapPrm:\t0+\nCapEff:\t0+$/m);
+  }
+});
+
+test('serves turns from a checkout that only root can enter', needsRoot, async (t) => {
+  const script = `mount -t tmpfs -o mode=0700 tmpfs /mnt && mkdir /mnt/in && mount --rbind ${top} /mnt/in &&
+    exec /mnt/in/dist/agentrmd "$@"`;
+  const { daemon, url } = await started(t, '', ['unshare', '--mount', 'sh', '-c', script, 'sh']);
+  await listens(daemon, 1);
+  assert.equal((await ask(url, turn(MESSAGES, false))).status, 200);
 });
 
 test('the core dies: the daemon goes on, and the next one serves', async (t) => {

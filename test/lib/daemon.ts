@@ -43,6 +43,7 @@ export class TestDaemon {
   readonly configPath: string;
   readonly #proxy: Record<string, string>;
   readonly #delegated: Delegated | undefined;
+  readonly #launch: readonly string[];
   readonly #listening: number | undefined;
   #child: ChildProcess | undefined;
   #log = '';
@@ -51,6 +52,7 @@ export class TestDaemon {
    * @param options.socket of a daemon that somebody else starts
    * @param options.proxy leave the proxy on, on its port
    * @param options.delegated run as the user that this belongs to, and calls likewise
+   * @param options.launch what agentrmd is started by, instead of by its file
    * @param options.listening a socket that it gets as from init, sd_listen_fds(3)
    */
   constructor(
@@ -60,10 +62,12 @@ export class TestDaemon {
       socket?: string;
       proxy?: boolean;
       delegated?: Delegated;
+      launch?: readonly string[];
       listening?: number;
     } = {},
   ) {
     this.#delegated = options.delegated;
+    this.#launch = options.launch ?? [`${top}dist/agentrmd`];
     this.#listening = options.listening;
     // Of many daemons at once only one could have the proxy's port.
     this.#proxy = options.proxy ? {} : { AGENTRM_PROXY_LISTEN: 'off' };
@@ -99,11 +103,10 @@ export class TestDaemon {
     const args = ['--config', this.configPath, '--socket', this.socket];
     // A user's daemon finds its cgroup by itself.
     const fromInit = this.#listening === undefined ? [] : AS_INIT;
-    const [file = '', ...before] = this.#delegated?.in('service') ?? fromInit;
+    const [file = '', ...before] = [...(this.#delegated?.in('service') ?? fromInit), ...this.#launch];
     if (this.#delegated === undefined) args.push('--cgroup', this.cgroup);
     const from = this.#log.length;
-    const agentrmd = `${top}dist/agentrmd`;
-    const child = spawn(file || agentrmd, file ? [...before, agentrmd, ...args] : args, {
+    const child = spawn(file, [...before, ...args], {
       stdio: ['ignore', 'pipe', 'pipe', this.#listening ?? 'ignore'],
       env: { ...process.env, ...this.#proxy },
     }) as ChildProcessByStdio<null, Readable, Readable>;
