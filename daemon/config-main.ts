@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What agentrmd reads its command line and its configuration with, in a process of its own; see config/reading.ts.
 import { writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { serialize } from 'node:v8';
 import { Command, CommanderError } from 'commander';
 import { loadConfig } from './config/load.ts';
@@ -25,7 +26,7 @@ const program = new Command('agentrmd')
   .description('puts every tool call of every agent on this host into a cgroup with limits of its own')
   .version(version())
   .option('--config <file>', 'this configuration file instead of those in /etc/agentrm')
-  .option('--socket <path>', 'the control socket')
+  .option('--socket <path>', 'the control socket', fromHere)
   .option('--cgroup <path>', 'the cgroup below which calls get theirs')
   .option('--log-level <level>', 'trace, debug, info, warn, error or fatal')
   .option('--proxy-only', 'only the proxy for model APIs: needs neither root nor cgroups')
@@ -36,6 +37,11 @@ try {
   program.parse();
 } catch (error) {
   process.exit(error instanceof CommanderError && error.exitCode === 0 ? 0 : USAGE);
+}
+
+/** A path as whoever starts it means it. */
+function fromHere(path: string): string {
+  return path === '' || path === 'auto' ? path : resolve(path);
 }
 
 const options = program.opts<Options>();

@@ -71,7 +71,9 @@ export function define(command: Command): void {
       const sessions = sessionsOf(command, options);
       const { totalBytes } = hostMemory();
       if (options.limit > totalBytes) {
-        command.error(`agentrm: --limit: more than the ${formatBytes(totalBytes)} that this host has`);
+        process.stderr.write(
+          `agentrm: --limit: this host has ${formatBytes(totalBytes)}, which may be short first\n`,
+        );
       }
       if (process.getuid?.() !== 0) throw new Error('replay needs root: it makes cgroups with limits');
       try {

@@ -103,6 +103,11 @@ function explain(error: Error, socketPath: string): ControlError {
     case 'ENOTDIR':
     case 'ECONNREFUSED':
       return new ControlError('no-daemon', `no daemon at ${socketPath}`);
+    case 'EINVAL':
+      return new ControlError(
+        'no-daemon',
+        `no daemon at ${socketPath}: longer than the path of a socket can be`,
+      );
     case 'ECONNRESET':
     case 'EPIPE':
       return gone();

@@ -36,7 +36,7 @@ export type CallState = (typeof callStates)[number];
 export interface Decision {
   /** Milliseconds since the call started. */
   readonly atMs: number;
-  readonly action: 'freeze' | 'lend' | 'wait' | 'thaw' | 'give-back' | 'kill' | 'escaped';
+  readonly action: 'clamp' | 'freeze' | 'lend' | 'wait' | 'thaw' | 'give-back' | 'kill' | 'escaped';
   /** One lower-case clause that an agent or a person can read. */
   readonly reason: string;
   /** Usage of the call at that moment. */

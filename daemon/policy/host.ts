@@ -78,7 +78,8 @@ export interface HostSettings {
 export function hostSettings(config: HostConfig, host: { readonly memTotalBytes: number }): HostSettings {
   const { memTotalBytes } = host;
   const reserveBytes = Math.min(config.pool.reserveBytes ?? reserveOf(memTotalBytes), memTotalBytes);
-  const budgetBytes = config.pool.budgetBytes ?? memTotalBytes - reserveBytes;
+  // `max` is what the host has: lines are drawn in parts of it.
+  const budgetBytes = Math.min(config.pool.budgetBytes ?? memTotalBytes - reserveBytes, memTotalBytes);
   const derived = derive(reserveBytes, budgetBytes);
   const { memoryHighBytes, memoryMaxBytes } = config.defaults;
   const sized = memoryHighBytes !== undefined || memoryMaxBytes !== undefined;

@@ -2,7 +2,7 @@
 import { simulate, type TurnRecord } from './engine.ts';
 import type { Policy, Preset } from './policies.ts';
 import { SCENARIOS, type ScenarioName } from './scenarios.ts';
-import { SEEDS } from './seeds.ts';
+import { firstSeeds } from './seeds.ts';
 
 /** What is measured of one run, in the words of the paper's tables as far as it has them. */
 export interface RunMeasures {
@@ -47,14 +47,14 @@ const ZOMBIE_MS = 30_000;
 const STARVED_MS = 60_000;
 const LAG_MS = 30_000;
 
-/** Runs a scenario under a policy with the first so many of the committed seeds. */
+/** Runs a scenario under a policy with the first so many seeds. */
 export function measureScenario(
   scenario: ScenarioName,
   policy: Policy,
   preset: Preset,
   seeds: number,
 ): SimResult {
-  const runs = SEEDS.slice(0, seeds).map((seed) =>
+  const runs = firstSeeds(seeds).map((seed) =>
     measureRun(
       simulate(SCENARIOS[scenario], policy, preset, seed),
       policy === 'mlfq' || policy === 'agentrm',

@@ -64,7 +64,7 @@ export class Intake {
     if (root === undefined || controller === undefined) {
       const { notes, refused } = this.#declared(peer, request);
       if (refused) answer(refusal(notes));
-      else unmanaged.degraded(answer);
+      else unmanaged.degraded(notes, answer);
       return;
     }
     const path = peer.pidfd < 0 ? undefined : cgroupPathOf(peer.pid);
@@ -104,14 +104,14 @@ export class Intake {
   ): Withdraw | undefined {
     const { controller, cooperative, unmanaged, limits } = this.#deps;
     if (controller === undefined) return;
-    const inside = !cooperative || mayMove(target.mount, target.procPath, path, peer.uid);
-    if (!inside && !canAttach(target.procPath)) {
-      unmanaged.because(outside(target, path), peer, [], answer, 'outside');
-      return;
-    }
     const { perCall, notes, refused } = this.#declared(peer, request);
     if (refused) {
       answer(refusal(notes));
+      return;
+    }
+    const inside = !cooperative || mayMove(target.mount, target.procPath, path, peer.uid);
+    if (!inside && !canAttach(target.procPath)) {
+      unmanaged.because(outside(target, path), peer, notes, answer, 'outside');
       return;
     }
     const asked = limits.ofRequest(peer, request, path, perCall);
@@ -170,7 +170,8 @@ export class Intake {
       }
       return true;
     };
-    return queue.enter(attempt, CALL_CLASSES.indexOf(limits.class), since);
+    const turn = { rank: CALL_CLASSES.indexOf(limits.class), dueMs: since + admission.waitMs };
+    return queue.enter(attempt, turn, since);
   }
 
   #emitNested(peer: PeerCred, request: RunRequest, root: CgroupRoot, path: string): void {

@@ -120,6 +120,7 @@ export class Starting {
         wrapper: { pid: wrapper.pid, startTicks: wrapper.startTicks },
         admissionWaitMs: waitMs,
       });
+      for (const reason of asked.clamped) call.record({ action: 'clamp', reason }, call.startedAtMs);
       // Before the answer: if the agent or this daemon is killed, the next one must know that nobody waits for the call.
       if (parent !== undefined && parent.pid > 1) noteAgent(call, [parent], Boolean(request.session));
       controller.add(call);

@@ -26,16 +26,15 @@ export class Unmanaged {
 
   /** There is nothing that the agent should know. */
   silently(reason: UnmanagedReason, answer: AnswerTo): void {
-    this.#deps.onUnmanaged(reason);
-    answer({ kind: 'none', notes: [] });
+    this.#without(reason, [], answer);
   }
 
   /** This host cannot enforce anything; `agentrm status` says why. */
-  degraded(answer: AnswerTo): void {
+  degraded(notes: readonly string[], answer: AnswerTo): void {
     const { enforcement } = this.#deps.config();
     if (this.#failClosed && enforcement.mode !== 'off')
-      this.#refuse('degraded', 'nothing is enforced here', [], answer);
-    else this.silently('degraded', answer);
+      this.#refuse('degraded', 'nothing is enforced here', notes, answer);
+    else this.#without('degraded', notes, answer);
   }
 
   /** The command runs all the same, if it may, and says why without limits. */
@@ -52,12 +51,16 @@ export class Unmanaged {
       this.#refuse(reason, messageOf(error), notes, answer);
       return;
     }
-    this.#deps.onUnmanaged(reason);
-    answer({ kind: 'none', notes: [...notes, `agentrm: running unmanaged: ${messageOf(error)}`] });
+    this.#without(reason, [...notes, `agentrm: running unmanaged: ${messageOf(error)}`], answer);
   }
 
   get #failClosed(): boolean {
     return this.#deps.config().wrapper.failClosed;
+  }
+
+  #without(reason: UnmanagedReason, notes: readonly string[], answer: AnswerTo): void {
+    this.#deps.onUnmanaged(reason);
+    answer({ kind: 'none', notes });
   }
 
   #refuse(reason: UnmanagedReason, why: string, notes: readonly string[], answer: AnswerTo): void {

@@ -7,7 +7,7 @@ import { FifoQueue } from '../../daemon/sim/baselines.ts';
 import { measureScenario, type SimResult } from '../../daemon/sim/measure.ts';
 import { POLICIES, type Policy, type Preset } from '../../daemon/sim/policies.ts';
 import { SCENARIO_NAMES, type ScenarioName } from '../../daemon/sim/scenarios.ts';
-import { SEEDS } from '../../daemon/sim/seeds.ts';
+import { firstSeeds, SEEDS } from '../../daemon/sim/seeds.ts';
 import { fairLoad } from '../lib/fair-load.ts';
 import { count, record } from './record.ts';
 import { median } from './stats.ts';
@@ -166,7 +166,7 @@ function checkGoals(): Goal[] {
 
 function fairnessOf(policy: 'agentrm' | 'fifo'): FairnessResult {
   const discipline = policy === 'fifo' ? { discipline: () => new FifoQueue() } : {};
-  const pairs = SEEDS.slice(0, fairRuns).map((seed) => {
+  const pairs = firstSeeds(fairRuns).map((seed) => {
     const run = (firstAgentTurns: number) => fairLoad({ firstAgentTurns, seed, minutes: 60, ...discipline });
     return { calm: run(2), greedy: run(40) };
   });

@@ -180,6 +180,16 @@ test('fail-closed where nothing can be enforced: no command runs, unless that is
   assert.equal((await daemon.run('echo ran')).stdout, 'ran\n');
 });
 
+test('an intent that cannot be read is named where nothing is enforced, too', async (t) => {
+  const daemon = await new TestDaemon({ cgroup: '/proc/no-cgroup' }).start();
+  t.after(() => daemon.close());
+  const { code, stdout, stderr } = await daemon.run('echo ran', {
+    env: { AGENTRM_INTENT: 'memory.high=lots' },
+  });
+  assert.deepEqual([code, stdout], [0, 'ran\n']);
+  assert.match(stderr, /^agentrm: .*"memory\.high=lots".*\n$/);
+});
+
 test('SIGTERM with open connections: a prompt, clean end', async (t) => {
   const daemon = await started(t);
   const sockets = await Promise.all(Array.from({ length: 50 }, () => open(daemon)));

@@ -477,6 +477,12 @@ test('no daemon: exit 3 and the path that was tried', async (t) => {
       err: `agentrm: no daemon at ${path}\n`,
     });
   }
+  const long = `/${'x'.repeat(200)}`;
+  assert.deepEqual(await run(['status', '--socket', long]), {
+    code: 3,
+    out: '',
+    err: `agentrm: no daemon at ${long}: longer than the path of a socket can be\n`,
+  });
 });
 
 test("without a choice the user's own daemon is asked too", async (t) => {

@@ -80,6 +80,8 @@ describe('hostSettings', () => {
     const budgeted = hostSettings(config({ pool: { budget: '1100M', keepAvailable: '10M' } }), host);
     assert.deepEqual(budgeted.pool, { budgetBytes: 1100 * MIB, keepAvailableBytes: 10 * MIB });
     assert.equal(budgeted.guessedHighBytes, 550 * MIB);
+    const all = hostSettings(config({ pool: { budget: 'max' } }), host);
+    assert.equal(all.pool.budgetBytes, host.memTotalBytes);
     assert.equal(budgeted.ceilingFor(0).memoryMaxBytes, 1100 * MIB);
   });
 

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { loadConfig } from '../../daemon/config/load.ts';
 import { readConfig } from '../../daemon/config/reading.ts';
@@ -53,4 +53,17 @@ test('every problem is a line', async (t) => {
     ok: false,
     problems: [`${path}:2:3: log.lvl: unknown key`, `${path}:3:1: nonsense: unknown key`],
   });
+});
+
+test('a socket on the command line is meant from where the daemon is started', async (t) => {
+  const config = file(t, '');
+  for (const [given, meant] of [
+    ['run/x.sock', resolve('run/x.sock')],
+    ['/a', '/a'],
+    ['auto', null],
+  ] as const) {
+    const read = await readConfig(['--config', config, '--socket', given]);
+    assert.ok('ok' in read && read.ok);
+    assert.equal(read.config.socket, meant);
+  }
 });

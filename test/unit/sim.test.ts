@@ -298,7 +298,7 @@ describe('agentrm sim', () => {
     ['--policy', 'lifo'],
     ['--preset', ''],
     ['--seeds', '0'],
-    ['--seeds', '301'],
+    ['--seeds', '100001'],
     ['--seeds', '2.5'],
     ['--seeds', 'many'],
     ['--seeds'],
