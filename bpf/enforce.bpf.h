@@ -97,8 +97,17 @@ static __always_inline void record_stop(__u64 call, __u32 tgid, bool by_bpf)
 	}
 }
 
+/* What was used up before is forgiven with the next cycle, and in time. */
+static __always_inline bool window_is_over(const struct agentrm_stats *st, const struct agentrm_policy *policy,
+					   __u64 now)
+{
+	return st->window_cycle != policy->cycle || now - st->window_start_ns > policy->window_ms * NS_PER_MS;
+}
+
 static __always_inline __u32 over_budget(struct agentrm_stats *st, const struct agentrm_policy *policy)
 {
+	if (window_is_over(st, policy, bpf_ktime_get_ns()))
+		return AGENTRM_REASON_NONE;
 	if (policy->budget_ms && st->window_throttled_ms >= policy->budget_ms)
 		return AGENTRM_REASON_BUDGET_TIME;
 	if (policy->budget_events && st->window_events >= policy->budget_events)
@@ -111,7 +120,7 @@ static __always_inline void use_budget(struct agentrm_stats *st, const struct ag
 {
 	__u64 now = bpf_ktime_get_ns();
 
-	if (st->window_cycle != policy->cycle || now - st->window_start_ns > policy->window_ms * NS_PER_MS) {
+	if (window_is_over(st, policy, now)) {
 		st->window_start_ns = now;
 		st->window_cycle = policy->cycle;
 		st->window_throttled_ms = 0;

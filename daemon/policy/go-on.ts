@@ -151,7 +151,8 @@ function withTheRest<M extends PoolMember>({ member, line, behind, stuckMs }: St
   const { use, settings, untried, going } = look;
   const due =
     stuckMs >= (going.length > 0 ? settings.rotateMs : STUCK_MS) && line.restBytes > line.relaxedBytes;
-  const left = use.usedBytes + LEAST_REST_BYTES <= line.restBytes;
+  // What the first in order wants is nobody else's rest.
+  const left = use.exhaustedSinceMs === undefined && use.usedBytes + LEAST_REST_BYTES <= line.restBytes;
   return !behind && !untried && due && left
     ? thaw(member, { kind: 'rest' }, 'what is left of the pool')
     : undefined;

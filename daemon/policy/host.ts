@@ -78,8 +78,9 @@ export interface HostSettings {
 export function hostSettings(config: HostConfig, host: { readonly memTotalBytes: number }): HostSettings {
   const { memTotalBytes } = host;
   const reserveBytes = Math.min(config.pool.reserveBytes ?? reserveOf(memTotalBytes), memTotalBytes);
+  const wantedBytes = config.pool.budgetBytes ?? memTotalBytes - reserveBytes;
   // `max` is what the host has: lines are drawn in parts of it.
-  const budgetBytes = Math.min(config.pool.budgetBytes ?? memTotalBytes - reserveBytes, memTotalBytes);
+  const budgetBytes = wantedBytes === Infinity ? memTotalBytes : wantedBytes;
   const derived = derive(reserveBytes, budgetBytes);
   const { memoryHighBytes, memoryMaxBytes } = config.defaults;
   const sized = memoryHighBytes !== undefined || memoryMaxBytes !== undefined;

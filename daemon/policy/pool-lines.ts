@@ -143,6 +143,7 @@ export function poolLines<M extends Claimant>(
   const heads = new Set<number>();
   const guaranteed = guaranteeLines(use, step, lowestLine(budgetBytes, settings));
   let wantsBytes = 0;
+  let most = 0;
   for (const member of [...members].sort(byPrecedence)) {
     const guaranteedBytes = guaranteed(member.guarantee);
     if (lines.size === 0) lines.set(member, UNLIMITED);
@@ -150,7 +151,8 @@ export function poolLines<M extends Claimant>(
       const order = classOrder(member);
       const behind = heads.has(order);
       heads.add(order);
-      const most = (STEPS[order] ?? STEPS.length) + (behind ? BEHIND_STEPS : 0);
+      // Nobody is stopped before those behind it.
+      most = Math.max(most, (STEPS[order] ?? STEPS.length) + (behind ? BEHIND_STEPS : 0));
       // At least one for the first of all, and one more for the first of its class: it must not be stopped by the others.
       const relaxed = Math.min(Math.max(Math.ceil(wantsBytes / step), behind ? 2 : 1), most);
       const gradedBytes = budgetBytes - most * step;

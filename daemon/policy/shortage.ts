@@ -28,8 +28,11 @@ import {
  */
 const AWAKE_PERCENT = 1.2;
 
-/** Next to nothing: a dozen tasks may each have 256 KiB under way. */
-const LEAST_GROWTH_BYTES = 4 * 1024 * 1024;
+/** Next to nothing: four tasks may each have 256 KiB under way. */
+const LEAST_LEFT_BYTES = 1024 * 1024;
+
+/** Enough for a dozen of them. From here on the kernel makes each charge wait, so that a burst takes this in half a second. */
+const NEAR_LEFT_BYTES = 4 * 1024 * 1024;
 
 /** What is used up to here has nothing left that a task could charge: 64 pages at a time. */
 const NEARLY = 0.998;
@@ -79,10 +82,10 @@ export function isCornered(
   exhaustedMs: number,
   stopsAtCharge: boolean,
 ): boolean {
-  if (leftBytes < LEAST_GROWTH_BYTES) return true;
   // Where lines hold, only the first grows.
   const growing = stopsAtCharge ? [...members].sort(byPrecedence).slice(0, 1) : members;
   const grownBytes = growing.reduce((sum, member) => sum + member.grownBytes, 0);
+  if (leftBytes < Math.max(LEAST_LEFT_BYTES, Math.min(4 * grownBytes, NEAR_LEFT_BYTES))) return true;
   return exhaustedMs >= BASELINE_MS && leftBytes < Math.min(2 * grownBytes, LEAST_OVER_BYTES);
 }
 
@@ -126,30 +129,36 @@ function lastResort<M extends PoolMember>(shortage: Shortage<M>): ShortageAction
   if (order.some((member) => member.killed)) return [];
   const exhaustedMs = use.exhaustedSinceMs === undefined ? 0 : nowMs - use.exhaustedSinceMs;
   if (exhaustedMs >= settings.lastResortMs || (use.cornered && use.exhaustedSinceMs !== undefined)) {
-    const victim = victimOf(order.slice(1));
-    if (victim !== undefined) {
-      const freed = formatBytes(victim.freeableBytes);
-      return [
-        {
-          action: 'kill',
-          member: victim,
-          reason: `host memory short, ${freed} of it for a call that comes first`,
-        },
-      ];
-    }
+    // Alone, it has its own limit to end it, or the kernel.
+    const victim = order.length > 1 ? victimOf(order) : undefined;
+    if (victim !== undefined) return [ended(victim, shortFor(victim, order))];
   }
   const expired = order.findLast(
     ({ frozenSinceMs, patience }) =>
       frozenSinceMs !== undefined && nowMs - patience.stuckSinceMs >= settings.deadlineMs,
   );
   if (expired === undefined) return [];
+  // Who holds memory that one of a higher class has waited for goes before that one; within a class nobody else does.
+  const lower = victimOf(order.filter((member) => classOrder(member) > classOrder(expired)));
+  if (lower !== undefined) return [ended(lower, shortFor(lower, order))];
   const waited = formatMs(nowMs - expired.patience.stuckSinceMs);
-  return [{ action: 'kill', member: expired, reason: `host memory short, frozen for ${waited}` }];
+  return [ended(expired, `host memory short, frozen for ${waited}`)];
 }
 
-function victimOf<M extends PoolMember>(behind: readonly M[]): M | undefined {
+function ended<M extends PoolMember>(member: M, reason: string): ShortageAction<M> {
+  return { action: 'kill', member, reason };
+}
+
+function shortFor<M extends PoolMember>(victim: M, [first]: readonly M[]): string {
+  const freed = formatBytes(victim.freeableBytes);
+  return victim === first
+    ? `host memory short, and it holds the most, ${freed}`
+    : `host memory short, ${freed} of it for a call that comes first`;
+}
+
+function victimOf<M extends PoolMember>(members: readonly M[]): M | undefined {
   // One that frees nothing, as what is left over within its session's guarantee, must not stand before those that do.
-  const candidates = behind.filter((member) => member.freeableBytes > 0);
+  const candidates = members.filter((member) => member.freeableBytes > 0);
   const worst = Math.max(...candidates.map(classOrder));
   const lowest = candidates.filter((member) => classOrder(member) === worst);
   return lowest.reduce<M | undefined>(

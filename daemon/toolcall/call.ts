@@ -86,8 +86,8 @@ export class Call {
   stoppedAtNs = 0n;
   throttledSinceMs: number | undefined;
   lastPressedMs = 0;
-  /** User time of its tasks at the last sample, while it is throttled. */
-  cpuSample: { readonly userMs: number; readonly atMs: number } | undefined;
+  /** User time of its tasks at the last sample, while it is throttled, and their share of one CPU since the one before. */
+  cpuSample: { readonly userMs: number; readonly atMs: number; readonly userPercent: number } | undefined;
   killCode: KillCode | undefined;
   /** With which its first process may ask to be moved into its cgroup, once. */
   token: string | undefined;

@@ -117,15 +117,18 @@ export class Judge {
   #throttled(call: Call, usageBytes: number, now: number): void {
     call.throttledSinceMs ??= now;
     const { userMs } = call.cgroup.cpuUsage();
-    const before = call.cpuSample ?? { userMs: 0, atMs: call.startedAtMs };
-    if (now - before.atMs >= CPU_SAMPLE_MS || call.cpuSample === undefined)
-      call.cpuSample = { userMs, atMs: now };
+    const { cpuSample: before = { userMs: 0, atMs: call.startedAtMs } } = call;
+    // Over less it says nothing: right after a sample that would be since the last look.
+    if (call.cpuSample === undefined || now - before.atMs >= CPU_SAMPLE_MS) {
+      const userPercent = (100 * (userMs - before.userMs)) / Math.max(1, now - before.atMs);
+      call.cpuSample = { userMs, atMs: now, userPercent };
+    }
     const decision = decideThrottled(
       {
         ...this.#held(call, usageBytes),
         throttledSinceMs: call.throttledSinceMs,
         pressureFullPercent: call.cgroup.memoryPressure().fullAvg10,
-        userCpuPercent: (100 * (userMs - before.userMs)) / Math.max(1, now - before.atMs),
+        userCpuPercent: call.cpuSample.userPercent,
       },
       poolFor(call, this.#picture()),
       now,

@@ -201,6 +201,20 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
       await cgroup.remove();
     });
 
+    it('does not hold a budget against a call that was used up before', { timeout }, async () => {
+      const { cgroup, policy } = lab.call(16, { freezeLineBytes: 2 ** 40, budgetEvents: 3 });
+      cgroup.spawn(loadPath, ['--bytes', '128M', 'procs', '1']);
+      assert.equal((await lab.event(cgroup, 'stop')).reason, 'budget-events');
+      lab.freeze(cgroup);
+      await until(() => /^frozen 1$/m.test(cgroup.read('cgroup.events')));
+      const { throttledMs, stops } = lab.stats(cgroup);
+      lab.lend(cgroup, policy, 1024);
+      // It sleeps at the pool's limit now, not at its own.
+      await until(() => lab.stats(cgroup).throttledMs > throttledMs + 100);
+      assert.equal(lab.stats(cgroup).stops, stops);
+      await cgroup.remove();
+    });
+
     it('stops who gets only back from reclaim what it needs again', { timeout }, async () => {
       const cgroup = inPool();
       cgroup.spawn(loadPath, ['--bytes', '60M', 'reread', process.execPath, '8M']);

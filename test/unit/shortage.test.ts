@@ -93,7 +93,7 @@ describe('who comes before whom', () => {
     assert.deepEqual(order, ['user', 'helper', 'old', 'young', 'left']);
   });
 
-  test('each has its line: the first the budget, the others by class, all but the first of each class sooner', () => {
+  test('each has its line: the first the budget, the others by class, all but the first of each class sooner, nobody later than one before it', () => {
     const second = member('second', { class: 'interactive', startedAtMs: 400 });
     const third = member('third', { class: 'interactive', startedAtMs: 500 });
     const left = member('left', { leftover: true, startedAtMs: 1 });
@@ -103,10 +103,10 @@ describe('who comes before whom', () => {
       Infinity,
       990,
       960,
-      980,
-      970,
+      960,
+      960,
       940,
-      970,
+      940,
     ]);
     assert.equal(lowestLine(BUDGET, settings), 940 * MIB);
     assert.deepEqual(linesOf([old]).get(old)?.bytes, Infinity);
@@ -281,6 +281,8 @@ describe('letting go on', () => {
   test('after that the first of those that are stuck gets the rest, if those before it take little', () => {
     assert.deepEqual(decide([still(user), frozen(old, 499), frozen(young, 600)], 998), []);
     assert.deepEqual(decide([still(user), frozen(old, 500), frozen(young, 600)], 998), ['thaw old rest']);
+    const wanted = { exhaustedSinceMs: NOW };
+    assert.deepEqual(decide([still(user), frozen(old, 500), frozen(young, 600)], 998, wanted), []);
     assert.deepEqual(decide([still(user), frozen(old, 500)], 999.5), []);
     // Beyond where anybody can be tried there is nothing to wait for.
     const untried = { ...frozen(old, 500), patience: { ms: 500, tries: 0, stuckSinceMs: NOW - 500 } };
@@ -446,8 +448,10 @@ describe('the last resort', () => {
       isCornered(burst(grownMiB), leftMiB * MIB, exhaustedMs, true);
     assert.deepEqual([near(20, 14, 0), near(20, 14, 99), near(20, 14, 100)], [false, false, true]);
     assert.deepEqual([near(7, 14, 100), near(7.5, 14, 100), near(20, 16, 100)], [false, true, false]);
-    // A few batches of pages.
-    assert.deepEqual([near(0, 4, 0), near(0, 3.9, 0), near(0, Infinity, 5000)], [false, true, false]);
+    // A few batches of pages, or what four such looks take.
+    assert.deepEqual([near(0, 1, 0), near(0, 0.9, 0), near(0, Infinity, 5000)], [false, true, false]);
+    assert.deepEqual([near(0.5, 2, 0), near(0.5, 1.9, 0)], [false, true]);
+    assert.deepEqual([near(20, 4, 0), near(20, 3.9, 0)], [false, true]);
     // Where nobody stops the others at the charge, they count.
     const others = [still(user), { ...old, grownBytes: 10 * MIB }];
     assert.deepEqual(
@@ -456,11 +460,22 @@ describe('the last resort', () => {
     );
   });
 
-  test('not before its time, never the first, nor who frees nothing', () => {
+  test('the first itself goes if it holds the most and nobody of a lower class has anything to free', () => {
+    const leak = { ...user, startedAtMs: 100, freeableBytes: 700 * MIB };
+    const other = frozen({ ...user, name: 'other', freeableBytes: 30 * MIB }, 50);
+    const [action] = decideShortage([leak, other], { ...useOf(995), ...exhausted }, NOW, settings);
+    assert.deepEqual(
+      [action?.member.name, action?.reason],
+      ['user', 'host memory short, and it holds the most, 700 MiB'],
+    );
+    assert.deepEqual(decide([leak, other, frozen(old, 50)], 995, exhausted), ['kill old']);
+  });
+
+  test('not before its time, nor who is alone, nor who frees nothing', () => {
     assert.deepEqual(decide([user, frozen(old, 50)], 995, { exhaustedSinceMs: NOW - 2999 }), []);
     assert.deepEqual(decide([user], 995, exhausted), []);
     const empty = frozen({ ...old, freeableBytes: 0 }, 50);
-    assert.deepEqual(decide([user, empty], 995, exhausted), []);
+    assert.deepEqual(decide([{ ...user, freeableBytes: 0 }, empty], 995, exhausted), []);
     // Nor is anybody spared for it who comes before it.
     const [left, other] = [{ ...empty, leftover: true }, frozen(young, 50)];
     assert.deepEqual(decide([user, other, left], 995, exhausted), ['kill young']);
@@ -475,9 +490,17 @@ describe('the last resort', () => {
     );
     assert.deepEqual([action?.action, action?.reason], ['kill', 'host memory short, frozen for 1 min']);
   });
+
+  test('unless a lower class holds memory, however still', () => {
+    const waits = frozen({ ...helper, name: 'waits' }, 60_000);
+    const holds = still({ ...old, freeableBytes: 600 * MIB });
+    assert.deepEqual(decide([still(user), waits, holds], 1000), ['kill old']);
+    assert.deepEqual(decide([still(user), waits, { ...holds, class: 'subagent' }], 1000), ['kill waits']);
+    assert.deepEqual(decide([still(user), waits, { ...holds, freeableBytes: 0 }], 1000), ['kill waits']);
+  });
 });
 
-test('whatever the calls are like: the first is never frozen or killed, nobody twice', () => {
+test('whatever the calls are like: the first is never frozen, nobody is killed alone or meets two things', () => {
   const anyMember = fc.record({
     class: fc.constantFrom('interactive' as const, 'subagent' as const, 'background' as const),
     leftover: fc.boolean(),
@@ -517,7 +540,8 @@ test('whatever the calls are like: the first is never frozen or killed, nobody t
         const actions = decideShortage(members, use, NOW, settings);
         const [first] = [...members].sort(byPrecedence);
         for (const { action, member: subject } of actions) {
-          if (action === 'freeze' || action === 'kill') assert.notEqual(subject, first);
+          if (action === 'freeze') assert.notEqual(subject, first);
+          if (action === 'kill') assert.ok(members.length > 1);
           if (action === 'freeze') assert.ok(subject.frozenSinceMs === undefined && !subject.held);
           if (action === 'thaw' || action === 'pass') assert.ok(subject.frozenSinceMs !== undefined);
           assert.equal(subject.killed, false);

@@ -173,7 +173,9 @@ export class PoolKeeper {
       this.#setTripwire(ownBytes);
       return false;
     }
-    this.#beyond = { overBytes: overBytes(measured), hostRoomBytes: measured.hostRoomBytes };
+    // The first in order wants it.
+    const over = this.#exhaustedSinceMs === undefined ? overBytes(measured) : 0;
+    this.#beyond = { overBytes: over, hostRoomBytes: measured.hostRoomBytes };
     const usedBytes = this.#usedBytes(measured, now);
     const members = this.#members.look(shortage.leastFreezeMs, now);
     if (members.length === 0) {
