@@ -148,6 +148,17 @@ test('a call is made with its limits, reported and removed', async (t) => {
   assert.equal([...bench.manager.calls()].length, 0);
 });
 
+test('what was asked for over the ceiling is told with the call', async (t) => {
+  const bench = setUp(t);
+  const { call } = start(bench, bench.wrapper(), { clone: true, intent: 'memory.high=1G memory.max=1T' });
+  await turn();
+  bench.manager.end(call, { code: 0 });
+  await turn();
+  const [decision] = bench.records[0]?.decisions ?? [];
+  assert.deepEqual([decision?.action, decision?.atMs], ['clamp', 0]);
+  assert.match(decision?.reason ?? '', /^memory\.max 1 TiB to [\d.]+ GiB$/);
+});
+
 for (const { events, said } of [
   { events: 'oom 0\noom_kill 0\noom_group_kill 0\n', said: /1 process left running/ },
   { events: 'oom 1\noom_kill 1\noom_group_kill 0\n', said: /1 process left running/ },
