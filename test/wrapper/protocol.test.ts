@@ -273,6 +273,33 @@ describe('agentrm-run and its daemon', { skip: unbuilt }, () => {
       assert.deepEqual(await call({ AGENTRM_SOCKET }), ended(3, unmanaged(`no daemon at ${AGENTRM_SOCKET}`)));
     });
 
+    it('sleeps between its tries where too many wait to be heard', async () => {
+      const full = `
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(0)
+waiting = []
+try:
+    while True:
+        waiting.append(socket.socket(socket.AF_UNIX))
+        waiting[-1].setblocking(False)
+        waiting[-1].connect(sys.argv[1])
+except BlockingIOError:
+    print('full', flush=True)
+sys.stdin.read()
+`;
+      const listener = start('python3', ['-c', full, path]);
+      await printed(listener, 'full');
+      const timed = `TIMEFORMAT='%R %U %S'; time ${helper} /bin/false; exit $?`;
+      const { status, stderr } = await run('/bin/bash', ['-c', timed], { env: { AGENTRM_SOCKET: path } });
+      listener.kill();
+      const [line, times = ''] = stderr.split('\n');
+      assert.deepEqual([status, line], [1, unmanaged(`no daemon at ${path}`).trimEnd()]);
+      const [elapsedS = 0, userS = 0, systemS = 0] = times.split(' ').map(Number);
+      assert.ok(userS + systemS < elapsedS / 4, times);
+    });
+
     it('runs the command and stays when the daemon says nothing', async () => {
       await using peer = (await Peer.listen(path, () => {})).stopBeating();
       assert.deepEqual(

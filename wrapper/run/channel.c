@@ -39,7 +39,6 @@ static int above_stdio(int fd)
 int channel_open(struct channel *c, const char *path, int64_t deadline_ns)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	struct timespec pause = { .tv_nsec = RETRY_NS };
 	socklen_t peer_size = sizeof(c->peer);
 	size_t n = len(path);
 	long ret;
@@ -58,7 +57,7 @@ int channel_open(struct channel *c, const char *path, int64_t deadline_ns)
 		ret = SYS3(connect, c->sock, &addr, sizeof(addr));
 		if ((ret != -EAGAIN && ret != -EINTR) || now_ns() >= deadline_ns)
 			break;
-		SYS5(ppoll, NULL, 0, &pause, NULL, 0);
+		sleep_ns(RETRY_NS);
 	}
 	if (ret == 0)
 		ret = SYS5(getsockopt, c->sock, SOL_SOCKET, SO_PEERCRED, &c->peer, &peer_size);

@@ -27,4 +27,12 @@ static inline struct timespec time_left(int64_t deadline_ns)
 	return (struct timespec){ .tv_sec = left / (1000 * NS_PER_MS), .tv_nsec = left % (1000 * NS_PER_MS) };
 }
 
+static inline void sleep_ns(int64_t ns)
+{
+	/* Made for each sleep: the kernel writes what is left of it back. */
+	struct timespec left = { .tv_sec = ns / (1000 * NS_PER_MS), .tv_nsec = ns % (1000 * NS_PER_MS) };
+
+	SYS5(ppoll, NULL, 0, &left, NULL, 0);
+}
+
 #endif
