@@ -72,13 +72,18 @@ export class Peer {
     }
   }
 
-  /** As a daemon that dies: no new connections, the present ones cut. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.stopBeating();
-    for (const socket of this.sockets) socket.destroy();
+  /** As a daemon that dies: no new connections, the present ones cut; what it beat last stays. */
+  async die(): Promise<void> {
+    clearInterval(this.#beats);
     if (!this.#server.listening) return;
     this.#server.close();
+    for (const socket of this.sockets) socket.destroy();
     await once(this.#server, 'close');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.stopBeating();
+    await this.die();
   }
 }
 

@@ -8,6 +8,7 @@ import { after, beforeEach, describe, it } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import fc from 'fast-check';
 import type { Native } from '../../native/agentrm.d.ts';
+import { until } from '../lib/daemon.ts';
 import { answering, obliging, Peer, type Reply, writeBeat } from './peer.ts';
 import { finish, helper, printed, type Result, run, scratch, start, unbuilt, wrapper } from './shell.ts';
 
@@ -443,12 +444,59 @@ sys.stdin.read()
       assert.deepEqual(await call(), ended(3, unmanaged(`no valid answer from the daemon at ${path}`)));
     });
 
-    it('ends as the command does if the daemon dies at the end', async () => {
-      await using _ = await Peer.listen(path, (message, socket) => {
-        if (message.op === 'end') socket.destroy();
-        else obliging(message, socket);
+    it('ends as the command does if the daemon dies at the end, and does not wait for one without a heartbeat', async () => {
+      await using peer = await Peer.listen(path, (message, socket) => {
+        if (message.op !== 'end') return obliging(message, socket);
+        peer.stopBeating();
+        socket.destroy();
       });
       assert.deepEqual(await call(), ended(3));
+      assert.deepEqual(
+        peer.messages.map(({ op }) => op),
+        ['run', 'late', 'end'],
+      );
+    });
+
+    /** As the daemon that comes after another. */
+    const succeeding: Reply = (message, socket) => {
+      if (message.op === 'adopt') socket.write('go c0123456789ab kept -\n');
+      if (message.op === 'end') socket.end('note agentrm: adopted\nbye\n');
+    };
+
+    const toldSuccessor = async (result: Promise<Result>): Promise<void> => {
+      await using second = await Peer.listen(path, succeeding);
+      const { status, stderr } = await result;
+      assert.deepEqual([status, stderr], [3, 'agentrm: adopted\n']);
+      assert.deepEqual(
+        second.messages.map(({ op, call, code }) => [op, call ?? code]),
+        [
+          ['adopt', 'c0123456789ab'],
+          ['end', 3],
+        ],
+      );
+    };
+
+    it('tells the next daemon of an end while there was none', async () => {
+      const first = await Peer.listen(path);
+      const child = start(wrapper, ['echo started; read -r; exit 3'], { env: { AGENTRM_SOCKET: path } });
+      const result = finish(child);
+      await printed(child, 'started');
+      await first.message('late');
+      await first.die();
+      child.stdin.end('\n');
+      const children = `/proc/${child.pid}/task/${child.pid}/children`;
+      await until(() => readFileSync(children, 'utf8') === '', 'the command has ended');
+      await toldSuccessor(result);
+    });
+
+    it('tells the next daemon of an end that the last one died over', async () => {
+      const first = await Peer.listen(path, (message, socket) => {
+        if (message.op === 'run') obliging(message, socket);
+      });
+      const result = call();
+      await first.message('end');
+      await first.die();
+      await toldSuccessor(result);
     });
 
     it('looks for a daemon that was restarted, and tells it of the end', async () => {
@@ -458,10 +506,7 @@ sys.stdin.read()
       await printed(child, 'started');
       await first.message('late');
       await first[Symbol.asyncDispose]();
-      await using second = await Peer.listen(path, (message, socket) => {
-        if (message.op === 'adopt') socket.write('go c0123456789ab kept -\n');
-        if (message.op === 'end') socket.end('note agentrm: adopted\nbye\n');
-      });
+      await using second = await Peer.listen(path, succeeding);
       const { op, v, call } = await second.message('adopt');
       assert.deepEqual({ op, v, call }, { op: 'adopt', v: 1, call: 'c0123456789ab' });
       child.stdin.end('\n');

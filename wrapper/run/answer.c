@@ -23,6 +23,12 @@ int daemon_connect(struct channel *c, const char *socket, uint32_t uid, int64_t 
 	return ret;
 }
 
+bool daemon_expected(const struct run *run)
+{
+	/* Process 1 listens: systemd holds the socket for a daemon that is being started. */
+	return run->daemon.peer.pid == 1 || daemon_alive(run->socket);
+}
+
 void note_print(struct run *run, const char *text)
 {
 	if (run->notes++ < NOTES_MAX)
@@ -83,8 +89,7 @@ enum answer answer_await(struct run *run, int64_t start_ns, int64_t most_ms, int
 	for (;;) {
 		switch (channel_line(&run->daemon, &line, limit_ns)) {
 		case CHANNEL_TIMEOUT:
-			/* Process 1 listens: systemd holds the socket for a daemon that is being started. */
-			if (patient || (run->daemon.peer.pid != 1 && !daemon_alive(run->socket)))
+			if (patient || !daemon_expected(run))
 				return ANSWER_LATE;
 			patient = true;
 			limit_ns = start_ns + BUSY_ANSWER_NS;

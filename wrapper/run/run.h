@@ -43,6 +43,9 @@ enum answer {
 /* Connects to a daemon of root or of `uid`; any other is refused with -EPERM, unasked. */
 int daemon_connect(struct channel *c, const char *socket, uint32_t uid, int64_t deadline_ns);
 
+/* Is an answer still to be expected on a connection that has had none within FIRST_ANSWER_NS? */
+bool daemon_expected(const struct run *run);
+
 /*
  * Waits for the answer to a request that was sent at start_ns; once the daemon
  * has said `ack`, for as long as that says, but no longer than most_ms (-1: no
@@ -66,7 +69,7 @@ void send_late(struct run *run);
  */
 void supervise(struct run *run, int child, int *status, struct rusage *usage);
 
-/* Tells the daemon of the end and gives it a moment for its report. */
+/* Tells the daemon of the end, or one that comes in its place at once, and gives it a moment for its report. */
 void report_end(struct run *run, int status, const struct rusage *usage);
 
 #endif

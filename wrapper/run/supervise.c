@@ -113,18 +113,31 @@ void supervise(struct run *run, int child, int *status, struct rusage *usage)
 	}
 }
 
+/* Waits for the daemon's report, longer if it is busy or being started. */
+static void await_report(struct run *run, int64_t most_ns)
+{
+	if (!take_lines(run, now_ns() + FIRST_ANSWER_NS) && run->daemon.sock >= 0 && daemon_expected(run))
+		take_lines(run, most_ns);
+}
+
 void report_end(struct run *run, int status, const struct rusage *usage)
 {
-	int64_t start_ns = now_ns();
+	int64_t most_ns = now_ns() + BUSY_ANSWER_NS;
 
 	/* Without a call the daemon has nothing to end. */
-	if (!run->call[0])
-		return;
-	if (run->daemon.sock < 0)
-		reconnect(run);
-	if (run->daemon.sock >= 0)
-		send_end(run, status, usage);
-	if (run->daemon.sock >= 0 && !take_lines(run, start_ns + FIRST_ANSWER_NS) &&
-	    run->daemon.sock >= 0 && daemon_alive(run->socket))
-		take_lines(run, start_ns + BUSY_ANSWER_NS);
+	while (run->call[0]) {
+		if (run->daemon.sock < 0)
+			reconnect(run);
+		if (run->daemon.sock >= 0)
+			send_end(run, status, usage);
+		if (run->daemon.sock >= 0)
+			await_report(run, most_ns);
+		/*
+		 * Lost, but it was there just now: it is being restarted. To its successor a call whose
+		 * wrapper has gone without a word was killed, and so is all that it has left running.
+		 */
+		if (run->daemon.sock >= 0 || !daemon_alive(run->socket) || now_ns() >= most_ns)
+			return;
+		sleep_ns(RECONNECT_MIN_NS);
+	}
 }
