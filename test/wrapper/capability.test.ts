@@ -75,24 +75,51 @@ describe('agentrm-run with a file capability', { skip: unbuilt || unprivileged }
   const plainly = (): Promise<Result> =>
     run('/usr/bin/setpriv', [...asNobody.slice(1), '/bin/bash', '-c', inspect]);
 
+  /** Every way in which the command can be started. */
+  const replies: Record<string, Reply | undefined> = {
+    'forked where it is': obliging,
+    executed: answering('go - none -\n'),
+    moved: (message, peer) => {
+      if (message.op === 'run') peer.write('go c1 move t0ken -\n');
+      if (message.op === 'place') peer.end('placed\n');
+      if (message.op === 'end') peer.end('bye\n');
+    },
+    'without a daemon': undefined,
+  };
+
   it('leaves nothing of it to the command, whichever way it is started', async () => {
     const expected = await plainly();
     assert.match(expected.stdout, /CapEff:\t0{16}\n.*\n65534\n$/s);
-    const replies: Record<string, Reply | undefined> = {
-      'forked where it is': obliging,
-      executed: answering('go - none -\n'),
-      moved: (message, peer) => {
-        if (message.op === 'run') peer.write('go c1 move t0ken -\n');
-        if (message.op === 'place') peer.end('placed\n');
-        if (message.op === 'end') peer.end('bye\n');
-      },
-      'without a daemon': undefined,
-    };
     for (const [name, reply] of Object.entries(replies)) {
       await using _ = reply === undefined ? undefined : await listen(0, reply);
       assert.deepEqual({ ...(await call(inspect)), stderr: '' }, expected, name);
     }
   });
+
+  /** What the command finds as its stack limit if `caller` runs it as RUN; the caller may set any. */
+  const stackLimit = async (caller: string, wrapped: string): Promise<string> => {
+    const script = caller.replace('RUN', `${wrapped} /bin/bash -c "ulimit -s"`);
+    const limited = `ulimit -s unlimited; exec ${asNobody.join(' ')} /bin/bash -c '${script}; exit'`;
+    return (await run('/bin/bash', ['-c', limited], { env })).stdout;
+  };
+
+  it('leaves the command the stack that its caller has, whichever way it is started', async () => {
+    for (const [name, reply] of Object.entries(replies)) {
+      await using _ = reply === undefined ? undefined : await listen(0, reply);
+      assert.equal(await stackLimit('RUN', program), 'unlimited\n', name);
+    }
+  });
+
+  for (const [name, caller] of [
+    ['above the 8 MiB that the kernel leaves of it', 'ulimit -Ss 16384; RUN'],
+    ['8 MiB', 'ulimit -Ss 8192; RUN'],
+    ['below that, and the caller has more', '(ulimit -Ss 4096; exec RUN)'],
+    ['at a hard limit, and the caller has more', '(ulimit -s 12288; exec RUN)'],
+  ] as const) {
+    it(`leaves the command the stack that it was given: ${name}`, async () => {
+      assert.equal(await stackLimit(caller, program), await stackLimit(caller, ''));
+    });
+  }
 
   it('keeps the environment that the loader strips from privileged programs', async () => {
     await using _ = await listen(0);

@@ -13,6 +13,7 @@
 #include "run.h"
 #include "runtime.h"
 #include "say.h"
+#include "stack.h"
 #include "text.h"
 
 #define SYSTEM_SOCKET "/run/agentrm/agentrm.sock"
@@ -212,11 +213,14 @@ int call_run(const char *shell, char **argv, char **envp)
 {
 	static struct run run;
 	static char underscore[PATH_MAX];
+	bool secure = auxv(envp, AT_SECURE);
 	struct env env;
 
 	run.daemon.sock = run.daemon.fd = -1;
 	run.uid = (uint32_t)auxv(envp, AT_UID);
-	run.caps = caps_read(run.uid != 0 && auxv(envp, AT_SECURE));
+	run.caps = caps_read(run.uid != 0 && secure);
+	if (secure)
+		stack_limit_give_back();
 	run.cmd = (struct command){ .file = shell, .argv = argv, .envp = envp, .caps = &run.caps };
 	env = env_read(envp, shell, underscore, sizeof(underscore));
 	if (env.no_call) {
