@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { setImmediate } from 'node:timers/promises';
 import { errnoOf } from '../errors.ts';
+
+/** Files of /proc that are read in a row: they take a millisecond at most, emulated too. */
+const READS_A_TURN = 32;
 
 /** Who a process is, safe against a recycled pid: a pid together with its start time. */
 export interface ProcessId {
@@ -42,6 +47,11 @@ export function isAlive(id: ProcessId, procRoot = '/proc'): boolean {
   return stat !== undefined && stat.startTicks === id.startTicks && stat.state !== 'Z' && stat.state !== 'X';
 }
 
+/** Whether that very process has its number still; a zombie does. */
+export function hasItsNumber(id: ProcessId, procRoot = '/proc'): boolean {
+  return processStat(id.pid, procRoot)?.startTicks === id.startTicks;
+}
+
 /** The ancestors of a process, nearest first, without pid 1 (which owns nothing). At most 64. */
 export function ancestors(pid: number, procRoot = '/proc'): ProcessStat[] {
   const chain: ProcessStat[] = [];
@@ -69,38 +79,58 @@ export function cgroupPathOf(pid: number, procRoot = '/proc'): string | undefine
 
 /** The children that a process has forked from its first thread, as shells do; none if it is gone. */
 export function childrenOf(pid: number, procRoot = '/proc'): number[] {
-  const text = readOfProcess(`${procRoot}/${pid}/task/${pid}/children`) ?? '';
-  return text.split(' ').filter(Boolean).map(Number);
+  return childrenOfThread(pid, String(pid), procRoot);
 }
 
-/** All descendants of a process, parents before children. One pass over /proc. */
-export function descendants(pid: number, procRoot = '/proc'): number[] {
-  const children = new Map<number, number[]>();
-  for (const name of readdirSync(procRoot)) {
-    if (!/^\d+$/.test(name)) continue;
-    const stat = processStat(Number(name), procRoot);
-    if (stat === undefined) continue;
-    const siblings = children.get(stat.ppid);
-    if (siblings === undefined) children.set(stat.ppid, [stat.pid]);
-    else siblings.push(stat.pid);
-  }
-  const found: number[] = [];
-  const pending = [pid];
-  for (let parent = pending.pop(); parent !== undefined; parent = pending.pop()) {
-    for (const child of children.get(parent) ?? []) {
-      found.push(child);
-      pending.push(child);
+/**
+ * The children of all threads of a process. The main loop gets its turns meanwhile, however many they are.
+ *
+ * The kernel's lists hold still for nobody: a child is passed over if one before it is reaped while its list is read, or
+ * if its thread ends and hands it to one that was read already; another look finds it. A child whose parent ends is no
+ * descendant any more, but a child of init: nothing finds it.
+ */
+export async function childrenOfThreads(parent: ProcessId, procRoot = '/proc'): Promise<ProcessId[]> {
+  const found: ProcessId[] = [];
+  let reads = 0;
+  const turn = () => (++reads % READS_A_TURN === 0 ? setImmediate() : undefined);
+  for (const thread of await threadsOf(parent.pid, procRoot)) {
+    await turn();
+    for (const pid of childrenOfThread(parent.pid, thread, procRoot)) {
+      await turn();
+      const child = processStat(pid, procRoot);
+      // Asked in this order: either number may have become another's since the list was read.
+      if (child?.ppid !== parent.pid || !hasItsNumber(parent, procRoot)) continue;
+      found.push({ pid, startTicks: child.startTicks });
     }
   }
   return found;
+}
+
+async function threadsOf(pid: number, procRoot: string): Promise<string[]> {
+  try {
+    // Not by this thread: a process may have thousands.
+    return await readdir(`${procRoot}/${pid}/task`);
+  } catch (error) {
+    if (isGone(error)) return [];
+    throw error;
+  }
+}
+
+function childrenOfThread(pid: number, thread: string, procRoot: string): number[] {
+  const text = readOfProcess(`${procRoot}/${pid}/task/${thread}/children`) ?? '';
+  return text.split(' ').filter(Boolean).map(Number);
 }
 
 function readOfProcess(path: string, encoding: 'latin1' | 'utf8' = 'latin1'): string | undefined {
   try {
     return readFileSync(path, encoding);
   } catch (error) {
-    // ESRCH: it ended between open and read.
-    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ESRCH') return undefined;
+    if (isGone(error)) return undefined;
     throw error;
   }
+}
+
+/** ESRCH: it ended between open and read. */
+function isGone(error: unknown): boolean {
+  return errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ESRCH';
 }

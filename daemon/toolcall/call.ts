@@ -140,3 +140,8 @@ export class Call {
     this.decisions.push({ atMs: Math.max(0, Math.round(nowMs - this.startedAtMs)), ...decision });
   }
 }
+
+/** Whether a cgroup is that of a call or below it. @param path as in the `0::` line of /proc/PID/cgroup. */
+export function isWithin({ procPath }: Pick<Call, 'procPath'>, path: string): boolean {
+  return path === procPath || path.startsWith(`${procPath}/`);
+}

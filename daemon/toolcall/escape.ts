@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { cgroupPathOf, childrenOf, type ProcessId, processStat } from '../kernel/proc.ts';
-import type { Call } from './call.ts';
+import { type Call, isWithin } from './call.ts';
 
 /**
  * How often the processes of a call are looked up. What it is for is not the limit (nobody can hold a
@@ -122,10 +122,6 @@ export class EscapeWatch {
     this.#learn(known, pid, true);
     this.#onEscape(call, { pid, comm: stat.comm, cgroup });
   }
-}
-
-function isWithin(call: Call, cgroup: string): boolean {
-  return cgroup === call.procPath || cgroup.startsWith(`${call.procPath}/`);
 }
 
 /** Nothing where the cgroup was removed. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -8,7 +9,15 @@ import fc from 'fast-check';
 import { containerCeiling } from '../../daemon/kernel/container.ts';
 import { hostMemory, hostPressure, parseFlatKeyed, parsePressure } from '../../daemon/kernel/host.ts';
 import { blockedLocks } from '../../daemon/kernel/locks.ts';
-import { ancestors, cgroupPathOf, descendants, isAlive, processStat } from '../../daemon/kernel/proc.ts';
+import {
+  ancestors,
+  cgroupPathOf,
+  childrenOf,
+  childrenOfThreads,
+  isAlive,
+  type ProcessId,
+  processStat,
+} from '../../daemon/kernel/proc.ts';
 import { cgroupMountOf } from '../../daemon/kernel/tree.ts';
 
 /** A directory with these files, by path; gone after the test. */
@@ -82,25 +91,61 @@ test('ancestors: nearest first, without init, and no endless chain', (t) => {
   assert.deepEqual(ancestors(99, dir), []);
 });
 
-test('descendants: everything below a process, parents first, nothing beside it', (t) => {
-  fc.assert(
-    fc.property(fc.array(fc.nat(), { minLength: 1, maxLength: 30 }), (picks) => {
-      // Process n+2 is a child of one that came before it.
-      const parents = new Map(picks.map((pick, index) => [index + 2, 1 + (pick % (index + 1))]));
-      const dir = tree(
-        t,
-        Object.fromEntries([...parents].map(([pid, ppid]) => [`${pid}/stat`, stat(pid, ') R 1', ppid, pid)])),
-      );
-      const below = (pid: number): boolean => pid === 2 || (parents.has(pid) && below(parents.get(pid) ?? 0));
-      const found = descendants(2, dir);
-      assert.deepEqual(new Set(found), new Set([...parents.keys()].filter((pid) => pid !== 2 && below(pid))));
-      for (const [index, pid] of found.entries()) {
-        const parent = parents.get(pid) ?? 0;
-        assert.ok(parent === 2 || found.indexOf(parent) < index);
-      }
-    }),
-    { numRuns: 30 },
+test('children: of all threads, with their start times, and none that is not any more', async (t) => {
+  const dir = tree(t, {
+    '2/stat': stat(2, 'w', 1, 20),
+    '2/task/2/children': '3 5 ',
+    '2/task/9/children': '4 6 7 ',
+    '3/stat': stat(3, ') R 1', 2, 30),
+    '3/task/3/children': '8 ',
+    '4/stat': stat(4, 'b', 2, 40, 'Z'),
+    // Its number is another's since.
+    '5/stat': stat(5, 'c', 1, 50),
+    '7/stat': stat(7, 'd', 2, 70),
+    '8/stat': stat(8, 'e', 3, 80),
+  });
+  mkdirSync(join(dir, '2/task/10'));
+  const children = (pid: number, startTicks: number) => childrenOfThreads({ pid, startTicks }, dir);
+  const found = (await children(2, 20)).sort((a, b) => a.pid - b.pid);
+  assert.deepEqual(
+    found.map(({ pid, startTicks }) => [pid, startTicks]),
+    [
+      [3, 30],
+      [4, 40],
+      [7, 70],
+    ],
   );
+  assert.deepEqual(await children(2, 19), [], 'of another that had the number');
+  assert.deepEqual(await children(6, 60), []);
+});
+
+test('children: of a thread that is not the first, as the kernel lists them', async (t) => {
+  const threads = "new Worker(`require('child_process').spawn('sleep', ['1000'])`, { eval: true })";
+  const parent = spawn(process.execPath, ['-e', `const { Worker } = require('worker_threads'); ${threads}`]);
+  t.after(() => parent.kill('SIGKILL'));
+  const id = processStat(parent.pid ?? 0) ?? assert.fail();
+  let found: readonly ProcessId[] = [];
+  while (found.length === 0) found = await childrenOfThreads(id);
+  t.after(() => process.kill(found[0]?.pid ?? 0, 'SIGKILL'));
+  assert.deepEqual(childrenOf(id.pid), []);
+  assert.equal(processStat(found[0]?.pid ?? 0)?.ppid, id.pid);
+});
+
+test('children: however many they are, the main loop gets its turns', async (t) => {
+  const files: Record<string, string> = { '2/stat': stat(2, 'w', 1, 20) };
+  const pids = Array.from({ length: 320 }, (_, index) => index + 3);
+  for (const pid of pids) files[`${pid}/stat`] = stat(pid, 'c', 2, pid);
+  const dir = tree(t, { ...files, '2/task/2/children': pids.join(' ') });
+  let turns = 0;
+  let over = false;
+  const count = () => {
+    turns += 1;
+    if (!over) setImmediate(count);
+  };
+  setImmediate(count);
+  assert.equal((await childrenOfThreads({ pid: 2, startTicks: 20 }, dir)).length, pids.length);
+  over = true;
+  assert.ok(turns >= 10, `${turns} turns`);
 });
 
 test('the path of a process in cgroup v2, also beside v1 hierarchies', (t) => {

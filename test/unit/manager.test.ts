@@ -2,7 +2,16 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { configSchema } from '../../daemon/config/schema.ts';
@@ -22,6 +31,7 @@ import { Controller } from '../../daemon/toolcall/controller.ts';
 import { CallManager } from '../../daemon/toolcall/manager.ts';
 import { SessionCgroup } from '../../daemon/toolcall/session-cgroup.ts';
 import { type PlainTree, plainTree } from '../lib/plain-tree.ts';
+import { cannotRecycle, processWith } from '../lib/recycled.ts';
 
 const GiB = 2 ** 30;
 
@@ -352,6 +362,148 @@ test('a process that died meanwhile is not placed', async (t) => {
   assert.deepEqual(bench.unmanaged, ['gone']);
 });
 
+describe('the command of a wrapper that was answered too late', () => {
+  /** A shell that is a wrapper, and forks what it is told to. */
+  const shell = (t: TestContext, bench: Bench) => {
+    const child = spawn('sh', [], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
+    const peer = bench.wrapper(child);
+    t.after(() => process.kill(-peer.pid, 'SIGKILL'));
+    return {
+      peer,
+      tell: (line: string) => void child.stdin?.write(`${line}\n`),
+      async fork(line = 'sleep 1000 &'): Promise<number> {
+        const before = childrenOf(peer.pid);
+        child.stdin?.write(`${line}\n`);
+        for (;;) {
+          for (const pid of childrenOf(peer.pid)) if (!before.includes(pid)) return pid;
+          await turn();
+        }
+      },
+    };
+  };
+  /** A manager that tells of each move; `before` is what happens right before the kernel looks for the process. */
+  const moves = (t: TestContext, before: (pid: number) => Promise<void> = async () => {}) => {
+    const moved: { pid: number; dir: string }[] = [];
+    let under = 0;
+    let most = 0;
+    const bench = setUp(t, {
+      changes: {
+        async writeAtAsync(dir, name, value) {
+          if (name !== 'cgroup.procs') return native().writeAtAsync(dir, name, value);
+          moved.push({ pid: Number(value), dir: readlinkSync(`/proc/self/fd/${dir}`) });
+          under += 1;
+          most = Math.max(most, under);
+          await before(Number(value));
+          await native().writeAtAsync(dir, name, value);
+          under -= 1;
+        },
+      },
+    });
+    const pids = () => moved.map(({ pid }) => pid);
+    // A plain tree does not show who is in it, so that each of two passes moves all there are.
+    const twice = async (...all: number[]) => {
+      while (!all.every((pid) => pids().filter((one) => one === pid).length === 2)) await turn();
+    };
+    return { bench, moved, pids, twice, most: () => most };
+  };
+
+  test('is moved with all that there is below it, parents first, calls in turn, one process at a time', async (t) => {
+    const { bench, moved, pids, twice, most } = moves(t);
+    const [first, second] = [shell(t, bench), shell(t, bench)];
+    const parent = await first.fork('(sleep 1000 & sleep 1000 & wait) &');
+    while (childrenOf(parent).length < 2) await turn();
+    const below = childrenOf(parent);
+    const other = await second.fork();
+    const calls = [first, second].map(({ peer }) => start(bench, peer).call);
+    for (const call of calls) bench.manager.placeLate(call);
+    await twice(parent, ...below, other);
+    assert.deepEqual(pids().slice(0, 4), [parent, other, ...below]);
+    const [one = assert.fail(), two = assert.fail()] = calls;
+    for (const { pid, dir } of moved) assert.ok(dir.endsWith((pid === other ? two : one).id));
+    assert.equal(most(), 1);
+  });
+
+  test('is moved with what is forked while others are moved', async (t) => {
+    let late = 0;
+    const { bench, twice } = moves(t, async () => {
+      late ||= await wrapper.fork();
+    });
+    const wrapper = shell(t, bench);
+    const early = await wrapper.fork();
+    bench.manager.placeLate(start(bench, wrapper.peer).call);
+    await twice(early);
+    assert.notEqual(late, 0);
+    await twice(late);
+  });
+
+  test('is not moved any more once its call has ended', async (t) => {
+    const { bench, pids, twice } = moves(t, async () => bench.manager.end(call, { code: 0 }));
+    const [wrapper, other] = [shell(t, bench), shell(t, bench)];
+    const early = await wrapper.fork();
+    const later = await wrapper.fork();
+    const { call } = start(bench, wrapper.peer);
+    // Its cgroup stays, with what the command has left there.
+    writeFileSync(join(bench.root.path, call.session.name, call.id, 'cgroup.events'), 'populated 1\n');
+    const another = await other.fork();
+    const next = start(bench, other.peer).call;
+    bench.manager.placeLate(call);
+    bench.manager.placeLate(next);
+    await twice(another);
+    assert.equal(bench.manager.calls().next().value, call);
+    assert.deepEqual([pids().includes(early), pids().includes(later)], [true, false]);
+  });
+
+  test('is not taken for a process that got its number', { skip: cannotRecycle }, async (t) => {
+    let other: ChildProcess | undefined;
+    const { bench, pids, twice } = moves(t, async () => {
+      if (other !== undefined) return;
+      wrapper.tell(`kill -9 ${gone}; wait ${gone}`);
+      other = await processWith(gone);
+      t.after(() => other?.kill('SIGKILL'));
+    });
+    const wrapper = shell(t, bench);
+    const early = await wrapper.fork();
+    const gone = await wrapper.fork();
+    bench.manager.placeLate(start(bench, wrapper.peer).call);
+    await twice(early);
+    assert.equal(other?.pid, gone);
+    assert.ok(!pids().includes(gone));
+  });
+});
+
+describe('a process that got the number of a peer', { skip: cannotRecycle }, () => {
+  /** A peer that has ended, and another process with its number. */
+  const recycled = async (t: TestContext, peer: ReturnType<Bench['wrapper']>) => {
+    await peer.end();
+    const child = await processWith(peer.pid);
+    t.after(() => child.kill('SIGKILL'));
+    return child;
+  };
+
+  test('is not taken for it when that is placed, before or while it is moved', async (t) => {
+    let meanwhile = async () => {};
+    const bench = setUp(t, {
+      changes: {
+        async writeAtAsync(dir, name, value) {
+          if (name === 'cgroup.procs') await meanwhile();
+          await native().writeAtAsync(dir, name, value);
+        },
+      },
+    });
+    const token = () => {
+      const { answer } = start(bench, bench.wrapper());
+      return answer.kind === 'move' ? answer.token : '';
+    };
+    const before = bench.wrapper();
+    await recycled(t, before);
+    await assert.rejects(bench.manager.place(before, token()), { code: 'ESRCH' });
+    const peer = bench.wrapper();
+    meanwhile = async () => void (await recycled(t, peer));
+    await assert.rejects(bench.manager.place(peer, token()), { code: 'ESRCH' });
+    assert.deepEqual(bench.unmanaged, ['gone', 'gone']);
+  });
+});
+
 test('a wrapper that has died loses its call', async (t) => {
   const bench = setUp(t);
   const peer = bench.wrapper();
@@ -429,7 +581,8 @@ test('a wrapper that came back ends its call itself, even if its death is seen f
 
 test('a call is rejoined by its own wrapper only', (t) => {
   const bench = setUp(t);
-  const { call } = start(bench, bench.wrapper(), { clone: true });
+  const peer = bench.wrapper();
+  const { call } = start(bench, peer, { clone: true });
   assert.equal(bench.manager.rejoin(bench.wrapper(), call.id), undefined);
   assert.equal(bench.manager.rejoin(bench.wrapper(), 'c000000000000'), undefined);
 });
