@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { errnoOf } from '../errors.ts';
-import type { Native } from './native.ts';
+import type { Native, PeerCred } from './native.ts';
 
 /*
  * The kernel takes numbers where it means processes (/proc, cgroup.procs), and gives a number to another process as
@@ -20,6 +20,16 @@ export function isHeld(native: Signals, pidfd: number): boolean {
     throw error;
   }
   return true;
+}
+
+/**
+ * Reads something of a peer by its number.
+ * @returns undefined also if the peer had gone before it was read: it may be another's.
+ */
+export function readOfPeer<T>(native: Signals, peer: PeerCred, read: (pid: number) => T): T | undefined {
+  if (peer.pidfd < 0) return undefined;
+  const value = read(peer.pid);
+  return isHeld(native, peer.pidfd) ? value : undefined;
 }
 
 export function goneError(what: string): Error {

@@ -3,8 +3,9 @@ import { nowMs } from '../clock.ts';
 import type { Config } from '../config/schema.ts';
 import { canAttach } from '../kernel/attach.ts';
 import { mayMove } from '../kernel/delegation.ts';
+import { readOfPeer } from '../kernel/held.ts';
 import { hostPressure } from '../kernel/host.ts';
-import type { PeerCred } from '../kernel/native.ts';
+import type { Native, PeerCred } from '../kernel/native.ts';
 import { cgroupPathOf } from '../kernel/proc.ts';
 import type { CgroupRoot } from '../kernel/tree.ts';
 import { decideAdmission } from '../policy/admission.ts';
@@ -22,6 +23,7 @@ import type { Admitted, Starting } from './starting.ts';
 import type { Unmanaged } from './unmanaged.ts';
 
 export interface IntakeDeps {
+  readonly native: Pick<Native, 'pidfdSendSignal'>;
   /** Undefined on a host without a usable cgroup v2. */
   readonly root: CgroupRoot | undefined;
   /** The daemon has no more rights than its callers. */
@@ -67,7 +69,7 @@ export class Intake {
       else unmanaged.degraded(notes, answer);
       return;
     }
-    const path = peer.pidfd < 0 ? undefined : cgroupPathOf(peer.pid);
+    const path = readOfPeer(this.#deps.native, peer, cgroupPathOf);
     if (path === undefined) {
       unmanaged.silently('gone', answer);
       return;

@@ -3,6 +3,7 @@ import type { Config } from '../config/schema.ts';
 import type { CallRecord } from '../control/types.ts';
 import type { ContainerRoots } from '../kernel/container-roots.ts';
 import type { Enforcer, EnforcerEvents, OomEvent, StopEvent } from '../kernel/enforcer.ts';
+import { readOfPeer } from '../kernel/held.ts';
 import type { Native, PeerCred } from '../kernel/native.ts';
 import { processStat } from '../kernel/proc.ts';
 import type { CgroupRoot } from '../kernel/tree.ts';
@@ -163,8 +164,9 @@ export class CallManager implements EnforcerEvents {
   /** A wrapper that had a call before the daemon was restarted. Undefined: not known, or not its own. */
   rejoin(peer: PeerCred, id: string): Call | undefined {
     const call = this.#calls.get(id);
-    const stat = processStat(peer.pid);
-    if (call === undefined || stat === undefined || peer.pidfd < 0) return undefined;
+    // Its connection can outlive it: in a child, while its number becomes that of somebody's wrapper.
+    const stat = readOfPeer(this.#deps.native, peer, processStat);
+    if (call === undefined || stat === undefined || peer.uid !== call.session.uid) return undefined;
     if (stat.pid !== call.wrapper.pid || stat.startTicks !== call.wrapper.startTicks) return undefined;
     // From here on its connection tells: it may end, and report that, before its last word is read.
     this.#lookout.stop(call);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { commandText } from '../command-text.ts';
 import type { Config } from '../config/schema.ts';
-import type { PeerCred } from '../kernel/native.ts';
-import { ancestors, processStat } from '../kernel/proc.ts';
+import { goneError, readOfPeer } from '../kernel/held.ts';
+import type { Native, PeerCred } from '../kernel/native.ts';
+import { ancestors, hasItsNumber, processStat } from '../kernel/proc.ts';
 import type { CgroupRoot } from '../kernel/tree.ts';
 import type { Log } from '../log.ts';
 import type { SessionRegistry } from '../session/registry.ts';
@@ -28,6 +29,7 @@ const MAX_AGENT_CHARS = 64;
 const MAX_COMMAND_CHARS = 1024;
 
 export interface StartingDeps {
+  readonly native: Pick<Native, 'pidfdSendSignal'>;
   readonly controller: Pick<Controller, 'add' | 'remove'> | undefined;
   readonly sessions: SessionRegistry;
   readonly cgroups: Pick<SessionCgroups, 'take'>;
@@ -93,10 +95,8 @@ export class Starting {
   /** @throws Error why there is no cgroup for it; nothing is left behind then. */
   #make({ peer, request, root, asked, waitMs }: Admitted): Call {
     const { controller, sessions, cgroups } = this.#deps;
-    const wrapper = processStat(peer.pid);
-    if (controller === undefined || wrapper === undefined) {
-      throw Object.assign(new Error('the wrapper has gone'), { code: 'ESRCH' });
-    }
+    const wrapper = readOfPeer(this.#deps.native, peer, processStat);
+    if (controller === undefined || wrapper === undefined) throw goneError('the wrapper');
     const config = this.#deps.config();
     const agent = request.agent?.slice(0, MAX_AGENT_CHARS) ?? null;
     const parent = processStat(wrapper.ppid);
@@ -147,7 +147,10 @@ export class Starting {
       call.feedbackKey = feedbackKey(call.session.uid, call.session.id, commandOf(request.argv));
       feedback.started(call.feedbackKey);
       // A shell stands between, or nobody is left.
-      if (call.agentProcess === null) noteAgent(call, ancestors(call.wrapper.pid), Boolean(request.session));
+      if (call.agentProcess === null) {
+        const above = ancestors(call.wrapper.pid);
+        noteAgent(call, hasItsNumber(call.wrapper) ? above : [], Boolean(request.session));
+      }
     } catch (error) {
       log.error({ err: error, call: call.id }, 'owner of call not known');
     }

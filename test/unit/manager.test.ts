@@ -480,6 +480,33 @@ describe('a process that got the number of a peer', { skip: cannotRecycle }, () 
     return child;
   };
 
+  test('is not taken for it when that asks to run a command', async (t) => {
+    const bench = setUp(t);
+    const peer = bench.wrapper();
+    await recycled(t, peer);
+    let kind = '';
+    bench.manager.start(peer, { argv: ['bash'], clone: true }, (answer) => {
+      kind = answer.kind;
+      return true;
+    });
+    assert.deepEqual([kind, bench.unmanaged], ['none', ['gone']]);
+  });
+
+  test('is not taken for it when that has waited for admission', async (t) => {
+    let availableBytes = 0;
+    const bench = setUp(t, { availableBytes: () => availableBytes });
+    const peer = bench.wrapper();
+    let kind = '';
+    bench.manager.start(peer, { argv: ['bash'], clone: true }, (answer) => {
+      kind = answer.kind;
+      return true;
+    });
+    await recycled(t, peer);
+    availableBytes = 16 * GiB;
+    while (kind === '') await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.deepEqual([kind, bench.unmanaged], ['none', ['gone']]);
+  });
+
   test('is not taken for it when that is placed, before or while it is moved', async (t) => {
     let meanwhile = async () => {};
     const bench = setUp(t, {
@@ -501,6 +528,16 @@ describe('a process that got the number of a peer', { skip: cannotRecycle }, () 
     meanwhile = async () => void (await recycled(t, peer));
     await assert.rejects(bench.manager.place(peer, token()), { code: 'ESRCH' });
     assert.deepEqual(bench.unmanaged, ['gone', 'gone']);
+  });
+
+  test('keeps its call, whoever still holds the connection of the one before', async (t) => {
+    const bench = setUp(t);
+    const before = bench.wrapper();
+    const peer = bench.wrapper(await recycled(t, before));
+    assert.equal(peer.pid, before.pid);
+    const { call } = start(bench, peer, { clone: true });
+    assert.equal(bench.manager.rejoin(before, call.id), undefined);
+    assert.equal(bench.manager.rejoin(peer, call.id), call);
   });
 });
 
@@ -585,6 +622,8 @@ test('a call is rejoined by its own wrapper only', (t) => {
   const { call } = start(bench, peer, { clone: true });
   assert.equal(bench.manager.rejoin(bench.wrapper(), call.id), undefined);
   assert.equal(bench.manager.rejoin(bench.wrapper(), 'c000000000000'), undefined);
+  assert.equal(bench.manager.rejoin({ ...peer, uid: 1234 }, call.id), undefined);
+  assert.equal(bench.manager.rejoin(peer, call.id), call);
 });
 
 test('calls wait in order; one that gave up makes no cgroup and holds nobody up', async (t) => {
