@@ -245,8 +245,16 @@ const admission = z
         'Calls wait only while some task of the host waits for memory this much of the time (PSI some, ' +
           '10 s). At 10 % programs are noticeably slower; below it a full pool is simply well used.',
       ),
+    perUid: whole(1, 4096)
+      .prefault('1024')
+      .describe(
+        'Calls of one user at a time; further commands run unmanaged. Those count too whose command has ended and ' +
+          'left processes. Twice the 500 at once that one user was tested with, and a quarter of the 4096 that the ' +
+          'kernel can be told of, which one user must not use up for all. Not for root: on many hosts all agents are ' +
+          'its own.',
+      ),
   })
-  .transform(({ wait, pressurePercent }) => ({ waitMs: wait, pressurePercent }))
+  .transform(({ wait, ...rest }) => ({ waitMs: wait, ...rest }))
   .prefault({})
   .describe('When a new call may start.');
 

@@ -18,6 +18,7 @@ const unmanagedReasons = [
   'nested',
   'outside',
   'degraded',
+  'limit',
   'error',
   'gone',
 ] as const satisfies readonly UnmanagedReason[];

@@ -112,6 +112,7 @@ export class CallManager implements EnforcerEvents {
       ...deps,
       ...{ cgroups, limits, placing, endings, escapes, ties, feedback, unmanaged },
       isClosed: () => this.#closed,
+      calls: () => this.#calls.values(),
       onMade: (call) => this.#calls.set(call.id, call),
     });
     this.#intake = new Intake({

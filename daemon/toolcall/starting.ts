@@ -12,6 +12,7 @@ import type { AgentTies } from './agent-ties.ts';
 import type { AnswerTo, RunRequest } from './answer.ts';
 import { Call } from './call.ts';
 import { about, type Emit } from './call-events.ts';
+import { whyNoSlot } from './call-slots.ts';
 import { commandOf } from './command.ts';
 import type { Controller } from './controller.ts';
 import type { Endings } from './endings.ts';
@@ -44,6 +45,8 @@ export interface StartingDeps {
   readonly log: Log;
   readonly emit: Emit;
   readonly isClosed: () => boolean;
+  /** Those that hold a slot. */
+  readonly calls: () => Iterable<Call>;
   /** It has its cgroup, and will be answered. */
   readonly onMade: (call: Call) => void;
 }
@@ -61,6 +64,8 @@ export interface Admitted {
   readonly notes: readonly string[];
 }
 
+class NoSlotError extends Error {}
+
 /** Makes calls of commands that are admitted, and answers their wrappers. */
 export class Starting {
   readonly #deps: StartingDeps;
@@ -76,7 +81,7 @@ export class Starting {
     try {
       call = this.#make(admitted);
     } catch (error) {
-      unmanaged.because(error, peer, notes, answer);
+      unmanaged.because(error, peer, notes, answer, error instanceof NoSlotError ? 'limit' : undefined);
       return;
     }
     let taken: boolean;
@@ -98,6 +103,8 @@ export class Starting {
     const wrapper = readOfPeer(this.#deps.native, peer, processStat);
     if (controller === undefined || wrapper === undefined) throw goneError('the wrapper');
     const config = this.#deps.config();
+    const refused = whyNoSlot(this.#deps.calls(), wrapper, peer.uid, config.admission.perUid);
+    if (refused !== undefined) throw new NoSlotError(refused);
     const agent = request.agent?.slice(0, MAX_AGENT_CHARS) ?? null;
     const parent = processStat(wrapper.ppid);
     const session = sessions.join(peer.uid, request.session, parent, agent);

@@ -7,7 +7,7 @@ import { type AnswerTo, refusal } from './answer.ts';
 import type { Emit } from './call-events.ts';
 
 /** Why a command got no cgroup of its own; each has a counter. */
-export type UnmanagedReason = 'nested' | 'outside' | 'degraded' | 'error' | 'gone';
+export type UnmanagedReason = 'nested' | 'outside' | 'degraded' | 'limit' | 'error' | 'gone';
 
 export interface UnmanagedDeps {
   readonly config: () => Config;

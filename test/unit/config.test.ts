@@ -62,7 +62,7 @@ describe('layers', () => {
       flags: { socket: '/flag' },
     });
     assert.equal(config.leftovers, 'kill');
-    assert.deepEqual(config.admission, { waitMs: 4_000, pressurePercent: 50 });
+    assert.deepEqual(config.admission, { ...DEFAULTS.admission, waitMs: 4_000, pressurePercent: 50 });
     assert.deepEqual(config.lend, { ...DEFAULTS.lend, quietMs: 9_000, leastBytes: MIB });
     assert.equal(config.log.level, 'debug');
     assert.equal(config.socket, '/flag');
@@ -196,6 +196,11 @@ describe('problems', () => {
     ['pool: {reserve: -1G}', ['a.yaml:1:17: pool.reserve: "-1G": negative']],
     ['lend: {least: 1e6}', ['a.yaml:1:15: lend.least: "1e6": not a size such as 512M, 1.5G or max']],
     ['enforcement: {hugePages: yes}', ['a.yaml:1:26: enforcement.hugePages: "yes": not one of true, false']],
+    // The kernel's part has room for no more.
+    [
+      'admission: {perUid: 4097}',
+      ['a.yaml:1:21: admission.perUid: "4097": not a whole number from 1 to 4096'],
+    ],
     [
       'enforcement: {freezeLinePercent: 1}',
       ['a.yaml:1:34: enforcement.freezeLinePercent: "1": not a number from 1.25 to 17'],

@@ -38,11 +38,18 @@ const GiB = 2 ** 30;
 /** A manager over a plain tree, and processes that can be its wrappers. */
 function setUp(
   t: TestContext,
-  options: { changes?: Partial<Native>; availableBytes?: () => number; tree?: PlainTree } = {},
+  options: {
+    changes?: Partial<Native>;
+    availableBytes?: () => number;
+    tree?: PlainTree;
+    admission?: Record<string, string>;
+  } = {},
 ) {
   const tree = options.tree ?? plainTree(t, options.changes);
   const { dir, root, native: addon } = tree;
-  const config = configSchema(() => undefined).parse({ admission: { wait: '60s', pressurePercent: '0' } });
+  const config = configSchema(() => undefined).parse({
+    admission: { wait: '60s', pressurePercent: '0', ...options.admission },
+  });
   const host = hostSettings(config, { memTotalBytes: 16 * GiB });
   const fd = openSync(join(dir, 'log'), 'a');
   const log = createLogger({ level: 'info', fd });
@@ -713,6 +720,51 @@ test('with too many waiting before it a call is answered all the same', (t) => {
   assert.equal(ask(), undefined);
   assert.equal(answers, 1);
   assert.equal([...bench.manager.calls()].length, 1);
+});
+
+describe('calls at a time', () => {
+  const ask = ({ manager }: Bench, peer: PeerCred): Answer => {
+    const answers: Answer[] = [];
+    manager.start(peer, { argv: ['bash', '-c', 'true'], session: 'a', clone: true }, (answer) => {
+      answers.push(answer);
+      return true;
+    });
+    return answers[0] ?? assert.fail('not answered at once');
+  };
+  const noteOf = (answer: Answer) => (answer.kind === 'none' ? answer.notes.join('\n') : answer.kind);
+
+  test('are one of a wrapper, however often it asks', async (t) => {
+    const bench = setUp(t);
+    const peer = bench.wrapper();
+    const { call } = start(bench, peer, { clone: true });
+    assert.equal(noteOf(ask(bench, peer)), 'agentrm: running unmanaged: its wrapper has a call already');
+    assert.deepEqual([...bench.manager.calls()], [call]);
+    assert.deepEqual(bench.unmanaged, ['limit']);
+    assert.ok(bench.events.includes('unmanaged'));
+    assert.equal(ask(bench, bench.wrapper()).kind, 'clone');
+    bench.manager.end(call, { code: 0 });
+    assert.equal(ask(bench, peer).kind, 'clone');
+  });
+
+  test('are so many of a user, those counted that left processes; others and root have theirs', async (t) => {
+    const bench = setUp(t, { admission: { perUid: '2' } });
+    const of = (uid: number): PeerCred => ({ ...bench.wrapper(), uid });
+    const [, call] = [1000, 1000].map((uid) => start(bench, of(uid), { clone: true }).call);
+    const full =
+      'agentrm: running unmanaged: uid 1000 has 2 calls, as many as it may have at a time (admission.perUid)';
+    assert.equal(noteOf(ask(bench, of(1000))), full);
+    for (const uid of [1001, 0, 0, 0]) assert.equal(ask(bench, of(uid)).kind, 'clone');
+    assert.ok(call !== undefined);
+    const events = join(bench.root.path, call.session.name, call.id, 'cgroup.events');
+    writeFileSync(events, 'populated 1\n');
+    await new Promise((resolve) => bench.manager.end(call, { code: 0 }, resolve));
+    await turn();
+    assert.equal(noteOf(ask(bench, of(1000))), full);
+    writeFileSync(events, 'populated 0\n');
+    bench.manager.emptied(call.cgroup.id);
+    assert.equal(ask(bench, of(1000)).kind, 'clone');
+    assert.deepEqual(bench.unmanaged, ['limit', 'limit']);
+  });
 });
 
 test('an answer that nobody takes leaves no call', async (t) => {

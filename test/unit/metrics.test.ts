@@ -64,7 +64,7 @@ agentrm_store_pending gauge
 agentrm_store_unjournaled_total counter
 agentrm_store_written_total counter
 agentrm_thaws_total counter
-agentrm_unmanaged_total counter reason=nested,outside,degraded,error,gone
+agentrm_unmanaged_total counter reason=nested,outside,degraded,limit,error,gone
 agentrm_waits_total counter`
   .trim()
   .split('\n');
