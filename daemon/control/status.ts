@@ -7,7 +7,7 @@ import type { Backend } from '../kernel/backend.ts';
 import type { HostSettings } from '../policy/host.ts';
 import type { SessionClasses } from '../session/classes.ts';
 import { sessionRecords } from '../session/picture.ts';
-import type { SessionRegistry } from '../session/registry.ts';
+import type { Session, SessionRegistry } from '../session/registry.ts';
 import type { Controller } from '../toolcall/controller.ts';
 import type { CallManager } from '../toolcall/manager.ts';
 import { callStateOf, liveCall } from '../toolcall/record.ts';
@@ -86,13 +86,13 @@ export class StatusView {
    */
   sessions(uid: number | undefined, turns: readonly ProxySession[]): SessionRecord[] {
     const { sessions, classes, manager, controller, backend } = this.#sources;
-    const used = new Map<string, number>();
-    const frozen = new Map<string, number>();
+    const used = new Map<Session, number>();
+    const frozen = new Map<Session, number>();
     for (const call of manager.calls()) {
-      const { key } = call.session;
-      used.set(key, (used.get(key) ?? 0) + (controller?.usageBytes(call) ?? 0));
+      const { session } = call;
+      used.set(session, (used.get(session) ?? 0) + (controller?.usageBytes(call) ?? 0));
       const isFrozen = call.phase === 'live' && call.frozenSinceMs !== undefined;
-      if (isFrozen) frozen.set(key, (frozen.get(key) ?? 0) + 1);
+      if (isFrozen) frozen.set(session, (frozen.get(session) ?? 0) + 1);
     }
     const own = [...sessions.all()]
       .filter((session) => uid === undefined || session.uid === uid)
@@ -105,9 +105,9 @@ export class StatusView {
         startedAtMs: session.startedAtMs,
         lastActiveMs: session.lastActiveMs,
         liveCalls: session.liveCalls,
-        frozenCalls: frozen.get(session.key) ?? 0,
+        frozenCalls: frozen.get(session) ?? 0,
         finishedCalls: session.finishedCalls,
-        usedBytes: used.get(session.key) ?? 0,
+        usedBytes: used.get(session) ?? 0,
       }));
     return sessionRecords(own, turns, nowMs());
   }

@@ -52,8 +52,10 @@ export function unnamedId({ pid, startTicks }: ProcessId): string {
 export class SessionRegistry {
   readonly #ends: ProcessEnds;
   readonly #onEnd: (session: Session) => void;
-  readonly #sessions = new Map<string, Session>();
-  readonly #owners = new Map<string, Map<string, Owner>>();
+  /** Every session with its owners, by their processes. */
+  readonly #owners = new Map<Session, Map<string, Owner>>();
+  /** By their keys. Of two with one, of which an earlier daemon left the older as it was about to end, the newer. */
+  readonly #newest = new Map<string, Session>();
 
   /** @param onEnd called once for a session when its last owner and its last call have ended. */
   constructor(native: Native, onEnd: (session: Session) => void) {
@@ -65,7 +67,7 @@ export class SessionRegistry {
   join(uid: number, id: string | undefined, parent: ProcessId | undefined, agent: string | null): Session {
     const wanted = id?.slice(0, MAX_ID) || (parent ? unnamedId(parent) : 'unnamed');
     const key = sessionKey(uid, wanted);
-    let session = this.#sessions.get(key);
+    let session = this.#newest.get(key);
     if (session === undefined) {
       this.#makeRoom(uid);
       session = this.restore({ uid, id: wanted, name: `s${randomBytes(6).toString('hex')}`, agent });
@@ -84,9 +86,9 @@ export class SessionRegistry {
     startedAtMs?: number;
   }): Session {
     const key = sessionKey(known.uid, known.id);
-    const there = this.#sessions.get(key);
     // It had calls below several roots.
-    if (there?.name === known.name) return there;
+    const there = this.#ofKey(key).find(({ name }) => name === known.name);
+    if (there !== undefined) return there;
     const now = nowMs();
     const session: Session = {
       key,
@@ -100,8 +102,8 @@ export class SessionRegistry {
       finishedCalls: 0,
       lastActiveMs: now,
     };
-    this.#sessions.set(session.key, session);
-    this.#owners.set(session.key, new Map());
+    this.#owners.set(session, new Map());
+    this.#index(key);
     return session;
   }
 
@@ -156,7 +158,7 @@ export class SessionRegistry {
    * @returns whether it is one: not if it has ended, or cannot be watched.
    */
   addOwner(session: Session, id: ProcessId): boolean {
-    const owners = this.has(session) ? this.#owners.get(session.key) : undefined;
+    const owners = this.#owners.get(session);
     if (owners === undefined) return false;
     const key = `${id.pid}-${id.startTicks}`;
     if (owners.has(key)) return true;
@@ -175,7 +177,7 @@ export class SessionRegistry {
   }
 
   owners(session: Session): ProcessId[] {
-    return [...(this.#owners.get(session.key)?.values() ?? [])].map((owner) => owner.id);
+    return [...(this.#owners.get(session)?.values() ?? [])].map((owner) => owner.id);
   }
 
   /** Ends a session that nothing keeps alive. */
@@ -187,32 +189,30 @@ export class SessionRegistry {
 
   /** @param key {@link sessionKey} */
   find(key: string): Session | undefined {
-    return this.#sessions.get(key);
+    return this.#newest.get(key);
   }
 
   all(): IterableIterator<Session> {
-    return this.#sessions.values();
+    return this.#owners.keys();
   }
 
   has(session: Session): boolean {
-    return this.#sessions.get(session.key) === session;
+    return this.#owners.has(session);
   }
 
   get size(): number {
-    return this.#sessions.size;
+    return this.#owners.size;
   }
 
   close(): void {
     this.#ends.close();
     this.#owners.clear();
-    this.#sessions.clear();
+    this.#newest.clear();
   }
 
   /** Ends the session of a user that has been idle for longest, if it has as many as it may have. */
   #makeRoom(uid: number): void {
-    const idle = [...this.#sessions.values()].filter(
-      (session) => session.uid === uid && session.liveCalls === 0,
-    );
+    const idle = [...this.all()].filter((session) => session.uid === uid && session.liveCalls === 0);
     if (idle.length < MAX_IDLE_PER_UID) return;
     this.#end(
       idle.reduce((oldest, session) => (session.lastActiveMs < oldest.lastActiveMs ? session : oldest)),
@@ -220,9 +220,24 @@ export class SessionRegistry {
   }
 
   #end(session: Session): void {
-    for (const owner of this.#owners.get(session.key)?.values() ?? []) owner.release();
-    this.#owners.delete(session.key);
-    this.#sessions.delete(session.key);
+    for (const owner of this.#owners.get(session)?.values() ?? []) owner.release();
+    this.#owners.delete(session);
+    this.#index(session.key);
     this.#onEnd(session);
   }
+
+  #ofKey(key: string): Session[] {
+    return [...this.all()].filter((session) => session.key === key);
+  }
+
+  /** One with this key has come or gone. */
+  #index(key: string): void {
+    const [first, ...others] = this.#ofKey(key);
+    if (first === undefined) this.#newest.delete(key);
+    else this.#newest.set(key, others.reduce(newer, first));
+  }
+}
+
+function newer(one: Session, other: Session): Session {
+  return other.startedAtMs > one.startedAtMs ? other : one;
 }

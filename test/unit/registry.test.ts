@@ -142,15 +142,41 @@ test('an agent that ended before its call could be tied to it leaves an orphan',
   assert.equal(pidfds(), 0);
 });
 
-test('one that was replaced by another of its name does not end that one', (t) => {
+for (const order of [
+  ['s1', 's2'],
+  ['s2', 's1'],
+]) {
+  test(`of two with one id, left as ${order}, the newer goes on and the older ends`, (t) => {
+    const { registry, ended, agent } = setUp(t);
+    const startedAtMs = (name: string) => (name === 's1' ? 1 : 2);
+    const restored = order.map((name) =>
+      registry.restore({ uid: 0, id: 'a', name, agent: null, startedAtMs: startedAtMs(name) }),
+    );
+    const [old = assert.fail(), next = assert.fail()] = restored.sort(
+      (a, b) => a.startedAtMs - b.startedAtMs,
+    );
+    assert.equal(registry.addOwner(next, agent()), true);
+    registry.callStarted(old);
+    assert.equal(registry.size, 2);
+    assert.equal(registry.restore({ uid: 0, id: 'a', name: 's1', agent: null }), old);
+    assert.equal(registry.join(0, 'a', undefined, null), next);
+    registry.callEnded(old);
+    assert.deepEqual(ended, ['a']);
+    assert.deepEqual([registry.has(old), registry.has(next), registry.owners(next).length], [false, true, 1]);
+    assert.equal(registry.find(next.key), next);
+  });
+}
+
+test('the older of two with one id is found when the newer has ended', (t) => {
   const { registry, ended } = setUp(t);
-  const old = registry.restore({ uid: 0, id: 'a', name: 's1', agent: null });
+  const [old, next] = ['s1', 's2'].map((name, startedAtMs) =>
+    registry.restore({ uid: 0, id: 'a', name, agent: null, startedAtMs }),
+  );
+  assert.ok(old && next);
   registry.callStarted(old);
-  const next = registry.restore({ uid: 0, id: 'a', name: 's2', agent: null });
-  registry.callStarted(next);
-  registry.callEnded(old);
-  assert.deepEqual(ended, []);
-  assert.equal(registry.has(next), true);
+  registry.endIfOver(next);
+  assert.deepEqual(ended, ['a']);
+  assert.equal(registry.join(0, 'a', undefined, null), old);
 });
 
 test('made-up names do not pile up: the idlest of that user goes', (t) => {
