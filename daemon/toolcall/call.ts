@@ -82,7 +82,7 @@ export class Call {
   passLineBytes = Infinity;
   /** What it held at the controller's last look. */
   usageAtTickBytes = 0;
-  /** When BPF stopped its first task in this cycle, of CLOCK_MONOTONIC; 0 if not known. */
+  /** When its freeze, or the last one, began: with the first stop of a task by BPF, if there was one. Of CLOCK_MONOTONIC. */
   stoppedAtNs = 0n;
   throttledSinceMs: number | undefined;
   lastPressedMs = 0;

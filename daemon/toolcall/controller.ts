@@ -140,11 +140,15 @@ export class Controller {
   /** The kernel says that a call is over its line, has used up its throttle budget, or must make room. */
   onStop(event: StopEvent): void {
     const call = this.#calls.get(event.cgroupId);
-    if (call === undefined || call.frozenSinceMs !== undefined || call.killCode !== undefined) return;
+    if (call === undefined || call.killCode !== undefined) return;
+    if (call.frozenSinceMs !== undefined) {
+      this.#freezing.stoppedBefore(call, event.timeNs);
+      return;
+    }
     this.#guarded(call, () => {
       const reason = STOP_REASONS[event.reason];
-      call.stoppedAtNs = event.timeNs;
-      this.#freezing.freeze(call, event.reason === 'pool' ? 'pool' : 'line', reason, event.usageBytes);
+      const why = event.reason === 'pool' ? 'pool' : 'line';
+      this.#freezing.freeze(call, why, reason, event.usageBytes, event.timeNs);
       this.#deps.emit('stop', call, {
         reason: event.reason,
         pid: event.pid,

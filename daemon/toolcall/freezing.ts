@@ -2,6 +2,7 @@
 import { nowMs } from '../clock.ts';
 import { files } from '../kernel/files.ts';
 import type { Freezer } from '../kernel/freezer.ts';
+import type { Native } from '../kernel/native.ts';
 import type { Call } from './call.ts';
 
 /**
@@ -11,6 +12,7 @@ import type { Call } from './call.ts';
 const AFTERCARE_MS = 2000;
 
 export interface FreezingDeps {
+  readonly native: Pick<Native, 'monotonicNs'>;
   readonly freezer: Freezer;
   readonly emit: (kind: string, call: Call, detail?: object) => void;
 }
@@ -25,8 +27,18 @@ export class Freezing {
     this.#deps = deps;
   }
 
-  freeze(call: Call, why: 'line' | 'pool', reason: string, usageBytes: number): void {
-    this.#deps.freezer.freeze(call.cgroup, call.procPath, call.stoppedAtNs);
+  /** @param stoppedAtNs when BPF stopped its first task; if it has not, what stands still by now is nobody's business. */
+  freeze(
+    call: Call,
+    why: 'line' | 'pool',
+    reason: string,
+    usageBytes: number,
+    stoppedAtNs = this.#deps.native.monotonicNs(),
+  ): void {
+    // After its last thaw something may have stopped itself that no look has found yet.
+    const sinceNs = this.#aftercare.has(call) ? min(call.stoppedAtNs, stoppedAtNs) : stoppedAtNs;
+    this.#deps.freezer.freeze(call.cgroup, call.procPath, sinceNs);
+    call.stoppedAtNs = stoppedAtNs;
     const now = nowMs();
     call.frozenSinceMs = now;
     call.frozenFor = why;
@@ -34,6 +46,11 @@ export class Freezing {
     call.lastPressedMs = now;
     call.record({ action: 'freeze', reason, usageBytes }, now);
     this.#deps.emit('freeze', call, { reason, usageBytes });
+  }
+
+  /** BPF had stopped a task before the daemon froze the call, and the news of it came later. */
+  stoppedBefore(call: Call, stoppedAtNs: bigint): void {
+    call.stoppedAtNs = min(call.stoppedAtNs, stoppedAtNs);
   }
 
   thaw(call: Call, reason: string): void {
@@ -67,4 +84,8 @@ export class Freezing {
   forget(call: Call): void {
     this.#aftercare.delete(call);
   }
+}
+
+function min(one: bigint, other: bigint): bigint {
+  return one < other ? one : other;
 }
