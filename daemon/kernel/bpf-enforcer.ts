@@ -55,7 +55,7 @@ export class BpfEnforcer implements Enforcer {
   }
 
   stats(cgroup: Cgroup): ThrottleStats {
-    const stats = this.#bpf.stats(cgroup.id) ?? { highEvents: 0, throttledMs: 0, stops: 0 };
+    const stats = this.#bpf.stats(cgroup.id) ?? { highEvents: 0, throttledMs: 0, stops: 0, firstStopNs: 0n };
     return { ...stats, throttledBy: 'sleeps' };
   }
 

@@ -58,6 +58,8 @@ export interface ThrottleStats {
    */
   readonly throttledBy: 'sleeps' | 'pressure';
   readonly stops: number;
+  /** When BPF stopped a task of the call for the first time, of CLOCK_MONOTONIC; 0: never. */
+  readonly firstStopNs: bigint;
 }
 
 export interface EnforcerCounters {

@@ -96,6 +96,7 @@ export class UserEnforcer implements Enforcer {
       throttledMs: Math.round(pressure.someTotalUs / 1000),
       throttledBy: 'pressure',
       stops: this.#watched.get(cgroup.id)?.stops ?? 0,
+      firstStopNs: 0n,
     };
   }
 

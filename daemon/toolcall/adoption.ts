@@ -109,7 +109,8 @@ function rebuild(
     noteAgent(call, ancestors(saved.wrapper.pid), named);
   }
   call.origin = saved.origin ?? null;
-  call.cycle = saved.cycle + 1;
+  // The daemon before may have begun a cycle more, and died before it had saved that.
+  call.cycle = saved.cycle + 2;
   call.restoreFrozenMs(saved.frozenMs);
   call.lastPressedMs = nowMs();
   call.decisions.push(...saved.decisions);

@@ -84,6 +84,8 @@ export class Call {
   usageAtTickBytes = 0;
   /** When its freeze, or the last one, began: with the first stop of a task by BPF, if there was one. Of CLOCK_MONOTONIC. */
   stoppedAtNs = 0n;
+  /** Since when it is held to its lines here, of CLOCK_MONOTONIC. */
+  heldSinceNs = 0n;
   throttledSinceMs: number | undefined;
   lastPressedMs = 0;
   /** User time of its tasks at the last sample, while it is throttled, and their share of one CPU since the one before. */

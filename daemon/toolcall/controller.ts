@@ -89,6 +89,8 @@ export class Controller {
 
   /** Begins to enforce a call's lines. */
   add(call: Call): void {
+    // Before the kernel knows of a new cycle: a stop is news of that one, or an earlier daemon's.
+    call.heldSinceNs = this.#deps.native.monotonicNs();
     this.#calls.set(call.cgroup.id, call);
     this.#enforcer.enforce(call);
     this.#keeper.changed();
@@ -140,7 +142,7 @@ export class Controller {
   /** The kernel says that a call is over its line, has used up its throttle budget, or must make room. */
   onStop(event: StopEvent): void {
     const call = this.#calls.get(event.cgroupId);
-    if (call === undefined || call.killCode !== undefined) return;
+    if (call === undefined || call.killCode !== undefined || event.timeNs < call.heldSinceNs) return;
     if (call.frozenSinceMs !== undefined) {
       this.#freezing.stoppedBefore(call, event.timeNs);
       return;
@@ -161,7 +163,10 @@ export class Controller {
     });
   }
 
-  /** A call that an earlier daemon left: relaxed if that stopped, perhaps frozen if it died. */
+  /**
+   * A call that an earlier daemon left: relaxed if that stopped. If it died the call is frozen perhaps, or has tasks that the
+   * kernel stopped before it missed the beat: nobody else would ever continue those.
+   */
   onFound(call: Call, frozen: boolean): void {
     // What it holds already is no growth of the first look.
     this.#guarded(call, () => {
@@ -170,10 +175,14 @@ export class Controller {
     call.cgroup
       .writeOffThread(files.memoryHigh, cgroupNumber(call.lines.memoryHighBytes))
       .catch((error: unknown) => this.#report(call, error));
-    if (!frozen) return;
     this.#guarded(call, () => {
-      this.#freezing.freeze(call, 'line', 'found frozen', this.usageBytes(call));
-      this.#judge.frozen(call);
+      const stoppedAtNs = this.#firstStopNs(call.cgroup);
+      if (frozen) {
+        this.#freezing.freeze(call, 'line', 'found frozen', this.usageBytes(call), stoppedAtNs);
+        this.#judge.frozen(call);
+      } else if (stoppedAtNs < call.heldSinceNs) {
+        this.#freezing.letGoOn(call, stoppedAtNs);
+      }
     });
   }
 
@@ -203,6 +212,12 @@ export class Controller {
     clearInterval(this.#timer);
     this.#timer = undefined;
     this.#keeper.close();
+  }
+
+  /** When BPF began to stop tasks for an earlier daemon, whose cycles nobody knows any more; now if it never has. */
+  #firstStopNs(cgroup: Cgroup): bigint {
+    const { firstStopNs } = this.#deps.enforcer.stats(cgroup);
+    return firstStopNs > 0n ? firstStopNs : this.#deps.native.monotonicNs();
   }
 
   #tick(): void {

@@ -53,6 +53,12 @@ export class Freezing {
     call.stoppedAtNs = min(call.stoppedAtNs, stoppedAtNs);
   }
 
+  /** What BPF stopped for an earlier daemon, which may not even have heard of it, goes on. */
+  letGoOn(call: Call, stoppedAtNs: bigint): void {
+    call.stoppedAtNs = stoppedAtNs;
+    this.#aftercare.set(call, nowMs() + AFTERCARE_MS);
+  }
+
   thaw(call: Call, reason: string): void {
     this.#deps.freezer.thaw(call.cgroup, call.procPath, call.stoppedAtNs);
     const now = nowMs();

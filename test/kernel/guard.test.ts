@@ -113,4 +113,22 @@ enforcement: { freezeDeadline: 5m }
     await until(() => stateOf(call.pid) !== 'T', 'the guard continues it');
     await call.finishes();
   });
+
+  /** In the hands of a daemon: frozen, and so counted, by the freezer alone. */
+  const isHeld = async (call: Awaited<ReturnType<typeof startCall>>) => {
+    const [live] = await daemon.liveCalls();
+    return live?.state === 'frozen' && stateOf(call.pid) !== 'T';
+  };
+
+  test('a daemon that is there again at once holds what it was about to continue', { timeout }, async () => {
+    const call = await startCall();
+    call.grow();
+    await daemon.event((event) => event.kind === 'freeze');
+    // The guard thaws the call, and for the last beat of the one before the kernel stops it once more.
+    await daemon.crash();
+    await daemon.start();
+    await until(() => isHeld(call), 'the call is frozen again');
+    await daemon.crash();
+    await call.finishes();
+  });
 });

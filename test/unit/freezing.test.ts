@@ -133,3 +133,14 @@ test('a stop by BPF of which the news comes when the daemon has frozen the call 
   freezing.thaw(call, 'test');
   assert.ok(!isStopped(parent));
 });
+
+test('what BPF had stopped for an earlier daemon is continued, and not what was stopped before', async (t) => {
+  const { freezing, call, member, stop, isStopped, lookAfter } = setUp(t);
+  const [before, own, parent] = [await member(), await member(), await member()];
+  await stop(before, false);
+  const stoppedAtNs = await stop(own, true);
+  await stop(parent, false);
+  freezing.letGoOn(call, stoppedAtNs);
+  lookAfter();
+  assert.deepEqual([before, own, parent].map(isStopped), [true, false, false]);
+});

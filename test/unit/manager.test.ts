@@ -602,6 +602,34 @@ describe('a call whose daemon was killed as soon as it had answered', () => {
     while (!events.includes('session-end')) await turn();
     assert.ok(isKilled(bench, call));
   });
+
+  test('is stopped by news of its own time only', (t) => {
+    const bench = setUp(t);
+    start(bench, bench.wrapper(), { clone: true });
+    const before = native().monotonicNs();
+    bench.manager.close();
+    const { manager, events } = next(t, bench);
+    const [call = assert.fail()] = manager.calls();
+    const stop = (timeNs: bigint) =>
+      manager.stop({
+        ...{ cgroupId: call.cgroup.id, pid: 1, comm: '', usageBytes: 0, reason: 'line', signalled: true },
+        timeNs,
+      });
+    stop(before);
+    assert.ok(!events.includes('freeze'));
+    stop(native().monotonicNs());
+    assert.ok(events.includes('freeze'));
+  });
+
+  test('begins a cycle of which the one before had not begun', (t) => {
+    const bench = setUp(t);
+    const { call } = start(bench, bench.wrapper(), { clone: true });
+    // It was killed before it could save that.
+    call.cycle += 1;
+    bench.manager.close();
+    const [again = assert.fail()] = next(t, bench).manager.calls();
+    assert.ok(again.cycle > call.cycle);
+  });
 });
 
 test('a wrapper that came back ends its call itself, even if its death is seen first', async (t) => {
