@@ -10,3 +10,9 @@ const startMs = performance.timeOrigin;
 export function nowMs(): number {
   return startMs + performance.now();
 }
+
+/**
+ * What nowMs() was at 0 of CLOCK_MONOTONIC: another in each process between whose starts somebody set the clock, or the
+ * host slept. With it a time of nowMs() can be handed on within a boot.
+ */
+export const monotonicZeroMs = nowMs() - Number(process.hrtime.bigint()) / 1e6;

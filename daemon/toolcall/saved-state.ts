@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { nowMs } from '../clock.ts';
+import { monotonicZeroMs, nowMs } from '../clock.ts';
 import type { Decision } from '../control/types.ts';
 import type { Cgroup } from '../kernel/cgroup.ts';
 import { STATE_XATTR } from '../kernel/files.ts';
@@ -19,8 +19,15 @@ const VERSION = 1;
 /** Of the decisions only the last are kept over a restart; an attribute has room for little more. */
 const KEPT_DECISIONS = 16;
 
-export interface SavedCall {
+interface Saved {
   readonly v: number;
+  /** Of nowMs(); as it is read back, of the reader's own. */
+  readonly startedAtMs: number;
+  /** Of the daemon that saved it. Absent in what earlier versions have saved. */
+  readonly monotonicZeroMs?: number;
+}
+
+export interface SavedCall extends Saved {
   readonly limits: Limits;
   /** Absent in what older daemons saved. */
   readonly declared?: Declared;
@@ -35,19 +42,16 @@ export interface SavedCall {
   /** Absent in what earlier versions have saved. */
   readonly origin?: Origin | null;
   readonly admissionWaitMs: number;
-  readonly startedAtMs: number;
   readonly cycle: number;
   readonly frozenMs: number;
   readonly lingering: boolean;
   readonly decisions: readonly Decision[];
 }
 
-export interface SavedSession {
-  readonly v: number;
+export interface SavedSession extends Saved {
   readonly uid: number;
   readonly id: string;
   readonly agent: string | null;
-  readonly startedAtMs: number;
   readonly owners: readonly ProcessId[];
 }
 
@@ -67,6 +71,7 @@ export function saveCall(call: Call): void {
     origin: call.origin,
     admissionWaitMs: call.admissionWaitMs,
     startedAtMs: call.startedAtMs,
+    monotonicZeroMs,
     cycle: call.cycle,
     frozenMs: call.frozenMs(nowMs()),
     lingering: call.phase === 'lingering',
@@ -84,8 +89,8 @@ export function saveOrLog(call: Call, log: Log): void {
   }
 }
 
-export function saveSession(cgroup: Cgroup, session: Omit<SavedSession, 'v'>): void {
-  cgroup.setState(STATE_XATTR, encode({ v: VERSION, ...session }));
+export function saveSession(cgroup: Cgroup, session: Omit<SavedSession, 'v' | 'monotonicZeroMs'>): void {
+  cgroup.setState(STATE_XATTR, encode({ v: VERSION, monotonicZeroMs, ...session }));
 }
 
 /** Undefined if the cgroup has no state or one of another version: then it is nobody's call. */
@@ -97,7 +102,7 @@ export function loadSession(cgroup: Cgroup): SavedSession | undefined {
   return load<SavedSession>(cgroup);
 }
 
-function load<T extends { v: number }>(cgroup: Cgroup): T | undefined {
+function load<T extends Saved>(cgroup: Cgroup): T | undefined {
   const text = cgroup.getState(STATE_XATTR);
   if (text === null) return undefined;
   try {
@@ -106,7 +111,10 @@ function load<T extends { v: number }>(cgroup: Cgroup): T | undefined {
     const value = JSON.parse(text, (_, entry) =>
       entry === 'Infinity' ? Number.POSITIVE_INFINITY : entry,
     ) as T;
-    return value.v === VERSION ? value : undefined;
+    if (value.v !== VERSION) return undefined;
+    // A cgroup does not outlive the boot.
+    const shiftMs = monotonicZeroMs - (value.monotonicZeroMs ?? monotonicZeroMs);
+    return { ...value, startedAtMs: value.startedAtMs + shiftMs };
   } catch {
     return undefined;
   }

@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { configSchema } from '../../daemon/config/schema.ts';
 import type { CallRecord } from '../../daemon/control/types.ts';
+import { STATE_XATTR } from '../../daemon/kernel/files.ts';
 import { Freezer } from '../../daemon/kernel/freezer.ts';
 import { type Native, native, type PeerCred } from '../../daemon/kernel/native.ts';
 import { childrenOf, processStat } from '../../daemon/kernel/proc.ts';
@@ -601,6 +602,27 @@ describe('a call whose daemon was killed as soon as it had answered', () => {
     agent.kill('SIGKILL');
     while (!events.includes('session-end')) await turn();
     assert.ok(isKilled(bench, call));
+  });
+
+  test('is as old as it was, though the clock was set meanwhile', (t) => {
+    const bench = setUp(t);
+    const { call } = start(bench, bench.wrapper(), { clone: true });
+    // What a daemon saves whose clock is an hour behind this one's.
+    const HOUR_MS = 3_600_000;
+    for (const cgroup of [call.cgroup, call.sessionCgroup.cgroup]) {
+      const saved = JSON.parse(cgroup.getState(STATE_XATTR) ?? assert.fail());
+      saved.startedAtMs -= HOUR_MS;
+      saved.monotonicZeroMs -= HOUR_MS;
+      cgroup.setState(STATE_XATTR, JSON.stringify(saved));
+    }
+    const { startedAtMs, session } = call;
+    bench.manager.close();
+    const [again = assert.fail()] = next(t, bench).manager.calls();
+    for (const [one, other] of [
+      [again.startedAtMs, startedAtMs],
+      [again.session.startedAtMs, session.startedAtMs],
+    ] as const)
+      assert.equal(Math.round(one - other), 0);
   });
 
   test('is stopped by news of its own time only', (t) => {
