@@ -26,76 +26,120 @@ export interface Adopted {
   readonly removed: number;
 }
 
+/** A session that is known, and its cgroup below one root. */
+interface Owner {
+  readonly session: Session;
+  readonly sessionCgroup: SessionCgroup;
+}
+
+/** What was found in one directory. */
+interface Found extends Adopted {
+  readonly session: Session | undefined;
+  /** Cgroups that go on without the daemon. */
+  readonly left: number;
+}
+
 /**
  * Takes over what an earlier daemon left: calls go on with their history, empty cgroups are removed.
- * What cannot be read is logged and left alone.
+ * What cannot be taken over is logged and goes on by itself, neither frozen nor throttled: nobody would decide about it.
  */
 export function adopt(deps: AdoptionDeps): Adopted {
-  let calls = 0;
-  let removed = 0;
+  const found: Found[] = [];
   for (const root of deps.roots) {
     for (const sessionName of childNames(root.path)) {
       try {
-        const counts = adoptSession(deps, root, sessionName);
-        calls += counts.calls;
-        removed += counts.removed;
+        found.push(adoptSession(deps, root, sessionName));
       } catch (error) {
         deps.log.error({ err: error, cgroup: sessionName }, 'session not adopted');
       }
     }
   }
-  return { calls, removed };
+  // Its end, for which all roots must be known where it may have calls, kills what is left in its cgroups.
+  const inhabited = new Set(found.filter(({ left }) => left > 0).map(({ session }) => session));
+  for (const { session } of found)
+    if (session !== undefined && !inhabited.has(session)) deps.sessions.endIfOver(session);
+  const sum = (of: 'calls' | 'removed') => found.reduce((total, each) => total + each[of], 0);
+  return { calls: sum('calls'), removed: sum('removed') };
 }
 
-function adoptSession(deps: AdoptionDeps, root: CgroupRoot, sessionName: string): Adopted {
-  const { sessions, manager } = deps;
-  const cgroup = root.cgroup.child(sessionName);
-  const saved = loadSession(cgroup);
-  cgroup.close();
-  let removed = 0;
-  let calls = 0;
-  let session: Session | undefined;
-  let sessionCgroup: SessionCgroup | undefined;
-  if (saved !== undefined) {
-    session = sessions.restore({ ...saved, name: sessionName });
-    sessionCgroup = manager.openSession(root, sessionName, saved.uid);
-    for (const owner of saved.owners) sessions.addOwner(session, owner);
-  }
+function adoptSession(deps: AdoptionDeps, root: CgroupRoot, sessionName: string): Found {
+  const { manager, log } = deps;
+  const owner = restoreSession(deps, root, sessionName);
+  const parent = owner?.sessionCgroup.cgroup ?? root.cgroup.child(sessionName);
+  const counts = { calls: 0, removed: 0, left: 0 };
   for (const callName of childNames(`${root.path}/${sessionName}`)) {
-    const parent = sessionCgroup?.cgroup ?? root.cgroup.child(sessionName);
-    const callCgroup = parent.child(callName);
-    const state = loadCall(callCgroup);
-    const over = state === undefined || (state.lingering && !callCgroup.populated());
-    if (over || session === undefined || sessionCgroup === undefined) {
-      if (removeEmpty(parent, callCgroup, deps.log)) removed += 1;
-    } else {
-      manager.restore(
-        rebuild(state, session, sessionCgroup, callCgroup, `${root.procPath}/${sessionName}/${callName}`),
-        state.lingering,
-        callCgroup.read(files.freeze).trim() === '1',
-      );
-      calls += 1;
+    try {
+      const cgroup = parent.child(callName);
+      const procPath = `${root.procPath}/${sessionName}/${callName}`;
+      counts[adoptCall(deps, owner, parent, cgroup, procPath)] += 1;
+    } catch (error) {
+      log.error({ err: error, cgroup: callName }, 'cgroup left alone');
+      counts.left += 1;
     }
-    if (parent !== sessionCgroup?.cgroup) parent.close();
   }
-  if (session !== undefined && sessionCgroup !== undefined) {
-    manager.keep(sessionCgroup);
-    sessions.endIfOver(session);
+  if (owner !== undefined) {
+    manager.keep(owner.sessionCgroup);
   } else {
+    parent.close();
     try {
       root.cgroup.removeChild(sessionName);
-      removed += 1;
+      counts.removed += 1;
     } catch (error) {
-      deps.log.warn({ cgroup: sessionName, reason: messageOf(error) }, 'unknown cgroup left alone');
+      log.warn({ cgroup: sessionName, reason: messageOf(error) }, 'unknown cgroup left alone');
     }
   }
-  return { calls, removed };
+  return { ...counts, session: owner?.session };
+}
+
+/** @returns undefined if nobody knows whose it is, or it cannot be taken over. */
+function restoreSession(deps: AdoptionDeps, root: CgroupRoot, name: string): Owner | undefined {
+  const { sessions, manager, log } = deps;
+  try {
+    const cgroup = root.cgroup.child(name);
+    const saved = loadSession(cgroup);
+    cgroup.close();
+    if (saved === undefined) return undefined;
+    const sessionCgroup = manager.openSession(root, name, saved.uid);
+    const session = sessions.restore({ ...saved, name });
+    for (const owner of saved.owners) sessions.addOwner(session, owner);
+    return { session, sessionCgroup };
+  } catch (error) {
+    log.error({ err: error, cgroup: name }, 'session not adopted');
+    return undefined;
+  }
+}
+
+/** Takes a call over, or closes its cgroup. */
+function adoptCall(
+  { manager, log }: AdoptionDeps,
+  owner: Owner | undefined,
+  parent: Cgroup,
+  cgroup: Cgroup,
+  procPath: string,
+): 'calls' | 'removed' | 'left' {
+  try {
+    const state = loadCall(cgroup);
+    const over = state === undefined || (state.lingering && !cgroup.populated());
+    if (!over && owner !== undefined) {
+      const frozen = cgroup.read(files.freeze).trim() === '1';
+      manager.restore(rebuild(state, owner, cgroup, procPath), state.lingering, frozen);
+      return 'calls';
+    }
+  } catch (error) {
+    log.error({ err: error, call: cgroup.name }, 'call not adopted');
+  }
+  try {
+    if (isRemoved(parent, cgroup.name, log)) return 'removed';
+    manager.disown(cgroup, procPath);
+    return 'left';
+  } finally {
+    cgroup.close();
+  }
 }
 
 function rebuild(
   saved: SavedCall,
-  session: Session,
-  sessionCgroup: SessionCgroup,
+  { session, sessionCgroup }: Owner,
   cgroup: Cgroup,
   procPath: string,
 ): Call {
@@ -117,16 +161,14 @@ function rebuild(
   return call;
 }
 
-/** A spare, or a call whose end was reported. What holds processes and is not known is left alone. */
-function removeEmpty(parent: Cgroup, cgroup: Cgroup, log: Log): boolean {
+/** A spare goes, and a call whose end was reported; what holds processes stays. */
+function isRemoved(parent: Cgroup, name: string, log: Log): boolean {
   try {
-    parent.removeChild(cgroup.name);
-    return true;
+    parent.removeChild(name);
   } catch (error) {
-    if (errnoOf(error) !== 'ENOENT')
-      log.warn({ cgroup: cgroup.name, reason: messageOf(error) }, 'cgroup left alone');
+    if (errnoOf(error) === 'ENOENT') return true;
+    log.warn({ cgroup: name, reason: messageOf(error) }, 'cgroup left alone');
     return false;
-  } finally {
-    cgroup.close();
   }
+  return true;
 }

@@ -208,6 +208,14 @@ export class Controller {
     });
   }
 
+  /** The same for one that no daemon decides about any more: its lines are gone, its maximum stays. */
+  disown(cgroup: Cgroup, procPath: string): void {
+    const { enforcer, freezer } = this.#deps;
+    cgroup.write(files.memoryHigh, 'max');
+    freezer.thaw(cgroup, procPath, this.#firstStopNs(cgroup));
+    enforcer.forget(cgroup);
+  }
+
   close(): void {
     clearInterval(this.#timer);
     this.#timer = undefined;

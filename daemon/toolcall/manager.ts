@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Config } from '../config/schema.ts';
 import type { CallRecord } from '../control/types.ts';
+import type { Cgroup } from '../kernel/cgroup.ts';
 import type { ContainerRoots } from '../kernel/container-roots.ts';
 import type { Enforcer, EnforcerEvents, OomEvent, StopEvent } from '../kernel/enforcer.ts';
 import { readOfPeer } from '../kernel/held.ts';
@@ -219,14 +220,22 @@ export class CallManager implements EnforcerEvents {
     this.#deps.emit('session-end', { session: session.id, uid: session.uid });
   }
 
-  /** Puts back a call that an earlier daemon left. */
+  /**
+   * Puts back a call that an earlier daemon left.
+   * @throws Error if it cannot be held to its limits; nothing of it is known here then.
+   */
   restore(call: Call, lingering: boolean, frozen: boolean): void {
     const { controller, sessions } = this.#deps;
-    this.#calls.set(call.id, call);
     if (lingering) call.phase = 'lingering';
     call.sessionCgroup.guarantee(call.limits);
+    try {
+      controller?.add(call);
+    } catch (error) {
+      controller?.remove(call);
+      throw error;
+    }
+    this.#calls.set(call.id, call);
     this.#cgroups.weigh(call.session, call.sessionCgroup);
-    controller?.add(call);
     if (!lingering) {
       sessions.callStarted(call.session);
       this.#ties.tie(call);
@@ -235,6 +244,11 @@ export class CallManager implements EnforcerEvents {
       this.wrapperGone(call);
     }
     controller?.onFound(call, frozen);
+  }
+
+  /** Lets a cgroup go for good that an earlier daemon left and this one cannot take over. */
+  disown(cgroup: Cgroup, procPath: string): void {
+    this.#deps.controller?.disown(cgroup, procPath);
   }
 
   /** The cgroup of a session, made if it is not there. */

@@ -123,6 +123,7 @@ function setUp(
   });
   return {
     tree,
+    enforcer,
     dir,
     root,
     manager,
@@ -556,6 +557,89 @@ test('a wrapper that has died loses its call', async (t) => {
   await peer.end();
   bench.manager.wrapperGone(call);
   assert.equal(bench.records[0]?.outcome, 'lost');
+});
+
+describe('what an earlier daemon left and cannot be taken over', () => {
+  /** As the kernel says of a cgroup that holds processes, and refuses to remove it. */
+  const populate = (path: string, populated = true) =>
+    writeFileSync(join(path, 'cgroup.events'), `populated ${populated ? 1 : 0}\nfrozen 0\n`);
+  const rmdirAt = (parent: number, name: string): void => {
+    const path = join(readlinkSync(`/proc/self/fd/${parent}`), name);
+    const entries = readdirSync(path, { withFileTypes: true });
+    const isPopulated = readFileSync(join(path, 'cgroup.events'), 'utf8').startsWith('populated 1');
+    if (isPopulated || entries.some((entry) => entry.isDirectory()))
+      throw Object.assign(new Error('EBUSY: rmdir'), { code: 'EBUSY' });
+    rmSync(path, { recursive: true });
+  };
+  const pathOf = ({ root }: Bench, { session, id }: Call) => join(root.path, session.name, id);
+  /** Two calls of a session, or of two, of which the next daemon cannot take over the first. */
+  const leave = (t: TestContext, sessions: readonly string[], changes: Partial<Native> = {}) => {
+    const bench = setUp(t, { changes: { rmdirAt, ...changes } });
+    const calls = sessions.map((session) => start(bench, bench.wrapper(), { clone: true, session }).call);
+    const [broken = assert.fail()] = calls;
+    for (const call of calls) populate(pathOf(bench, call));
+    populate(join(bench.root.path, broken.session.name));
+    writeFileSync(join(pathOf(bench, broken), 'cgroup.freeze'), '1\n');
+    return { bench, broken };
+  };
+  const spoil = ({ cgroup }: Call) => {
+    const saved = JSON.parse(cgroup.getState(STATE_XATTR) ?? assert.fail());
+    cgroup.setState(
+      STATE_XATTR,
+      JSON.stringify({ ...saved, wrapper: null, ancestors: [], agentProcess: null }),
+    );
+  };
+  const next = (t: TestContext, { tree }: Bench) => {
+    const bench = setUp(t, { tree });
+    const forget = t.mock.method(bench.enforcer, 'forget');
+    const { sessions, manager, log, root } = bench;
+    const adopted = adopt({ roots: [root], sessions, manager, log });
+    return { ...bench, adopted, forgotten: forget.mock.calls.map(({ arguments: [cgroup] }) => cgroup.name) };
+  };
+  const first = (path: string, file: string) => readFileSync(join(path, file), 'utf8').split('\n')[0];
+  const goesOn = (bench: Bench, call: Call) => {
+    const path = pathOf(bench, call);
+    assert.equal(readFileSync(join(path, 'cgroup.freeze'), 'utf8')[0], '0');
+    assert.equal(readFileSync(join(path, 'memory.high'), 'utf8').slice(0, 3), 'max');
+    assert.deepEqual(
+      [path, join(path, '..')].map((each) => first(each, 'cgroup.kill')),
+      ['', ''],
+    );
+  };
+
+  for (const sessions of [
+    ['a', 'a'],
+    ['a', 'b'],
+  ])
+    test(`goes on, and the rest is taken over (sessions ${sessions})`, (t) => {
+      const { bench, broken } = leave(t, sessions);
+      spoil(broken);
+      bench.manager.close();
+      const again = next(t, bench);
+      assert.equal(again.adopted.calls, 1);
+      assert.deepEqual(
+        [...again.manager.calls()].map(({ id }) => id === broken.id),
+        [false],
+      );
+      assert.deepEqual(again.forgotten, [broken.id]);
+      goesOn(bench, broken);
+    });
+
+  test('goes on for want of descriptors, and is not known by halves', (t) => {
+    let exhausted = false;
+    const { bench, broken } = leave(t, ['a'], {
+      openAt(dir, name, write) {
+        if (exhausted) throw Object.assign(new Error('EMFILE: openat'), { code: 'EMFILE' });
+        return native().openAt(dir, name, write);
+      },
+    });
+    bench.manager.close();
+    exhausted = true;
+    const again = next(t, bench);
+    assert.equal(again.adopted.calls, 0);
+    assert.deepEqual([again.controller.size, [...again.manager.calls()]], [0, []]);
+    goesOn(bench, broken);
+  });
 });
 
 describe('a call whose daemon was killed as soon as it had answered', () => {
