@@ -2,6 +2,7 @@
 import type { Config } from '../config/schema.ts';
 import { errnoOf, messageOf } from '../errors.ts';
 import type { Cgroup } from '../kernel/cgroup.ts';
+import { files } from '../kernel/files.ts';
 import type { CgroupRoot } from '../kernel/tree.ts';
 import type { Log } from '../log.ts';
 import type { Session, SessionRegistry } from '../session/registry.ts';
@@ -10,6 +11,9 @@ import type { Emit } from './call-events.ts';
 import { Guarantees } from './guarantees.ts';
 import { saveSession } from './saved-state.ts';
 import { type CallLimits, SessionCgroup } from './session-cgroup.ts';
+
+/** A killed process needs a moment to die, and may need longer in a system call. */
+const RETRY_MS = 1000;
 
 export interface SessionCgroupsDeps {
   /** The daemon's own. */
@@ -106,15 +110,31 @@ export class SessionCgroups {
   removeIfOver(session: Session): void {
     if (this.#deps.sessions.has(session)) return;
     for (const call of this.#deps.calls()) if (call.session === session) return;
-    for (const cgroup of this.of(session)) {
-      if (cgroup.remove()) this.#cgroups.delete(cgroup.procPath);
-    }
+    for (const cgroup of this.of(session)) this.#remove(cgroup);
   }
 
   /** Closes them without removing: the next daemon adopts what is there. */
   close(): void {
     for (const cgroup of this.#cgroups.values()) cgroup.close();
     this.#cgroups.clear();
+  }
+
+  /** Of a session that is over: what is left in its cgroup is of no call that is known, and ends with it. */
+  #remove(cgroup: SessionCgroup): void {
+    if (cgroup.remove()) {
+      this.#cgroups.delete(cgroup.procPath);
+      return;
+    }
+    try {
+      cgroup.cgroup.write(files.kill, '1');
+      this.#deps.log.warn({ cgroup: cgroup.procPath }, 'what was left of a session killed');
+    } catch (error) {
+      this.#deps.log.error({ err: error, cgroup: cgroup.procPath }, 'what was left of a session not killed');
+    }
+    setTimeout(() => {
+      // Else the daemon has stopped.
+      if (this.#cgroups.get(cgroup.procPath) === cgroup) this.#remove(cgroup);
+    }, RETRY_MS).unref();
   }
 
   #get(root: CgroupRoot, session: Session): SessionCgroup {

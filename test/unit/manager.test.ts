@@ -640,6 +640,20 @@ describe('what an earlier daemon left and cannot be taken over', () => {
     assert.deepEqual([again.controller.size, [...again.manager.calls()]], [0, []]);
     goesOn(bench, broken);
   });
+
+  test('ends with its session', async (t) => {
+    const { bench, broken } = leave(t, ['a']);
+    spoil(broken);
+    bench.manager.close();
+    const { sessions, events } = next(t, bench);
+    const [session = assert.fail()] = sessions.all();
+    const path = join(bench.root.path, session.name);
+    assert.ok(!events.includes('session-end'));
+    sessions.endIfOver(session);
+    assert.equal(first(path, 'cgroup.kill'), '1');
+    for (const each of [path, pathOf(bench, broken)]) populate(each, false);
+    while (existsSync(path)) await new Promise((resolve) => setTimeout(resolve, 10));
+  });
 });
 
 describe('a call whose daemon was killed as soon as it had answered', () => {
