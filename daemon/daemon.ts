@@ -385,8 +385,9 @@ export async function startDaemon(
       clearInterval(beatTimer);
       runtimeFiles.close();
       clearInterval(trimTimer);
-      const idle = controller === undefined || controller.size === 0;
       manager.close();
+      // Without those that were dying, which it has removed.
+      const idle = controller === undefined || controller.size === 0;
       controller?.close();
       sessions.close();
       await guards.close();

@@ -931,9 +931,11 @@ test('a call that ends while the daemon stops is reported and removed', (t) => {
   bench.manager.end(call, { code: 0 });
   assert.equal(bench.records.length, 0);
   writeFileSync(join(path, 'cgroup.events'), 'populated 0\n');
+  assert.equal(bench.controller.size, 1);
   bench.manager.close();
   assert.equal(bench.records.length, 1);
   assert.equal(existsSync(path), false);
+  assert.equal(bench.controller.size, 0, 'nothing is left for a next daemon');
   assert.throws(() => call.cgroup.read('cgroup.events'), { code: 'EBADF' });
 });
 
