@@ -50,8 +50,8 @@ describe('bad input on the socket', () => {
   });
 
   test('a message of 64 KiB is taken', async () => {
-    const filler = 'x'.repeat(64 * 1024 - run({ intent: '' }).length - 1);
-    assert.equal(await tell(daemon, run({ intent: filler })), 'go - none -\n');
+    const filler = 'x'.repeat(64 * 1024 - run({ cwd: '' }).length - 1);
+    assert.equal(await tell(daemon, run({ cwd: filler })), 'go - none -\n');
   });
 
   for (const [name, bytes] of Object.entries({
