@@ -44,8 +44,9 @@ export interface PoolMember extends Claimant {
   readonly passUntilMs: number;
   /** A task outside waits for a file lock that it holds. */
   readonly blocksOthers: boolean;
-  /** It is dying: what it holds is coming back. */
   readonly killed: boolean;
+  /** It was killed, and what it holds is coming back. */
+  readonly dying: boolean;
 }
 
 /** Used is what all calls hold, without page cache that the kernel can take back at once. */

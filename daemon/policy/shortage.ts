@@ -126,7 +126,7 @@ function makeRoom<M extends PoolMember>(shortage: Shortage<M>): ShortageAction<M
 /** A kill of last resort: by class, then by what it frees. Nobody else is killed while one is dying. */
 function lastResort<M extends PoolMember>(shortage: Shortage<M>): ShortageAction<M>[] {
   const { order, use, nowMs, settings } = shortage;
-  if (order.some((member) => member.killed)) return [];
+  if (order.some(({ dying }) => dying)) return [];
   const exhaustedMs = use.exhaustedSinceMs === undefined ? 0 : nowMs - use.exhaustedSinceMs;
   if (exhaustedMs >= settings.lastResortMs || (use.cornered && use.exhaustedSinceMs !== undefined)) {
     // Alone, it has its own limit to end it, or the kernel.
@@ -134,8 +134,8 @@ function lastResort<M extends PoolMember>(shortage: Shortage<M>): ShortageAction
     if (victim !== undefined) return [ended(victim, shortFor(victim, order))];
   }
   const expired = order.findLast(
-    ({ frozenSinceMs, patience }) =>
-      frozenSinceMs !== undefined && nowMs - patience.stuckSinceMs >= settings.deadlineMs,
+    ({ frozenSinceMs, patience, killed }) =>
+      frozenSinceMs !== undefined && !killed && nowMs - patience.stuckSinceMs >= settings.deadlineMs,
   );
   if (expired === undefined) return [];
   // Who holds memory that one of a higher class has waited for goes before that one; within a class nobody else does.
@@ -158,7 +158,7 @@ function shortFor<M extends PoolMember>(victim: M, [first]: readonly M[]): strin
 
 function victimOf<M extends PoolMember>(members: readonly M[]): M | undefined {
   // One that frees nothing, as what is left over within its session's guarantee, must not stand before those that do.
-  const candidates = members.filter((member) => member.freeableBytes > 0);
+  const candidates = members.filter((member) => !member.killed && member.freeableBytes > 0);
   const worst = Math.max(...candidates.map(classOrder));
   const lowest = candidates.filter((member) => classOrder(member) === worst);
   return lowest.reduce<M | undefined>(

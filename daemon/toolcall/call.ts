@@ -91,6 +91,7 @@ export class Call {
   /** User time of its tasks at the last sample, while it is throttled, and their share of one CPU since the one before. */
   cpuSample: { readonly userMs: number; readonly atMs: number; readonly userPercent: number } | undefined;
   killCode: KillCode | undefined;
+  killedAtMs: number | undefined;
   /** With which its first process may ask to be moved into its cgroup, once. */
   token: string | undefined;
   /** memory.high is being lowered in the thread pool; nothing else may move the lines meanwhile. */
@@ -141,6 +142,14 @@ export class Call {
     if (this.decisions.length >= MAX_DECISIONS) this.decisions.splice(MAX_DECISIONS / 2, 1);
     this.decisions.push({ atMs: Math.max(0, Math.round(nowMs - this.startedAtMs)), ...decision });
   }
+}
+
+/** What a killed call holds comes back within this time: a GiB in about 100 ms. If not, a task of it is stuck in the kernel. */
+const DYING_MS = 10_000;
+
+/** Whether a call was killed and gives its memory back. */
+export function isDying({ killedAtMs }: Pick<Call, 'killedAtMs'>, nowMs: number): boolean {
+  return killedAtMs !== undefined && nowMs - killedAtMs < DYING_MS;
 }
 
 /** Whether a cgroup is that of a call or below it. @param path as in the `0::` line of /proc/PID/cgroup. */

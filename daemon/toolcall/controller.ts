@@ -190,6 +190,7 @@ export class Controller {
   kill(call: Call, code: KillCode, reason: string): void {
     if (call.killCode !== undefined) return;
     call.killCode = code;
+    call.killedAtMs = nowMs();
     this.#guarded(call, () => {
       const usageBytes = this.usageBytes(call);
       call.cgroup.write(files.kill, '1');

@@ -14,7 +14,7 @@ import {
 } from '../policy/decide.ts';
 import type { Lines } from '../policy/lines.ts';
 import type { Pool } from '../policy/pool.ts';
-import type { Call } from './call.ts';
+import { type Call, isDying } from './call.ts';
 import type { Lending } from './lending.ts';
 import { poolFor } from './pool/picture.ts';
 import { saveCall } from './saved-state.ts';
@@ -89,7 +89,7 @@ export class Judge {
       {
         ...this.#held(call, usageBytes(call)),
         frozenSinceMs: call.frozenSinceMs ?? now,
-        killPending: this.#some((other) => other.killCode === 'host-memory'),
+        killPending: this.#some((other) => other.killCode === 'host-memory' && isDying(other, now)),
       },
       poolFor(call, this.#picture()),
       now,

@@ -47,6 +47,7 @@ function member(name: string, fields: Partial<PoolMember> = {}): Named {
     passUntilMs: 0,
     blocksOthers: false,
     killed: false,
+    dying: false,
     ...fields,
   };
 }
@@ -433,7 +434,12 @@ describe('the last resort', () => {
     const large = frozen(member('large', { freeableBytes: 300 * MIB }), 50);
     const other = frozen({ ...helper, freeableBytes: 900 * MIB }, 50);
     assert.deepEqual(decide([user, other, small, large], 995, exhausted), ['kill large']);
-    assert.deepEqual(decide([user, other, small, { ...large, killed: true }], 995, exhausted), []);
+    const killed = { ...large, killed: true };
+    assert.deepEqual(decide([user, other, small, { ...killed, dying: true }], 995, exhausted), []);
+    // One that does not die must not keep all others waiting.
+    assert.deepEqual(decide([user, other, small, killed], 995, exhausted), ['kill small']);
+    const stuck = { ...killed, patience: { ...killed.patience, stuckSinceMs: NOW - 60_000 } };
+    assert.deepEqual(decide([still(user), stuck], 1000), []);
   });
 
   test('at once where a limit on all calls is near', () => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Claimant, Grant } from '../../policy/pool-lines.ts';
 import type { PoolMember } from '../../policy/shortage-types.ts';
-import type { Call } from '../call.ts';
+import { type Call, isDying } from '../call.ts';
 import { PoolHistory } from './history.ts';
 import { SessionHoldings } from './holdings.ts';
 
@@ -55,6 +55,7 @@ export class PoolMembers {
         passUntilMs: call.passUntilMs,
         blocksOthers: this.#deps.blocksOthers(call),
         killed: call.killCode !== undefined,
+        dying: isDying(call, nowMs),
       });
     }
     return members;
