@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
+import { processStat } from '../../daemon/kernel/proc.ts';
 import { mapEntries, NO_ENTRIES } from '../lib/bpf-maps.ts';
 import { agentrmBash, runCommand, TestDaemon, until } from '../lib/daemon.ts';
 
@@ -176,7 +177,7 @@ echo $d >cgroup; exec 3>&1 >/dev/null; { ${command}
           readFileSync(`${cgroup}/cgroup.procs`, 'utf8')
             .trim()
             .split('\n')
-            .filter((pid) => readFileSync(`/proc/${pid}/comm`, 'utf8') === 'sleep\n');
+            .filter((pid) => processStat(Number(pid))?.comm === 'sleep');
         // Some have been forked only just now.
         await until(() => sleeping().length === stay + 1, 'what it started is inside');
         // The wrapper is not in the call, and neither is the agent.
