@@ -106,13 +106,16 @@ static __always_inline bool window_is_over(const struct agentrm_stats *st, const
 
 static __always_inline __u32 over_budget(struct agentrm_stats *st, const struct agentrm_policy *policy)
 {
-	if (window_is_over(st, policy, bpf_ktime_get_ns()))
-		return AGENTRM_REASON_NONE;
+	__u32 reason = AGENTRM_REASON_NONE;
+
 	if (policy->budget_ms && st->window_throttled_ms >= policy->budget_ms)
-		return AGENTRM_REASON_BUDGET_TIME;
-	if (policy->budget_events && st->window_events >= policy->budget_events)
-		return AGENTRM_REASON_BUDGET_EVENTS;
-	return AGENTRM_REASON_NONE;
+		reason = AGENTRM_REASON_BUDGET_TIME;
+	else if (policy->budget_events && st->window_events >= policy->budget_events)
+		reason = AGENTRM_REASON_BUDGET_EVENTS;
+	/* Asked last: with the hook of every charge this is on the way of each. */
+	if (reason != AGENTRM_REASON_NONE && window_is_over(st, policy, bpf_ktime_get_ns()))
+		reason = AGENTRM_REASON_NONE;
+	return reason;
 }
 
 /* Tasks of the call race here; a reset that counts one sleep more or less does no harm. */

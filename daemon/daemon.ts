@@ -268,7 +268,6 @@ export async function startDaemon(
     manager,
     http: api,
     limits: () => config.connections,
-    admissionMs: () => config.admission.waitMs,
     log: controlLog,
     onRefused: (reason) => {
       metrics.refused(reason);

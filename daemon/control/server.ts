@@ -36,8 +36,6 @@ export interface ControlServerOptions {
   readonly http: HttpServer;
   /** Asked for each connection: a new configuration counts for those to come. */
   readonly limits: () => ConnectionLimits;
-  /** The longest that a call waits for admission. */
-  readonly admissionMs: () => number;
   readonly log: Log;
   readonly onRefused: (reason: RefusalReason) => void;
 }
@@ -194,7 +192,6 @@ export class ControlServer {
         peer,
         native,
         manager: this.#options.manager,
-        admissionMs: this.#options.admissionMs,
         log: this.#options.log,
         onMessage: spoke,
         onBadMessage: onRefused,

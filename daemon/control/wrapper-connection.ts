@@ -21,8 +21,6 @@ export interface WrapperConnectionOptions {
   readonly peer: PeerCred;
   readonly native: Native;
   readonly manager: CallManager;
-  /** The longest that a call waits for admission. */
-  readonly admissionMs: () => number;
   readonly log: Log;
   /** Called at the first whole message: the peer is a wrapper. */
   readonly onMessage: () => void;
@@ -89,7 +87,7 @@ export class WrapperConnection {
     this.#state = 'waiting';
     this.#withdraw = manager.start(peer, message, (answer) => this.#answer(answer));
     if (this.#withdraw === undefined) return;
-    const ackMs = Math.min(this.#options.admissionMs() + ADMITTED_MS, MAX_ACK_MS);
+    const ackMs = Math.min(manager.admissionMs + ADMITTED_MS, MAX_ACK_MS);
     this.#options.socket.write(`ack ${Math.ceil(ackMs)}\n`);
   }
 

@@ -41,6 +41,10 @@ export function processStat(pid: number, procRoot = '/proc'): ProcessStat | unde
   return { pid, startTicks, ppid: Number(ppid), comm, state };
 }
 
+export function isSameProcess(one: ProcessId, other: ProcessId): boolean {
+  return one.pid === other.pid && one.startTicks === other.startTicks;
+}
+
 /** Whether that very process (not another with its pid) still runs; a zombie does not. */
 export function isAlive(id: ProcessId, procRoot = '/proc'): boolean {
   const stat = processStat(id.pid, procRoot);

@@ -131,7 +131,7 @@ function lastResort<M extends PoolMember>(shortage: Shortage<M>): ShortageAction
   if (exhaustedMs >= settings.lastResortMs || (use.cornered && use.exhaustedSinceMs !== undefined)) {
     // Alone, it has its own limit to end it, or the kernel.
     const victim = order.length > 1 ? victimOf(order) : undefined;
-    if (victim !== undefined) return [ended(victim, shortFor(victim, order))];
+    if (victim !== undefined) return kill(victim, shortFor(victim, order));
   }
   const expired = order.findLast(
     ({ frozenSinceMs, patience, killed }) =>
@@ -140,13 +140,13 @@ function lastResort<M extends PoolMember>(shortage: Shortage<M>): ShortageAction
   if (expired === undefined) return [];
   // Who holds memory that one of a higher class has waited for goes before that one; within a class nobody else does.
   const lower = victimOf(order.filter((member) => classOrder(member) > classOrder(expired)));
-  if (lower !== undefined) return [ended(lower, shortFor(lower, order))];
+  if (lower !== undefined) return kill(lower, shortFor(lower, order));
   const waited = formatMs(nowMs - expired.patience.stuckSinceMs);
-  return [ended(expired, `host memory short, frozen for ${waited}`)];
+  return kill(expired, `host memory short, frozen for ${waited}`);
 }
 
-function ended<M extends PoolMember>(member: M, reason: string): ShortageAction<M> {
-  return { action: 'kill', member, reason };
+function kill<M extends PoolMember>(member: M, reason: string): ShortageAction<M>[] {
+  return [{ action: 'kill', member, reason }];
 }
 
 function shortFor<M extends PoolMember>(victim: M, [first]: readonly M[]): string {

@@ -54,8 +54,8 @@ export class SessionRegistry {
   readonly #onEnd: (session: Session) => void;
   /** Every session with its owners, by their processes. */
   readonly #owners = new Map<Session, Map<string, Owner>>();
-  /** By their keys. Of two with one, of which an earlier daemon left the older as it was about to end, the newer. */
-  readonly #newest = new Map<string, Session>();
+  /** By their keys, the newest last: an earlier daemon may have left an older one with the same, about to end. */
+  readonly #byKey = new Map<string, readonly Session[]>();
 
   /** @param onEnd called once for a session when its last owner and its last call have ended. */
   constructor(native: Native, onEnd: (session: Session) => void) {
@@ -67,7 +67,7 @@ export class SessionRegistry {
   join(uid: number, id: string | undefined, parent: ProcessId | undefined, agent: string | null): Session {
     const wanted = id?.slice(0, MAX_ID) || (parent ? unnamedId(parent) : 'unnamed');
     const key = sessionKey(uid, wanted);
-    let session = this.#newest.get(key);
+    let session = this.find(key);
     if (session === undefined) {
       this.#makeRoom(uid);
       session = this.restore({ uid, id: wanted, name: `s${randomBytes(6).toString('hex')}`, agent });
@@ -86,8 +86,9 @@ export class SessionRegistry {
     startedAtMs?: number;
   }): Session {
     const key = sessionKey(known.uid, known.id);
+    const same = this.#byKey.get(key) ?? [];
     // It had calls below several roots.
-    const there = this.#ofKey(key).find(({ name }) => name === known.name);
+    const there = same.find(({ name }) => name === known.name);
     if (there !== undefined) return there;
     const now = nowMs();
     const session: Session = {
@@ -103,7 +104,10 @@ export class SessionRegistry {
       lastActiveMs: now,
     };
     this.#owners.set(session, new Map());
-    this.#index(key);
+    this.#byKey.set(
+      key,
+      [...same, session].sort((a, b) => a.startedAtMs - b.startedAtMs),
+    );
     return session;
   }
 
@@ -189,7 +193,7 @@ export class SessionRegistry {
 
   /** @param key {@link sessionKey} */
   find(key: string): Session | undefined {
-    return this.#newest.get(key);
+    return this.#byKey.get(key)?.at(-1);
   }
 
   all(): IterableIterator<Session> {
@@ -207,7 +211,7 @@ export class SessionRegistry {
   close(): void {
     this.#ends.close();
     this.#owners.clear();
-    this.#newest.clear();
+    this.#byKey.clear();
   }
 
   /** Ends the session of a user that has been idle for longest, if it has as many as it may have. */
@@ -222,22 +226,9 @@ export class SessionRegistry {
   #end(session: Session): void {
     for (const owner of this.#owners.get(session)?.values() ?? []) owner.release();
     this.#owners.delete(session);
-    this.#index(session.key);
+    const others = (this.#byKey.get(session.key) ?? []).filter((other) => other !== session);
+    if (others.length > 0) this.#byKey.set(session.key, others);
+    else this.#byKey.delete(session.key);
     this.#onEnd(session);
   }
-
-  #ofKey(key: string): Session[] {
-    return [...this.all()].filter((session) => session.key === key);
-  }
-
-  /** One with this key has come or gone. */
-  #index(key: string): void {
-    const [first, ...others] = this.#ofKey(key);
-    if (first === undefined) this.#newest.delete(key);
-    else this.#newest.set(key, others.reduce(newer, first));
-  }
-}
-
-function newer(one: Session, other: Session): Session {
-  return other.startedAtMs > one.startedAtMs ? other : one;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { ProcessId, ProcessStat } from '../kernel/proc.ts';
+import { isSameProcess, type ProcessId, type ProcessStat } from '../kernel/proc.ts';
 import type { Call } from './call.ts';
 
 // Between an agent and the wrapper stand shells, and a shell that started its command in the background
@@ -44,8 +44,6 @@ export function noteAgent(
  */
 export function ownersOf(ancestors: readonly ProcessId[], agent: ProcessId | null): readonly ProcessId[] {
   if (agent === null) return ancestors;
-  const index = ancestors.findIndex(
-    ({ pid, startTicks }) => pid === agent.pid && startTicks === agent.startTicks,
-  );
+  const index = ancestors.findIndex((ancestor) => isSameProcess(ancestor, agent));
   return ancestors.slice(0, index + 1);
 }

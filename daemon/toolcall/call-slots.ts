@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { ProcessId } from '../kernel/proc.ts';
+import { isSameProcess, type ProcessId } from '../kernel/proc.ts';
 import type { Call } from './call.ts';
 
 /** What there is to know of a call that holds one of the slots, of which the kernel's part has 4096 for all. */
@@ -22,8 +22,7 @@ export function whyNoSlot(
     held += 1;
     // What it has left behind may stay: its command has ended.
     if (call.phase === 'lingering' || call.phase === 'gone') continue;
-    const { pid, startTicks } = call.wrapper;
-    if (pid === wrapper.pid && startTicks === wrapper.startTicks) return 'its wrapper has a call already';
+    if (isSameProcess(call.wrapper, wrapper)) return 'its wrapper has a call already';
   }
   if (uid === 0 || held < perUid) return undefined;
   return `uid ${uid} has ${held} calls, as many as it may have at a time (admission.perUid)`;

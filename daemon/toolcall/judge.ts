@@ -117,7 +117,7 @@ export class Judge {
   #throttled(call: Call, usageBytes: number, now: number): void {
     call.throttledSinceMs ??= now;
     const { userMs } = call.cgroup.cpuUsage();
-    const { cpuSample: before = { userMs: 0, atMs: call.startedAtMs } } = call;
+    const before = call.cpuSample ?? { userMs: 0, atMs: call.startedAtMs };
     // Over less it says nothing: right after a sample that would be since the last look.
     if (call.cpuSample === undefined || now - before.atMs >= CPU_SAMPLE_MS) {
       const userPercent = (100 * (userMs - before.userMs)) / Math.max(1, now - before.atMs);

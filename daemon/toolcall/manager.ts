@@ -6,7 +6,7 @@ import type { ContainerRoots } from '../kernel/container-roots.ts';
 import type { Enforcer, EnforcerEvents, OomEvent, StopEvent } from '../kernel/enforcer.ts';
 import { readOfPeer } from '../kernel/held.ts';
 import type { Native, PeerCred } from '../kernel/native.ts';
-import { processStat } from '../kernel/proc.ts';
+import { isSameProcess, processStat } from '../kernel/proc.ts';
 import type { CgroupRoot } from '../kernel/tree.ts';
 import type { Log } from '../log.ts';
 import type { HostSettings } from '../policy/host.ts';
@@ -140,6 +140,11 @@ export class CallManager implements EnforcerEvents {
     return this.#queue.length;
   }
 
+  /** The longest that a call waits for admission. */
+  get admissionMs(): number {
+    return this.#deps.config().admission.waitMs;
+  }
+
   /**
    * A wrapper asks to run a command.
    * @param answer called once, during this call if it can be answered at once; false from it means
@@ -169,7 +174,7 @@ export class CallManager implements EnforcerEvents {
     // Its connection can outlive it: in a child, while its number becomes that of somebody's wrapper.
     const stat = readOfPeer(this.#deps.native, peer, processStat);
     if (call === undefined || stat === undefined || peer.uid !== call.session.uid) return undefined;
-    if (stat.pid !== call.wrapper.pid || stat.startTicks !== call.wrapper.startTicks) return undefined;
+    if (!isSameProcess(stat, call.wrapper)) return undefined;
     // From here on its connection tells: it may end, and report that, before its last word is read.
     this.#lookout.stop(call);
     return call;

@@ -3,39 +3,13 @@ import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { configSchema } from '../../daemon/config/schema.ts';
 import { Cgroup } from '../../daemon/kernel/cgroup.ts';
 import { native } from '../../daemon/kernel/native.ts';
 import { type CgroupRoot, openRoot } from '../../daemon/kernel/tree.ts';
-import { hostSettings } from '../../daemon/policy/host.ts';
-import { resolveIntent } from '../../daemon/policy/limits.ts';
-import { linesFor } from '../../daemon/policy/lines.ts';
 import { Guarantees } from '../../daemon/toolcall/guarantees.ts';
-import { parseIntent } from '../../daemon/toolcall/intent.ts';
-import { type CallLimits, SessionCgroup } from '../../daemon/toolcall/session-cgroup.ts';
+import { SessionCgroup } from '../../daemon/toolcall/session-cgroup.ts';
+import { limitsOf } from '../lib/plain-call.ts';
 import { plainTree } from '../lib/plain-tree.ts';
-
-const config = configSchema(() => undefined).parse({});
-const host = hostSettings(config, { memTotalBytes: 16 * 2 ** 30 });
-
-/** What a call with such an intent gets on a host of 16 GiB. */
-function limitsOf(intent = ''): CallLimits {
-  const parsed = parseIntent(intent);
-  assert.ok(parsed.ok);
-  const { limits } = resolveIntent({
-    perCall: parsed.intent,
-    classes: config.classes,
-    defaults: host.defaults,
-    guessedHighBytes: host.guessedHighBytes,
-    ceiling: host.ceilingFor(0),
-  });
-  const lines = linesFor({
-    highBytes: limits.memoryHighBytes,
-    declaredMaxBytes: limits.memoryMaxBytes,
-    freezeLinePercent: 2,
-  });
-  return { limits, lines };
-}
 
 const guaranteesOf = (root: CgroupRoot) =>
   new Guarantees(root.cgroup, () => ({ interactive: 64, subagent: 8, background: 0 }), assert.ifError);

@@ -6,18 +6,14 @@ import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { nowMs } from '../../daemon/clock.ts';
-import { configSchema } from '../../daemon/config/schema.ts';
 import type { Enforcer, StoppedTask } from '../../daemon/kernel/enforcer.ts';
 import { Freezer } from '../../daemon/kernel/freezer.ts';
 import { native } from '../../daemon/kernel/native.ts';
 import { processStat } from '../../daemon/kernel/proc.ts';
 import { UserEnforcer } from '../../daemon/kernel/user-enforcer.ts';
-import { hostSettings } from '../../daemon/policy/host.ts';
-import { resolveIntent } from '../../daemon/policy/limits.ts';
-import { linesFor } from '../../daemon/policy/lines.ts';
-import { Call } from '../../daemon/toolcall/call.ts';
 import { Freezing } from '../../daemon/toolcall/freezing.ts';
 import { SessionCgroup } from '../../daemon/toolcall/session-cgroup.ts';
+import { limitsOf, plainCall } from '../lib/plain-call.ts';
 import { plainTree } from '../lib/plain-tree.ts';
 
 const PROC_PATH = '/agentrm/s/c';
@@ -37,31 +33,9 @@ function setUp(t: TestContext) {
     freezer: new Freezer(addon, enforcer, procRoot),
     emit() {},
   });
-  const config = configSchema(() => undefined).parse({});
-  const { defaults, guessedHighBytes, ceilingFor } = hostSettings(config, { memTotalBytes: 2 ** 34 });
-  const { limits } = resolveIntent({
-    ...{ perCall: {}, classes: config.classes, defaults, guessedHighBytes, ceiling: ceilingFor(0) },
-  });
-  const lines = linesFor({
-    highBytes: limits.memoryHighBytes,
-    declaredMaxBytes: limits.memoryMaxBytes,
-    freezeLinePercent: 2,
-  });
-  const sessionCgroup = new SessionCgroup(root, 's', { limits, lines }, undefined);
-  const cgroup = sessionCgroup.take({ limits, lines });
-  const call = new Call({
-    session: {
-      ...{ key: '0:s', uid: 0, id: 's', name: 's', startedAtMs: 0, agent: null, lastActiveMs: 0 },
-      ...{ liveCalls: 1, orphanedCalls: 0, finishedCalls: 0 },
-    },
-    ...{ sessionCgroup, cgroup, procPath: PROC_PATH, limits, lines, ceilingBytes: 2 ** 30 },
-    ...{ command: 'true', agent: null, hugePages: false, wrapper: { pid: 1, startTicks: 1 } },
-    admissionWaitMs: 0,
-  });
-  t.after(() => {
-    cgroup.close();
-    sessionCgroup.close();
-  });
+  const limits = limitsOf();
+  const sessionCgroup = new SessionCgroup(root, 's', limits, undefined);
+  const call = plainCall(t, sessionCgroup, limits, { procPath: PROC_PATH, startedAtMs: 0 });
   /** A process of the call. */
   const member = async (): Promise<number> => {
     const child = spawn('sleep', ['1000'], { stdio: 'ignore' });

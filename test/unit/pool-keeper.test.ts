@@ -5,14 +5,11 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { configSchema } from '../../daemon/config/schema.ts';
 import { native } from '../../daemon/kernel/native.ts';
-import { hostSettings } from '../../daemon/policy/host.ts';
-import { resolveIntent } from '../../daemon/policy/limits.ts';
-import { linesFor } from '../../daemon/policy/lines.ts';
-import { Call } from '../../daemon/toolcall/call.ts';
+import type { Call } from '../../daemon/toolcall/call.ts';
 import { Guarantees } from '../../daemon/toolcall/guarantees.ts';
-import { parseIntent } from '../../daemon/toolcall/intent.ts';
 import { PoolKeeper } from '../../daemon/toolcall/pool/keeper.ts';
 import { SessionCgroup } from '../../daemon/toolcall/session-cgroup.ts';
+import { limitsOf, plainCall } from '../lib/plain-call.ts';
 import { plainTree } from '../lib/plain-tree.ts';
 
 const MIB = 2 ** 20;
@@ -31,22 +28,8 @@ function setUp(t: TestContext, guarantee: string) {
   const config = configSchema(() => undefined).parse({
     pool: { guarantee: { background: guarantee, interactive: '128M' } },
   });
-  const { defaults, guessedHighBytes, ceilingFor } = hostSettings(config, { memTotalBytes: TOTAL });
   const guarantees = new Guarantees(root.cgroup, () => config.pool.guarantee, assert.ifError);
-  const parsed = parseIntent('class=background');
-  assert.ok(parsed.ok);
-  const { limits } = resolveIntent({
-    perCall: parsed.intent,
-    classes: config.classes,
-    defaults,
-    guessedHighBytes,
-    ceiling: ceilingFor(0),
-  });
-  const lines = linesFor({
-    highBytes: limits.memoryHighBytes,
-    declaredMaxBytes: limits.memoryMaxBytes,
-    freezeLinePercent: 2,
-  });
+  const limits = limitsOf('class=background');
   const calls: Call[] = [];
   const held = new Map<Call, { mib: number; cacheMib: number }>();
   const errors: unknown[] = [];
@@ -95,22 +78,9 @@ function setUp(t: TestContext, guarantee: string) {
     assert.deepEqual(errors, []);
   };
   const add = (name: string, mib: number): Call => {
-    const sessionCgroup = new SessionCgroup(root, name, { limits, lines }, guarantees);
-    const cgroup = sessionCgroup.take({ limits, lines });
+    const sessionCgroup = new SessionCgroup(root, name, limits, guarantees);
     const startedAtMs = START + calls.length;
-    const call = new Call({
-      session: {
-        ...{ key: name, uid: 0, id: name, name, startedAtMs, agent: null, lastActiveMs: startedAtMs },
-        ...{ liveCalls: 1, orphanedCalls: 0, finishedCalls: 0 },
-      },
-      ...{ sessionCgroup, cgroup, procPath: `/${name}`, limits, lines, ceilingBytes: 2 ** 30 },
-      ...{ command: 'true', agent: null, hugePages: false, wrapper: { pid: 1, startTicks: 1 } },
-      ...{ admissionWaitMs: 0, startedAtMs },
-    });
-    t.after(() => {
-      cgroup.close();
-      sessionCgroup.close();
-    });
+    const call = plainCall(t, sessionCgroup, limits, { procPath: `/${name}`, startedAtMs });
     calls.push(call);
     hold(call, mib);
     return call;
@@ -118,7 +88,17 @@ function setUp(t: TestContext, guarantee: string) {
   t.after(() => keeper.close());
   const elapsedMs = () => now - START;
   const { shortage } = config.pool;
-  return { add, hold, look, elapsedMs, changed: () => keeper.changed(), limits, shortage, reads, host };
+  return {
+    add,
+    hold,
+    look,
+    elapsedMs,
+    changed: () => keeper.changed(),
+    limits: limits.limits,
+    shortage,
+    reads,
+    host,
+  };
 }
 
 /** Two have used the pool up to the lowest line, and hold still. */
