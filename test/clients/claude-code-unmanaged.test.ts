@@ -21,7 +21,7 @@ const COMMANDS = [
   'no-such-command-at-all',
   'echo {',
   'if then',
-  'echo $0 $- $#; ps -o args= -p $$ | cut -c1-9; shopt -o | grep -c on',
+  'echo $0 $- $#; ps -o args= -p $$ | sed s,^/bin/,, | cut -c1-9; shopt -o | grep -c on',
   'env | cut -d= -f1 | grep -v ^CLAUDE_CODE_SHELL_PREFIX | sort | md5sum',
   'seq 1 200000 | md5sum',
   '(sleep 1; echo late) & echo early',
@@ -42,7 +42,9 @@ const OPTIONS: ClaudeOptions = {
 /** What the model was told, without what the wrapper says on a line of its own. */
 function told(run: ClaudeRun, note?: RegExp): object[] {
   return run.results.map(({ text, isError }) => {
-    const rest = note === undefined ? text : text.replace(note, '').trimEnd();
+    // The client calls its shell /bin/bash, the wrapper calls it bash: it complains by that name, and has it in `$0`.
+    const named = text.replaceAll('/bin/bash', 'bash');
+    const rest = note === undefined ? named : named.replace(note, '').trimEnd();
     return { text: rest === '' ? NO_OUTPUT : rest, isError };
   });
 }
