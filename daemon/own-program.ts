@@ -1,9 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
+import { fileURLToPath } from 'node:url';
 
-/** A source of the daemon by its path from this folder, without its extension: as it is (.ts) or as it was built. */
+const own = import.meta.url;
+const isSource = own.endsWith('.ts');
+/** Where `daemon/` is, or what was built of it: esbuild gathers modules in files of its own, not all in one folder. */
+const programs = isSource
+  ? new URL('./', own)
+  : new URL(own.slice(0, own.lastIndexOf('/daemon/') + '/daemon/'.length));
+
+/** The folder of all that is built. */
+export const distDir = fileURLToPath(new URL(isSource ? '../dist/' : '../', programs));
+
+/** A program of the daemon by its path from its folder, without its extension: as it is (.ts) or as it was built. */
 export function ownProgram(name: string): URL {
-  const own = import.meta.url;
-  return new URL(`./${name}${own.slice(own.lastIndexOf('.'))}`, own);
+  return new URL(`./${name}${isSource ? '.ts' : '.js'}`, programs);
 }
 
 /**

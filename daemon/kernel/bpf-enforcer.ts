@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { distDir } from '../own-program.ts';
 import type { Cgroup } from './cgroup.ts';
 import type {
   Enforcer,
@@ -11,7 +12,7 @@ import type {
   ThrottleStats,
 } from './enforcer.ts';
 import { files } from './files.ts';
-import { type Bpf, type BpfEvent, distDir, type Native } from './native.ts';
+import type { Bpf, BpfEvent, Native } from './native.ts';
 import type { CgroupRoot } from './tree.ts';
 
 /** Bit 0 of a policy's flags in bpf/abi.h: stop tasks, do not only count. */

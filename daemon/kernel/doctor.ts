@@ -4,8 +4,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 import type { Check } from '../control/types.ts';
 import { errnoOf } from '../errors.ts';
+import { distDir } from '../own-program.ts';
 import { files } from './files.ts';
-import { distDir } from './native.ts';
 
 export interface HostRoots {
   readonly procRoot?: string;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { distDir } from './native.ts';
+import { distDir } from '../own-program.ts';
 
 /** Said on the pipe before it is closed: this is a clean stop, nothing is left frozen. */
 const QUIT = 'q';

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createRequire } from 'node:module';
-import { fileURLToPath } from 'node:url';
 import type { Native } from '../../native/agentrm.d.ts';
 import { AgentrmError, messageOf } from '../errors.ts';
+import { distDir } from '../own-program.ts';
 
 export type {
   Bpf,
@@ -15,16 +15,6 @@ export type {
   Policy,
   Watch,
 } from '../../native/agentrm.d.ts';
-
-/**
- * The folder of the built parts: `dist/`, seen from `daemon/kernel` (tests, types stripped) and from
- * `dist/daemon/kernel` alike.
- */
-export const distDir = fileURLToPath(
-  import.meta.url.includes('/dist/daemon/')
-    ? new URL('../../', import.meta.url)
-    : new URL('../../dist/', import.meta.url),
-);
 
 let loaded: Native | undefined;
 

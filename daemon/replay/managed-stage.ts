@@ -2,7 +2,8 @@
 import { ControlClient } from '../control/client.ts';
 import type { CallEndEvent, CallRecord, Event } from '../control/types.ts';
 import { messageOf } from '../errors.ts';
-import { distDir, type Native } from '../kernel/native.ts';
+import type { Native } from '../kernel/native.ts';
+import { distDir } from '../own-program.ts';
 import type { CallClass } from '../toolcall/intent.ts';
 import { RunCgroup } from './cgroups.ts';
 import { PrivateDaemon } from './private-daemon.ts';

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { distDir } from '../kernel/native.ts';
+import { distDir } from '../own-program.ts';
 
 /** What the daemon says last is what matters if it fails. */
 const MAX_LOG = 4096;

@@ -3,7 +3,7 @@ import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
 import { messageOf } from '../errors.ts';
-import { distDir } from '../kernel/native.ts';
+import { distDir } from '../own-program.ts';
 import type { Trace } from './trace.ts';
 
 const NS_PER_MS = 1e6;

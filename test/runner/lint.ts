@@ -44,7 +44,7 @@ function runCheck({ name, command: [program, ...args] }: Check): Promise<FileRes
 function generalChecks(): Check[] {
   return [
     { name: 'biome', command: [join(top, '.tools/biome'), 'check', '--max-diagnostics=50'] },
-    { name: 'types', command: [join(top, 'node_modules/.bin/tsc'), '-p', 'tsconfig.check.json'] },
+    { name: 'types', command: [join(top, 'node_modules/.bin/tsc')] },
   ];
 }
 
