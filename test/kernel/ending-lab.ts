@@ -5,10 +5,10 @@ import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
 import type { CallRecord } from '../../daemon/control/types.ts';
 import { formatBytes } from '../../daemon/units.ts';
-import { agentrmBash, type Ran, type TestDaemon, top } from '../lib/daemon.ts';
+import { agentrmBash, loadProgram, type Ran, type TestDaemon } from '../lib/daemon.ts';
 
 /** In one process, which takes the place of a shell that executes it. */
-export const use = (mib: number) => `${top}build/cmake/test/agentrm-load --bytes ${mib}M threads 1`;
+export const use = (mib: number) => `${loadProgram} --bytes ${mib}M threads 1`;
 export const FOREVER = 'tail -f /dev/null';
 /** Who enforces: root's daemon by BPF, or a user's own without it. */
 export type Mode = 'bpf' | 'user';

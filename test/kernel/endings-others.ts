@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
-import { top } from '../lib/daemon.ts';
+import { loadProgram } from '../lib/daemon.ts';
 import { asks, type Ending, FOREVER, meanwhile, plain } from './ending-lab.ts';
 
 const [major = 0, minor = 0] = release().split('.').map(Number);
@@ -40,14 +40,14 @@ export const others: readonly Ending[] = [
   },
   {
     what: 'a refused fork',
-    command: `${top}build/cmake/test/agentrm-load --bytes 4K procs 20; exit $?`,
+    command: `${loadProgram} --bytes 4K procs 20; exit $?`,
     intent: 'pids.max=8',
     end: 1,
     line: `reached its pids.max 8: 1 fork refused${asks('pids.max=16')}`,
   },
   {
     what: "a fork that somebody else's pids.max refused",
-    command: `${top}build/cmake/test/agentrm-load --bytes 4K procs 20; exit $?`,
+    command: `${loadProgram} --bytes 4K procs 20; exit $?`,
     intent: 'pids.max=1000',
     end: 1,
     // From 6.11 on the kernel counts it where the limit is, and the call has nothing to tell.

@@ -4,10 +4,10 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
-import { agentrmBash, TestDaemon, until } from '../lib/daemon.ts';
+import { agentrmBash, loadProgram, TestDaemon, until, useMemory } from '../lib/daemon.ts';
 import { Holder } from '../lib/holder.ts';
 import { recordOf } from '../lib/record-of.ts';
-import { actionsOf, BUDGET_MIB, isFor, load, loadProgram, shortageTests, usedMiB } from './shortage-tests.ts';
+import { actionsOf, BUDGET_MIB, isFor, shortageTests, usedMiB } from './shortage-tests.ts';
 
 const MiB = 1024 * 1024;
 
@@ -27,7 +27,7 @@ export function poolTests(mode: 'bpf' | 'user'): void {
     test('with memory to spare nobody is slowed', async () => {
       const holder = new Holder(daemon, 'spare-1', 'class=interactive memory.high=max', 50);
       await until(async () => (await usedMiB(daemon, 'spare-1')) >= 50, 'it holds its memory');
-      const ran = await daemon.run(load(75), {
+      const ran = await daemon.run(useMemory(75), {
         env: { AGENTRM_SESSION: 'spare-2', AGENTRM_INTENT: 'class=background memory.high=max' },
       });
       assert.deepEqual([ran.code, ran.stderr], [0, '']);
@@ -44,7 +44,7 @@ export function poolTests(mode: 'bpf' | 'user'): void {
       const lock = `${daemon.dir}/lock`;
       const holder = new Holder(daemon, 'lock-1', 'class=interactive memory.high=max', 100);
       await until(async () => (await usedMiB(daemon, 'lock-1')) >= 100, 'it holds its memory');
-      const background = daemon.run(`flock ${lock} ${load(80)}`, {
+      const background = daemon.run(`flock ${lock} ${useMemory(80)}`, {
         env: { AGENTRM_SESSION: 'lock-2', AGENTRM_INTENT: 'class=background memory.high=max' },
       });
       await daemon.event(isFor('lock-2', 'freeze'));
@@ -164,7 +164,7 @@ while not os.path.exists('${end}'):
     try {
       const holder = new Holder(daemon, 'own-1', 'class=background memory.high=max', 90);
       await until(async () => (await usedMiB(daemon, 'own-1')) >= 90, 'it holds its memory');
-      const borrower = daemon.run(load(190), {
+      const borrower = daemon.run(useMemory(190), {
         env: { AGENTRM_SESSION: 'own-2', AGENTRM_INTENT: 'class=background memory.high=max' },
       });
       await daemon.event(isFor('own-2', 'freeze'));

@@ -3,13 +3,11 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import type { CallRecord, Event } from '../../daemon/control/types.ts';
-import { type TestDaemon, top, until } from '../lib/daemon.ts';
+import { type TestDaemon, until, useMemory } from '../lib/daemon.ts';
 import { Holder } from '../lib/holder.ts';
 import { recordOf } from '../lib/record-of.ts';
 
 const MiB = 1024 * 1024;
-export const loadProgram = `${top}build/cmake/test/agentrm-load`;
-export const load = (mib: number) => `${loadProgram} --bytes ${mib}M procs 1`;
 
 /** All calls together: what the pool of these daemons has. */
 export const BUDGET_MIB = 160;
@@ -33,7 +31,7 @@ export function shortageTests(get: () => TestDaemon): void {
     const daemon = get();
     const holder = new Holder(daemon, 'room-1', 'class=interactive memory.high=max', 100);
     await until(async () => (await usedMiB(daemon, 'room-1')) >= 100, 'it holds its memory');
-    const background = daemon.run(load(90), {
+    const background = daemon.run(useMemory(90), {
       env: { AGENTRM_SESSION: 'room-2', AGENTRM_INTENT: 'class=background memory.high=max' },
     });
     await daemon.event(isFor('room-2', 'freeze'));
@@ -68,7 +66,7 @@ export async function lastResort(daemon: TestDaemon): Promise<void> {
     writeFileSync(`${daemon.cgroup}/memory.max`, `${BUDGET_MIB * MiB}`);
     const holder = new Holder(daemon, 'last-1', 'class=interactive memory.high=max', 75);
     await until(async () => (await usedMiB(daemon, 'last-1')) >= 75, 'it holds its memory');
-    const background = daemon.run(load(125), {
+    const background = daemon.run(useMemory(125), {
       env: { AGENTRM_SESSION: 'last-2', AGENTRM_INTENT: 'class=background memory.high=max' },
     });
     await daemon.event(isFor('last-2', 'freeze'));

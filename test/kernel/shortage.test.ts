@@ -2,19 +2,11 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { TestDaemon, until } from '../lib/daemon.ts';
+import { loadProgram, TestDaemon, until } from '../lib/daemon.ts';
 import { Holder } from '../lib/holder.ts';
 import { recordOf } from '../lib/record-of.ts';
 import { poolTests } from './pool-tests.ts';
-import {
-  actionsOf,
-  BUDGET_MIB,
-  isFor,
-  LAST_RESORT,
-  lastResort,
-  loadProgram,
-  usedMiB,
-} from './shortage-tests.ts';
+import { actionsOf, BUDGET_MIB, isFor, LAST_RESORT, lastResort, usedMiB } from './shortage-tests.ts';
 
 const MiB = 1024 * 1024;
 

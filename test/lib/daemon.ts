@@ -13,8 +13,10 @@ import type { Delegated } from './delegated.ts';
 /** The checkout. */
 export const top = fileURLToPath(new URL('../../', import.meta.url));
 export const agentrmBash = `${top}wrapper/agentrm-bash`;
-/** A command that touches so much memory and ends with 0; static, so that little else is charged. */
-export const useMemory = (mib: number) => `${top}build/cmake/test/agentrm-load --bytes ${mib}M procs 1`;
+/** Uses memory in the way it is told; static, so that little else is charged. */
+export const loadProgram = `${top}build/cmake/test/agentrm-load`;
+/** A command that touches so much memory and ends with 0. */
+export const useMemory = (mib: number) => `${loadProgram} --bytes ${mib}M procs 1`;
 
 /** Starts what follows as init would, with a socket in descriptor 3. */
 const AS_INIT = ['sh', '-c', 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@"'];

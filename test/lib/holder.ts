@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
-import type { Ran, TestDaemon } from './daemon.ts';
+import { loadProgram, type Ran, type TestDaemon } from './daemon.ts';
 
 /** A call that holds memory until it is told to end, or to take more and then end. */
 export class Holder {
@@ -15,15 +15,13 @@ export class Holder {
   constructor(daemon: TestDaemon, session: string, intent: string, mib: number) {
     this.#fifo = `${daemon.dir}/${session}`;
     execFileSync('mkfifo', [this.#fifo]);
-    // tail keeps all that it has read of a line that does not end.
-    const more = `read more < ${this.#fifo}; head -c "$more"M /dev/zero`;
-    this.ran = daemon.run(`{ head -c ${mib}M /dev/zero; ${more}; } | tail -n 1 >/dev/null`, {
+    this.ran = daemon.run(`exec ${loadProgram} --bytes ${mib}M hold ${this.#fifo}`, {
       env: { AGENTRM_SESSION: session, AGENTRM_INTENT: intent },
     });
   }
 
   /** Lets it end, after it has taken so much more. */
   release(mib = 0): void {
-    writeFileSync(this.#fifo, `${mib}\n`);
+    writeFileSync(this.#fifo, `${mib}M\n`);
   }
 }

@@ -2,9 +2,8 @@
 // The units of an ordinary user as `make install` leaves them, under systemd --user.
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { type Ran, runCommand, TestDaemon, top, until } from '../lib/daemon.ts';
+import { type Ran, runCommand, TestDaemon, top, until, useMemory } from '../lib/daemon.ts';
 
 const uid = 1234;
 const runtime = `/run/user/${uid}`;
@@ -84,7 +83,6 @@ describe('the units of an ordinary user', () => {
   });
 
   test('limits hold, and what is lent lets it finish', async () => {
-    const load = join(top, 'build/cmake/test/agentrm-load');
     const run = (intent: string, mib: number) =>
       asUser(
         'systemd-run',
@@ -94,7 +92,7 @@ describe('the units of an ordinary user', () => {
         `--setenv=AGENTRM_INTENT=${intent}`,
         wrapper,
         '-c',
-        `${load} --bytes ${mib}M procs 1; exit`,
+        `${useMemory(mib)}; exit`,
       );
     const lent = await run('memory.high=48M memory.max=600M', 150);
     assert.equal(lent.code, 0, lent.stderr);

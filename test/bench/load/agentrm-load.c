@@ -7,6 +7,7 @@
  *   procs N         N processes touch N x bytes of anonymous memory, page by page
  *   threads N       the same in N threads of one process
  *   forks N         N processes one after the other, each touches `bytes` and stays until the end
+ *   hold FIFO       one process touches `bytes`, then waits for a line in FIFO, and touches as much as that says
  *   tmpfs DIR SIZE  write(2) of SIZE bytes at a time into a file in DIR, `bytes` in total
  *   populate        one mmap(MAP_POPULATE) of `bytes`
  *   read FILE       `bytes` of anonymous memory first, then FILE from start to end, through the page cache
@@ -177,6 +178,22 @@ static int run_forks(int count)
 		;
 	close(hold[1]);
 	return reap();
+}
+
+static int run_hold(const char *path)
+{
+	char line[32] = { 0 };
+	int fd;
+
+	touch(NULL);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, line, sizeof(line) - 1) < 0)
+		fail(path);
+	line[strcspn(line, "\n")] = '\0';
+	bytes = parse_size(line);
+	if (bytes)
+		touch(NULL);
+	return 0;
 }
 
 static int run_tmpfs(const char *directory, size_t size)
@@ -361,6 +378,8 @@ int main(int argc, char **argv)
 		return run_threads(atoi(argv[at + 1]));
 	if (!strcmp(shape, "forks") && rest == 2)
 		return run_forks(atoi(argv[at + 1]));
+	if (!strcmp(shape, "hold") && rest == 2)
+		return run_hold(argv[at + 1]);
 	if (!strcmp(shape, "tmpfs") && rest == 3)
 		return run_tmpfs(argv[at + 1], parse_size(argv[at + 2]));
 	if (!strcmp(shape, "populate") && rest == 1)
