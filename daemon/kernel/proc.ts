@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFileSync } from 'node:fs';
+import { readFileSync, readlinkSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { setImmediate } from 'node:timers/promises';
 import { errnoOf } from '../errors.ts';
@@ -79,6 +79,18 @@ export function cgroupPathOf(pid: number, procRoot = '/proc'): string | undefine
   const text = readOfProcess(`${procRoot}/${pid}/cgroup`, 'utf8') ?? '';
   for (const line of text.split('\n')) if (line.startsWith('0::')) return line.slice(3);
   return undefined;
+}
+
+/**
+ * What tells the cgroup namespace of a process from others.
+ * @returns undefined if the process is gone, or is none of ours to look into.
+ */
+export function cgroupNamespaceOf(pid: number | 'self', procRoot = '/proc'): string | undefined {
+  try {
+    return readlinkSync(`${procRoot}/${pid}/ns/cgroup`);
+  } catch {
+    return undefined;
+  }
 }
 
 /** The children that a process has forked from its first thread, as shells do; none if it is gone. */

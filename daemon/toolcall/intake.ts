@@ -6,7 +6,7 @@ import { mayMove } from '../kernel/delegation.ts';
 import { readOfPeer } from '../kernel/held.ts';
 import { hostPressure } from '../kernel/host.ts';
 import type { Native, PeerCred } from '../kernel/native.ts';
-import { cgroupPathOf } from '../kernel/proc.ts';
+import { cgroupNamespaceOf, cgroupPathOf } from '../kernel/proc.ts';
 import type { CgroupRoot } from '../kernel/tree.ts';
 import { decideAdmission } from '../policy/admission.ts';
 import { intentLine } from '../policy/report.ts';
@@ -46,6 +46,7 @@ type Withdraw = () => void;
 /** Takes wrappers' requests: whether the command is managed, below which root, with what limits, and when it may start. */
 export class Intake {
   readonly #deps: IntakeDeps;
+  readonly #ownNamespace = cgroupNamespaceOf('self');
 
   constructor(deps: IntakeDeps) {
     this.#deps = deps;
@@ -118,8 +119,16 @@ export class Intake {
     }
     const asked = limits.ofRequest(peer, request, path, perCall);
     // Who may move there may fork into it too, which does not wait for the kernel.
-    const clone = inside && (cooperative || request.clone === true);
+    const clone = inside && (cooperative || request.clone === true) && !this.#isBeyondBorder(peer, target);
     return this.#admit(controller, { peer, request, clone, root: target, asked, notes }, answer);
+  }
+
+  /** Whether a border of cgroup namespaces is between them: nobody forks across (kernel-notes/containers.md). */
+  #isBeyondBorder(peer: PeerCred, target: CgroupRoot): boolean {
+    // Below its container it is on its own side.
+    if (target !== this.#deps.root) return false;
+    const theirs = readOfPeer(this.#deps.native, peer, cgroupNamespaceOf);
+    return theirs !== undefined && theirs !== this.#ownNamespace;
   }
 
   /** What the call declares of itself, and what its agent is to be told of it. */

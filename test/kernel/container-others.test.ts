@@ -30,6 +30,9 @@ describe('calls from a container that are not placed below it', () => {
       });
       assert.match(ran.stderr, /agentrm: killed for memory/);
       assert.ok(((await last())?.memory.maxBytes ?? 0) < limitBytes);
+      // Nobody forks across the border of the container, but its first word is said in its place.
+      const { stdout } = await call(box, 'cat /proc/self/cgroup');
+      assert.match(stdout, /^0::\/\.\.\/test-[\d-]+\/s/);
       const ended = call(box, 'setsid sleep infinity & sleep infinity', { AGENTRM_SESSION: 'end' });
       const { call: id } = await daemon.event(
         (event) => event.kind === 'call-start' && event.session === 'end',

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -11,6 +11,7 @@ import { hostMemory, hostPressure, parseFlatKeyed, parsePressure } from '../../d
 import { blockedLocks } from '../../daemon/kernel/locks.ts';
 import {
   ancestors,
+  cgroupNamespaceOf,
   cgroupPathOf,
   childrenOf,
   childrenOfThreads,
@@ -58,6 +59,18 @@ test('a process that has gone is told from one that cannot be read', (t) => {
   assert.equal(cgroupPathOf(9, dir), undefined);
   assert.throws(() => processStat(8, dir), { code: 'ENOTDIR', path: join(dir, '8/stat') });
   assert.throws(() => processStat(10, dir), { code: 'EISDIR' });
+});
+
+test('cgroup namespaces are told apart; that of one who has gone is not known', (t) => {
+  const dir = tree(t, {});
+  for (const [pid, inode] of Object.entries({ 7: 4026531835, 8: 4026532501 })) {
+    mkdirSync(join(dir, pid, 'ns'), { recursive: true });
+    symlinkSync(`cgroup:[${inode}]`, join(dir, pid, 'ns/cgroup'));
+  }
+  assert.equal(cgroupNamespaceOf(7, dir), 'cgroup:[4026531835]');
+  assert.notEqual(cgroupNamespaceOf(8, dir), cgroupNamespaceOf(7, dir));
+  assert.equal(cgroupNamespaceOf(9, dir), undefined);
+  assert.equal(cgroupNamespaceOf('self'), cgroupNamespaceOf(process.pid));
 });
 
 test('a recycled pid and a zombie are not alive', (t) => {
