@@ -53,10 +53,10 @@ setup: .tools/packages.stamp .tools/node node_modules/.package-lock.json ## what
 PLATFORM_TOOLS = node_modules/@biomejs/cli-linux-*/biome node_modules/@esbuild/linux-*/bin/esbuild
 
 node_modules/.package-lock.json: package.json package-lock.json | .tools/node
-	$(Q)for _ in 1 2 3; do \
-		npm ci --loglevel=error --ignore-scripts && ls $(PLATFORM_TOOLS) >/dev/null && break; \
+	$(Q)for try in 1 2 3; do \
+		if npm ci --loglevel=error --ignore-scripts && ls $(PLATFORM_TOOLS) >/dev/null; then break; fi; \
+		((try < 3)); \
 	done
-	$(Q)ls $(PLATFORM_TOOLS) >/dev/null
 	$(Q)cd .tools && ln -sfn $(PLATFORM_TOOLS:%=../%) .
 	$(Q)touch $@
 

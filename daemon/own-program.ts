@@ -4,9 +4,7 @@ import { fileURLToPath } from 'node:url';
 const own = import.meta.url;
 const isSource = own.endsWith('.ts');
 /** Where `daemon/` is, or what was built of it: esbuild gathers modules in files of its own, not all in one folder. */
-const programs = isSource
-  ? new URL('./', own)
-  : new URL(own.slice(0, own.lastIndexOf('/daemon/') + '/daemon/'.length));
+const programs = new URL(own.slice(0, own.lastIndexOf('/daemon/') + '/daemon/'.length));
 
 /** The folder of all that is built. */
 export const distDir = fileURLToPath(new URL(isSource ? '../dist/' : '../', programs));

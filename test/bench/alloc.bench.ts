@@ -2,9 +2,10 @@
 // What the BPF programs cost a command that stays within its limits: the time for mapping, touching and unmapping
 // memory in a call's cgroup, with them attached and with them gone, in turn; and what giving up huge pages costs.
 import { Cgroup, Lab } from '../kernel/bpf-lab.ts';
+import { loadProgram } from '../lib/daemon.ts';
 import { count, record } from './record.ts';
 import { type Interval, interval, median, type Summary, summary } from './stats.ts';
-import { loadPath, MiB, output } from './tools.ts';
+import { MiB, output } from './tools.ts';
 
 const pairs = count('PAIRS', 30);
 /** Of 10 MB each. */
@@ -103,7 +104,7 @@ async function touch(
   times = allocations,
 ): Promise<number> {
   const enter = cgroup === undefined ? '' : `echo $$ >${cgroup.path}/cgroup.procs && `;
-  const load = [loadPath, ...options, '--bytes', '10000000', 'rounds', `${times}`].join(' ');
+  const load = [loadProgram, ...options, '--bytes', '10000000', 'rounds', `${times}`].join(' ');
   const { stdout } = await output(['/bin/sh', '-c', `${enter}exec ${load}`]);
   return Number(stdout) / 1e6;
 }

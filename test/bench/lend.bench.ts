@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // How long a call that the kernel has stopped stands still when there is memory to lend: from the stop to the first
 // page that it touches afterwards, with everything in between, as the program itself sees it.
-import { agentrmBash, TestDaemon } from '../lib/daemon.ts';
+import { agentrmBash, loadProgram, TestDaemon } from '../lib/daemon.ts';
 import { count, record } from './record.ts';
 import { type Summary, summary } from './stats.ts';
-import { loadPath, output, requireKernel } from './tools.ts';
+import { output, requireKernel } from './tools.ts';
 
 const runs = count('RUNS', 5);
 /** Loans of 4 MiB from 16 MiB on: some fifty stops in a run. */
@@ -27,7 +27,7 @@ try {
   const gaps: number[] = [];
   let stops = 0;
   for (let run = 0; run < runs; run += 1) {
-    const { stdout } = await output([agentrmBash, '-c', `${loadPath} --bytes ${bytes} gaps ${gapMs}`], {
+    const { stdout } = await output([agentrmBash, '-c', `${loadProgram} --bytes ${bytes} gaps ${gapMs}`], {
       env: daemon.env({ AGENTRM_INTENT: 'memory.high=16M' }),
     });
     const freezes = (await freezesSoFar()) - stops;

@@ -2,11 +2,11 @@
 // How soon a growing background call stands still when the pool is short: from the last look at which the pool was not
 // over the call's line, as the program itself sees it, to its last new page; and to the daemon's own freeze. With the
 // kernel that stops it at the charge, and with the daemon's looks alone.
-import { agentrmBash, TestDaemon, until } from '../lib/daemon.ts';
+import { agentrmBash, loadProgram, TestDaemon, until } from '../lib/daemon.ts';
 import { Holder } from '../lib/holder.ts';
 import { count, record } from './record.ts';
 import { type Summary, summary } from './stats.ts';
-import { loadPath, MiB, output } from './tools.ts';
+import { MiB, output } from './tools.ts';
 
 const rounds = count('ROUNDS', 100);
 
@@ -57,7 +57,7 @@ enforcement: { mode: ${mode} }
     await until(holds, 'the first call holds its memory');
     const growthMs: number[] = [];
     const freezeMs: number[] = [];
-    const load = `${loadPath} --bytes ${BUDGET_MIB}M stall ${Math.floor(LINE_MIB * MiB)} ${STILL_MS}`;
+    const load = `${loadProgram} --bytes ${BUDGET_MIB}M stall ${Math.floor(LINE_MIB * MiB)} ${STILL_MS}`;
     for (let round = 0; round < rounds; round += 1) {
       const session = `round-${round}`;
       const { stdout } = await output([agentrmBash, '-c', `${load} ${daemon.cgroup}/memory.current`], {

@@ -5,9 +5,10 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { type Cgroup, ended, Lab, until } from '../kernel/bpf-lab.ts';
+import { loadProgram } from '../lib/daemon.ts';
 import { count, record } from './record.ts';
 import { median } from './stats.ts';
-import { loadPath, MiB, pollPath } from './tools.ts';
+import { MiB, pollPath } from './tools.ts';
 
 const runs = count('RUNS', 5, 2);
 /** How long memory.high alone is watched, from the line on. A call that nobody decides about would stay longer. */
@@ -130,7 +131,7 @@ async function stop(arm: Arm, load: Load, pages: Pages): Promise<Run> {
   let child: ReturnType<Cgroup['spawn']>;
   let still = false;
   if (arm === 'agentrm') {
-    child = cgroup.spawn(loadPath, args);
+    child = cgroup.spawn(loadProgram, args);
     // One system call may run into memory.max before it comes to a stop.
     await Promise.race([lab.event(cgroup, 'stop'), ended(child)]);
     lab.freeze(cgroup);
@@ -139,12 +140,12 @@ async function stop(arm: Arm, load: Load, pages: Pages): Promise<Run> {
     const watching = spawn(pollPath, [cgroup.path, `${lineBytes}`, `${Number(poller) * 1000}`]);
     const frozen = once(watching, 'exit');
     await once(watching.stdout, 'data');
-    child = cgroup.spawn(loadPath, args);
+    child = cgroup.spawn(loadProgram, args);
     await Promise.race([frozen, ended(child)]);
     watching.kill();
     still = await standstill(cgroup, child);
   } else {
-    child = cgroup.spawn(loadPath, args);
+    child = cgroup.spawn(loadProgram, args);
     await until(() => cgroup.number('memory.current') > lineBytes || hasEnded(child));
     await new Promise((resolve) => setTimeout(resolve, watchMs));
   }
@@ -178,7 +179,7 @@ async function readBesideMemory(): Promise<{ stops: number; reclaims: number; pe
   // What is in the page cache already is charged to whoever read it first.
   writeFileSync('/proc/sys/vm/drop_caches', '1');
   const { cgroup } = lab.call(highBytes / MiB, { freezeLineBytes: lineBytes });
-  const child = cgroup.spawn(loadPath, ['--bytes', '60000000', 'read', process.execPath]);
+  const child = cgroup.spawn(loadProgram, ['--bytes', '60000000', 'read', process.execPath]);
   await Promise.race([ended(child), lab.event(cgroup, 'stop')]);
   const { stops, highEvents } = lab.stats(cgroup);
   const peakBytes = cgroup.number('memory.peak');

@@ -5,7 +5,6 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { type TestDaemon, top, until } from '../lib/daemon.ts';
 
 /** Programs that `make bench` builds. */
-export const loadPath = `${top}build/cmake/test/agentrm-load`;
 export const pollPath = `${top}build/cmake/test/agentrm-poll`;
 export const timePath = `${top}build/cmake/test/agentrm-time`;
 

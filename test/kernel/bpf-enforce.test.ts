@@ -5,7 +5,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { arch, release } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { ended, Lab, loadPath, MiB, missing, native, stateOf, until } from './bpf-lab.ts';
+import { loadProgram } from '../lib/daemon.ts';
+import { ended, Lab, MiB, missing, native, stateOf, until } from './bpf-lab.ts';
 
 const skip = missing() ?? false;
 
@@ -41,7 +42,7 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
     timeout,
   }, async () => {
     const { cgroup, policy } = lab.call(32);
-    const child = cgroup.spawn(loadPath, ['--bytes', '48M', 'procs', '1']);
+    const child = cgroup.spawn(loadProgram, ['--bytes', '48M', 'procs', '1']);
     const event = await lab.event(cgroup, 'stop');
     assert.equal(event.reason, 'line');
     assert.equal(event.signalled, true);
@@ -84,7 +85,7 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
     // A write runs to its end: of several sizes, one is likely to come to the line with most of it to go.
     for (const size of ['1M', '896K', '768K', '640K']) {
       const { cgroup, policy } = lab.call(64);
-      cgroup.spawn(loadPath, ['--bytes', '96M', 'tmpfs', '/dev/shm', size]);
+      cgroup.spawn(loadProgram, ['--bytes', '96M', 'tmpfs', '/dev/shm', size]);
       const { reason } = await lab.event(cgroup, 'stop');
       assert.equal(reason, 'line');
       lab.freeze(cgroup);
@@ -110,7 +111,7 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
   it('sends one event a cycle for many tasks, and a new one after a thaw', { timeout }, async () => {
     const { cgroup, policy } = lab.call(32);
     // Children that stay: what ends early makes room for the others.
-    const child = cgroup.spawn(loadPath, ['--bytes', '4M', 'forks', '16']);
+    const child = cgroup.spawn(loadProgram, ['--bytes', '4M', 'forks', '16']);
     const stopsOf = () => lab.events.filter((event) => event.cgroupId === cgroup.id && event.kind === 'stop');
     await lab.event(cgroup, 'stop');
     lab.freeze(cgroup);
@@ -133,7 +134,7 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
 
   it('stops when the time budget is used up, below the line', { timeout }, async () => {
     const { cgroup } = lab.call(16, { freezeLineBytes: 2 ** 40, budgetMs: 50 });
-    cgroup.spawn(loadPath, ['--bytes', '64M', 'procs', '1']);
+    cgroup.spawn(loadProgram, ['--bytes', '64M', 'procs', '1']);
     const event = await lab.event(cgroup, 'stop');
     assert.equal(event.reason, 'budget-time');
     assert.ok(lab.stats(cgroup).throttledMs >= 50);
@@ -142,7 +143,7 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
 
   it('stops when the event budget is used up', { timeout }, async () => {
     const { cgroup } = lab.call(16, { freezeLineBytes: 2 ** 40, budgetEvents: 3 });
-    cgroup.spawn(loadPath, ['--bytes', '64M', 'procs', '1']);
+    cgroup.spawn(loadProgram, ['--bytes', '64M', 'procs', '1']);
     assert.equal((await lab.event(cgroup, 'stop')).reason, 'budget-events');
     await cgroup.remove();
   });
@@ -152,7 +153,7 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
   }, async () => {
     writeFileSync('/proc/sys/vm/drop_caches', '1');
     const { cgroup } = lab.call(64, { freezeLineBytes: 2 ** 40, budgetEvents: 64 });
-    cgroup.spawn(loadPath, ['--bytes', '60M', 'reread', process.execPath, '8M']);
+    cgroup.spawn(loadProgram, ['--bytes', '60M', 'reread', process.execPath, '8M']);
     assert.equal((await lab.event(cgroup, 'stop')).reason, 'budget-events');
     assert.ok(lab.stats(cgroup).refaults > 0);
     await cgroup.remove();
@@ -160,7 +161,7 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
 
   it('only counts without the flag', { timeout }, async () => {
     const { cgroup } = lab.call(16, { freezeLineBytes: 0, flags: 0 });
-    cgroup.spawn(loadPath, ['--bytes', '64M', 'procs', '1']);
+    cgroup.spawn(loadProgram, ['--bytes', '64M', 'procs', '1']);
     await until(() => lab.stats(cgroup).throttledMs > 0);
     assert.equal(lab.stats(cgroup).stops, 0);
     await cgroup.remove();
@@ -170,7 +171,7 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
     // The file is on the machine's own disk: tmpfs pages are no page cache that could be dropped.
     const { cgroup, policy } = lab.call(64, { budgetMs: 1000, budgetEvents: 256 });
     const file = process.execPath;
-    const child = cgroup.spawn(loadPath, ['--bytes', '60M', 'read', file]);
+    const child = cgroup.spawn(loadProgram, ['--bytes', '60M', 'read', file]);
     assert.equal(await ended(child), 0);
     const stats = lab.stats(cgroup);
     assert.ok(stats.highEvents > 0, 'the reader went over memory.high');
@@ -192,7 +193,7 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
 
     it('stops who grows', { timeout }, async () => {
       const cgroup = inPool();
-      cgroup.spawn(loadPath, ['--bytes', '128M', 'procs', '1']);
+      cgroup.spawn(loadProgram, ['--bytes', '128M', 'procs', '1']);
       const { reason, usageBytes } = await lab.event(cgroup, 'stop');
       assert.equal(reason, 'pool');
       assert.ok(Math.abs(usageBytes - poolMiB * MiB) <= MiB / 2, `${usageBytes}`);
@@ -203,7 +204,7 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
 
     it('does not hold a budget against a call that was used up before', { timeout }, async () => {
       const { cgroup, policy } = lab.call(16, { freezeLineBytes: 2 ** 40, budgetEvents: 3 });
-      cgroup.spawn(loadPath, ['--bytes', '128M', 'procs', '1']);
+      cgroup.spawn(loadProgram, ['--bytes', '128M', 'procs', '1']);
       assert.equal((await lab.event(cgroup, 'stop')).reason, 'budget-events');
       lab.freeze(cgroup);
       await until(() => /^frozen 1$/m.test(cgroup.read('cgroup.events')));
@@ -217,7 +218,7 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
 
     it('stops who gets only back from reclaim what it needs again', { timeout }, async () => {
       const cgroup = inPool();
-      cgroup.spawn(loadPath, ['--bytes', '60M', 'reread', process.execPath, '8M']);
+      cgroup.spawn(loadProgram, ['--bytes', '60M', 'reread', process.execPath, '8M']);
       assert.equal((await lab.event(cgroup, 'stop')).reason, 'pool');
       assert.ok(lab.stats(cgroup).refaults > 0);
       await cgroup.remove();
@@ -225,7 +226,7 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
 
     it('leaves alone who reads files once', { timeout: 3 * timeout }, async () => {
       const cgroup = inPool();
-      const child = cgroup.spawn(loadPath, ['--bytes', '56M', 'read', process.execPath]);
+      const child = cgroup.spawn(loadProgram, ['--bytes', '56M', 'read', process.execPath]);
       assert.equal(await ended(child), 0);
       assert.ok(Number(/^high (\d+)$/m.exec(lab.root.read('memory.events'))?.[1]) > 0);
       assert.equal(lab.stats(cgroup).stops, 0);
@@ -237,7 +238,7 @@ describe('enforcement in the kernel', { skip, timeout: 10 * timeout }, () => {
     const { cgroup } = lab.call(16);
     cgroup.delegate();
     const nested = cgroup.child('nested').child('deeper');
-    nested.spawn(loadPath, ['--bytes', '64M', 'procs', '1']);
+    nested.spawn(loadProgram, ['--bytes', '64M', 'procs', '1']);
     const event = await lab.event(cgroup, 'stop');
     assert.equal(event.cgroupId, cgroup.id);
     assert.ok(nested.pids().includes(event.pid));
@@ -258,7 +259,7 @@ if pid == 0:
 os.waitpid(pid, 0)
 libc.ptrace(7, pid, 0, 0)
 os.waitpid(pid, 0)`;
-    const load = [loadPath, '--bytes', '64M', 'threads', '1'];
+    const load = [loadProgram, '--bytes', '64M', 'threads', '1'];
     const child = spawn('python3', ['-c', tracer, `${cgroup.path}/cgroup.procs`, ...load]);
     const event = await lab.event(cgroup, 'stop');
     assert.equal(event.signalled, false);
@@ -269,7 +270,7 @@ os.waitpid(pid, 0)`;
 
   it('leaves a process of another group than its parent alone', { timeout }, async () => {
     const { cgroup } = lab.call(16);
-    const child = cgroup.spawn('setsid', ['--fork', '--wait', loadPath, '--bytes', '64M', 'threads', '1']);
+    const child = cgroup.spawn('setsid', ['--fork', '--wait', loadProgram, '--bytes', '64M', 'threads', '1']);
     const event = await lab.event(cgroup, 'stop');
     assert.equal(event.signalled, false);
     assert.notEqual(stateOf(event.pid), 'T');
@@ -281,7 +282,7 @@ os.waitpid(pid, 0)`;
     const { cgroup } = lab.call(16);
     lab.stopHeart();
     await new Promise((resolve) => setTimeout(resolve, 2100));
-    cgroup.spawn(loadPath, ['--bytes', '64M', 'procs', '1']);
+    cgroup.spawn(loadProgram, ['--bytes', '64M', 'procs', '1']);
     const { cgroup: other } = lab.call(16);
     await until(() => cgroup.number('memory.current') > 16.5 * MiB);
     await until(() => lab.stats(cgroup).throttledMs > 500);
@@ -316,7 +317,7 @@ os.waitpid(pid, 0)`;
   it('reports what the OOM killer did, with the call', { timeout }, async () => {
     const { cgroup } = lab.call(1024);
     cgroup.write('memory.max', 16 * MiB);
-    const child = cgroup.spawn(loadPath, ['--bytes', '64M', 'threads', '1']);
+    const child = cgroup.spawn(loadProgram, ['--bytes', '64M', 'threads', '1']);
     const event = await lab.event(cgroup, 'oom');
     assert.equal(event.pid, child.pid);
     assert.equal(event.comm, 'agentrm-load');
@@ -335,7 +336,7 @@ os.waitpid(pid, 0)`;
     // The five, and the shell that was started in its place.
     assert.equal(stats.execs, 6);
     assert.equal(stats.exits, 6);
-    const threads = cgroup.spawn(loadPath, ['--bytes', '4K', 'threads', '4']);
+    const threads = cgroup.spawn(loadProgram, ['--bytes', '4K', 'threads', '4']);
     assert.equal(await ended(threads), 0);
     assert.equal(lab.stats(cgroup).forks, 5);
     assert.equal(lab.stats(cgroup).exits, 7);

@@ -13,7 +13,6 @@ const bpffs = '/sys/fs/bpf';
 export const addonPath = `${dist}agentrm.node`;
 export const native = createRequire(import.meta.url)(addonPath) as Native;
 export const objectPath = `${dist}agentrm.bpf.o`;
-export const loadPath = new URL('../../build/cmake/test/agentrm-load', import.meta.url).pathname;
 export const MiB = 2 ** 20;
 
 /** Why the kernel tests cannot run here, or undefined if they can. */

@@ -7,18 +7,8 @@ import { release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { Worker } from 'node:worker_threads';
-import {
-  addonPath,
-  ended,
-  Lab,
-  loadPath,
-  MiB,
-  missing,
-  native,
-  objectPath,
-  stateOf,
-  until,
-} from './bpf-lab.ts';
+import { loadProgram } from '../lib/daemon.ts';
+import { addonPath, ended, Lab, MiB, missing, native, objectPath, stateOf, until } from './bpf-lab.ts';
 
 const skip = missing() ?? false;
 const timeout = 60_000;
@@ -58,7 +48,7 @@ describe('the life of the programs', { skip, timeout: 10 * timeout }, () => {
     assert.deepEqual(readdirSync(join(lab.pinDir, 'links')).includes('on_throttle_sleep'), true);
 
     // Nobody has the programs open, yet they stop the call, and keep the event for whoever comes.
-    const child = cgroup.spawn(loadPath, ['--bytes', '64M', 'threads', '1']);
+    const child = cgroup.spawn(loadProgram, ['--bytes', '64M', 'threads', '1']);
     lab.stopHeart();
     const heartbeat = join(lab.pinDir, 'maps/heartbeat');
     const beat = (): void => {

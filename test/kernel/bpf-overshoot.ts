@@ -8,7 +8,8 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import { release } from 'node:os';
 import { parseArgs } from 'node:util';
-import { type Cgroup, Lab, loadPath, MiB, missing } from './bpf-lab.ts';
+import { loadProgram } from '../lib/daemon.ts';
+import { type Cgroup, Lab, MiB, missing } from './bpf-lab.ts';
 
 const highMiB = 64;
 /** Fence for loads that cannot be stopped half-way: far enough above the line not to shape the others. */
@@ -47,7 +48,7 @@ async function stopped(lab: Lab, cgroup: Cgroup): Promise<boolean> {
 async function run(lab: Lab, load: Load): Promise<Record<string, unknown>> {
   const { cgroup, policy } = lab.call(highMiB);
   cgroup.write('memory.max', maxMiB * MiB);
-  const child = cgroup.spawn(loadPath, load.args);
+  const child = cgroup.spawn(loadProgram, load.args);
   const wasStopped = await stopped(lab, cgroup);
   // The hand-over, as the daemon does it.
   if (wasStopped) lab.freeze(cgroup);

@@ -38,7 +38,7 @@ export function placeTests(lab: Lab, get: () => Container): void {
 
 /** The end of the container, which is then gone. */
 export function endTests(lab: Lab, get: () => Container): void {
-  const { daemon } = lab;
+  const { daemon, last } = lab;
   test("the container's end is that of every call, and nothing is left", async () => {
     const waiting = await startWaiting(lab, get(), 'stop', 'setsid sleep infinity & ');
     let pids: string[] = [];
@@ -55,5 +55,6 @@ export function endTests(lab: Lab, get: () => Container): void {
     assert.equal((await daemon.status()).sessions, 0);
     // The end of its agent, which ends the session, may be seen before that of its wrapper.
     await recordOf(daemon, { id: waiting.id });
+    assert.equal((await last())?.id, waiting.id);
   });
 }

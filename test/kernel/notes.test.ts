@@ -6,7 +6,8 @@ import { type ChildProcess, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { files } from '../../daemon/kernel/files.ts';
-import { Cgroup, ended, loadPath, MiB, native, stateOf, until } from './bpf-lab.ts';
+import { loadProgram } from '../lib/daemon.ts';
+import { Cgroup, ended, MiB, native, stateOf, until } from './bpf-lab.ts';
 
 const hierarchy = '/sys/fs/cgroup';
 const skip = reasonToSkip();
@@ -41,7 +42,7 @@ describe('what kernel-notes say of the kernel', { skip, timeout: 300_000 }, () =
   describe('memory-high.md', () => {
     it('raising memory.high does not wake a task that sleeps in the throttle', async () => {
       cgroup.write(files.memoryHigh, 16 * MiB);
-      const child = cgroup.spawn(loadPath, ['--bytes', '64M', 'procs', '1']);
+      const child = cgroup.spawn(loadProgram, ['--bytes', '64M', 'procs', '1']);
       await until(() => usage() > 16.3 * MiB);
       // So far over it, the next sleep is the longest there is: 2 s.
       cgroup.write(files.memoryHigh, MiB);
@@ -63,8 +64,8 @@ describe('what kernel-notes say of the kernel', { skip, timeout: 300_000 }, () =
       }
       const small = parent.child('small');
       for (const one of [cgroup, small]) one.write(files.memoryHigh, 16 * MiB);
-      small.spawn(loadPath, ['--bytes', '128M', 'populate']);
-      cgroup.spawn(loadPath, ['--thp', '--bytes', '128M', 'populate']);
+      small.spawn(loadProgram, ['--bytes', '128M', 'populate']);
+      cgroup.spawn(loadProgram, ['--thp', '--bytes', '128M', 'populate']);
       await until(() => usage() > 32 * MiB && usage(small) > 16 * MiB);
       assert.ok(usage(small) < 24 * MiB, `${usage(small) / MiB} MiB with small pages`);
     });
@@ -72,7 +73,7 @@ describe('what kernel-notes say of the kernel', { skip, timeout: 300_000 }, () =
     it('memory.events counts reclaims over memory.high that succeed', async () => {
       writeFileSync('/proc/sys/vm/drop_caches', '1');
       cgroup.write(files.memoryHigh, 16 * MiB);
-      assert.equal(await ended(cgroup.spawn(loadPath, ['--bytes', '4K', 'read', largeFile])), 0);
+      assert.equal(await ended(cgroup.spawn(loadProgram, ['--bytes', '4K', 'read', largeFile])), 0);
       assert.ok(event('high') > 0);
       assert.ok(cgroup.number(files.memoryPeak) < 24 * MiB);
     });
@@ -188,7 +189,7 @@ describe('what kernel-notes say of the kernel', { skip, timeout: 300_000 }, () =
   describe('oom-evidence.md', () => {
     it('memory.events counts for all below, memory.events.local for one cgroup', async () => {
       cgroup.write(files.memoryMax, 8 * MiB);
-      assert.notEqual(await ended(cgroup.spawn(loadPath, ['--bytes', '32M', 'procs', '1'])), 0);
+      assert.notEqual(await ended(cgroup.spawn(loadProgram, ['--bytes', '32M', 'procs', '1'])), 0);
       assert.ok(event('oom_kill') > 0);
       assert.ok(event('oom_kill', 'memory.events', parent) > 0);
       assert.equal(event('oom_kill', files.memoryEventsLocal, parent), 0);
@@ -199,7 +200,7 @@ describe('what kernel-notes say of the kernel', { skip, timeout: 300_000 }, () =
       cgroup.write(files.memoryOomGroup, 1);
       const innocent = cgroup.spawn('/bin/sleep', ['4321']);
       await member();
-      cgroup.spawn(loadPath, ['--bytes', '32M', 'procs', '1']);
+      cgroup.spawn(loadProgram, ['--bytes', '32M', 'procs', '1']);
       assert.equal(await ended(innocent), 'SIGKILL');
     });
 

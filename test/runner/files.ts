@@ -32,15 +32,14 @@ export async function runFiles(
 ): Promise<void> {
   // What Node makes of the sources of tests and daemons is kept for the next file; emulated, it takes seconds.
   const cache = mkdtempSync(join(tmpdir(), 'agentrm-compiled-'));
-  process.env.NODE_COMPILE_CACHE ??= cache;
+  const env = { NODE_COMPILE_CACHE: cache, ...process.env };
   try {
     const queue = files.values();
     const worker = async () => {
-      for (const file of queue) onResult(await runFile(file, options.timeoutMs));
+      for (const file of queue) onResult(await runFile(file, options.timeoutMs, env));
     };
     await Promise.all(Array.from({ length: options.parallel }, worker));
   } finally {
-    if (process.env.NODE_COMPILE_CACHE === cache) delete process.env.NODE_COMPILE_CACHE;
     rmSync(cache, { recursive: true, force: true });
   }
 }
@@ -61,16 +60,16 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 const V8_FATAL = '# Fatal error in ';
 
 /** A file is run once more if V8 has died before its first test. */
-async function runFile(file: string, timeoutMs: number): Promise<FileResult> {
-  const result = await runOnce(file, timeoutMs);
+async function runFile(file: string, timeoutMs: number, env: NodeJS.ProcessEnv): Promise<FileResult> {
+  const result = await runOnce(file, timeoutMs, env);
   const [end, ...others] = result.tests;
   const died = others.length === 0 && end?.detail === endedWith('SIGTRAP');
   if (!died || !result.output.includes(V8_FATAL)) return result;
   console.error(`${file}: V8 died before the first test; once more`);
-  return await runOnce(file, timeoutMs);
+  return await runOnce(file, timeoutMs, env);
 }
 
-async function runOnce(file: string, timeoutMs: number): Promise<FileResult> {
+async function runOnce(file: string, timeoutMs: number, env: NodeJS.ProcessEnv): Promise<FileResult> {
   const dir = mkdtempSync(join(tmpdir(), 'agentrm-test-'));
   const reportPath = join(dir, 'report');
   const started = performance.now();
@@ -84,7 +83,7 @@ async function runOnce(file: string, timeoutMs: number): Promise<FileResult> {
         file,
       ],
       // A process group of its own, so that a hung file can be killed with what it started.
-      { cwd: top, stdio: ['ignore', 'pipe', 'pipe'], detached: true },
+      { cwd: top, env, stdio: ['ignore', 'pipe', 'pipe'], detached: true },
     );
     if (child.pid !== undefined) running.add(child.pid);
     let output = '';
