@@ -22,6 +22,9 @@ export interface PageCache {
   readonly refaultedPages: number;
 }
 
+/** Of memory.stat; `kernel` is there since 5.18. */
+const HELD = ['anon', 'shmem', 'kernel', 'sock'] as const;
+
 export interface CpuUsage {
   readonly userMs: number;
   readonly systemMs: number;
@@ -166,6 +169,16 @@ export class Cgroup {
   /** Page cache that the kernel can take back at once: without what lies on tmpfs, which has nowhere to go. */
   reclaimableBytes(): number {
     return this.pageCache().reclaimableBytes;
+  }
+
+  /**
+   * What the kernel cannot take back at once, all of it from one file: memory.current is read a moment before or after, and
+   * while page cache is being reclaimed their difference seems to grow. Late by 64 pages for each CPU (the threshold from
+   * which memory.stat is brought up to date) and 2 s at the most.
+   */
+  heldBytes(): number {
+    const stat = this.memoryStat();
+    return HELD.reduce((sum, key) => sum + (stat.get(key) ?? 0), 0);
   }
 
   pageCache(): PageCache {

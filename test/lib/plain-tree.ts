@@ -24,7 +24,7 @@ const fresh: Readonly<Record<string, string>> = {
   [files.memoryEvents]: 'low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\n',
   [files.memoryEventsLocal]: 'low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\n',
   [files.memoryPressure]: 'some avg10=0.00 total=0\nfull avg10=0.00 total=0\n',
-  [files.memoryStat]: 'active_file 0\ninactive_file 0\n',
+  [files.memoryStat]: 'anon 0\nactive_file 0\ninactive_file 0\n',
   [files.swapMax]: 'max\n',
   [files.cpuWeight]: '100\n',
   [files.cpuIdle]: '0\n',

@@ -40,7 +40,9 @@ function setUp(t: TestContext, guarantee: string) {
   const sum = (of: 'mib' | 'cacheMib') => [...held.values()].reduce((total, one) => total + one[of], 0);
   const say = (path: string, mib: number, cacheMib: number): void => {
     writeFileSync(join(root.path, path, 'memory.current'), `${mib * MIB}\n`);
-    writeFileSync(join(root.path, path, 'memory.stat'), `active_file ${cacheMib * MIB}\ninactive_file 0\n`);
+    const stat = { anon: mib - cacheMib, active_file: cacheMib, inactive_file: 0 };
+    const lines = Object.entries(stat).map(([key, ofMib]) => `${key} ${ofMib * MIB}\n`);
+    writeFileSync(join(root.path, path, 'memory.stat'), lines.join(''));
   };
   /** A call has come to hold so much, a part of it page cache. */
   const hold = (call: Call, mib: number, cacheMib = 0): void => {

@@ -11,7 +11,7 @@ import type { Call } from '../call.ts';
 
 /** What is asked of a call. */
 type Looked = Pick<Call, 'frozenSinceMs' | 'frozenFor'> & {
-  readonly cgroup: Pick<Call['cgroup'], 'reclaimableBytes'>;
+  readonly cgroup: Pick<Call['cgroup'], 'heldBytes'>;
 };
 
 interface Seen {
@@ -41,7 +41,7 @@ export class PoolHistory {
     const before = this.#seen.get(call);
     if (call.frozenSinceMs !== undefined) return { grownBytes: 0, grewAtMs: before?.grewAtMs ?? 0 };
     if (before === undefined) {
-      const heldBytes = usageBytes - call.cgroup.reclaimableBytes();
+      const heldBytes = call.cgroup.heldBytes();
       const last = { heldBytes, atMs: nowMs };
       const baseline = { ...last, usageBytes };
       this.#seen.set(call, { baseline, last, usualBytes: undefined, grewAtMs: 0, takenBytes: 0 });
@@ -49,7 +49,7 @@ export class PoolHistory {
     }
     const { baseline, last } = before;
     const same = baseline.usageBytes === usageBytes;
-    const heldBytes = same ? baseline.heldBytes : usageBytes - call.cgroup.reclaimableBytes();
+    const heldBytes = same ? baseline.heldBytes : call.cgroup.heldBytes();
     const grownBytes = Math.max(0, heldBytes - baseline.heldBytes);
     const grewAtMs = grownBytes > 0 ? nowMs : before.grewAtMs;
     const stale = grownBytes === 0 || nowMs - baseline.atMs >= BASELINE_MS;

@@ -70,7 +70,7 @@ export class PoolMembers {
   goesOn(call: Call, grant: Grant | undefined, nowMs: number): void {
     if (grant === undefined) this.#grants.delete(call);
     else {
-      const heldBytes = this.#deps.usageBytes(call) - call.cgroup.reclaimableBytes();
+      const heldBytes = call.cgroup.heldBytes();
       this.#grants.set(call, { grant, frozenSinceMs: call.frozenSinceMs, heldBytes });
     }
     this.#history.goesOn(call, nowMs);
