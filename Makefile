@@ -110,7 +110,7 @@ $(BUILD)/CMakeCache.txt: CMakeLists.txt package.json node_modules/.package-lock.
 DAEMON_SOURCES := $(shell find daemon native -name '*.ts')
 DAEMON_PROGRAMS := main core-main config-main cli/main store/worker
 
-daemon: dist/daemon/.stamp dist/agentrmd dist/agentrm ## dist/agentrmd and dist/agentrm
+daemon: dist/daemon/.stamp dist/agentrmd dist/agentrm dist/LICENSE.packages ## dist/agentrmd and dist/agentrm
 
 # What each program needs is put together, packages and all: of a start, most was spent on looking for 200 modules. What
 # several need is there once. Packages that are CommonJS ask for Node's own modules with require.
@@ -126,6 +126,12 @@ dist/daemon/.stamp: $(DAEMON_SOURCES) package.json node_modules/.package-lock.js
 
 dist/agentrmd dist/agentrm: deploy/launcher
 	$(Q)mkdir -p dist && install -m 0755 $< $@
+
+# Of what is in those programs.
+dist/LICENSE.packages: node_modules/.package-lock.json
+	$(Q)mkdir -p dist
+	$(Q)npm ls --loglevel=error --all --omit=dev --omit=optional --parseable | sed -n 's|^$(CURDIR)/||p' | \
+		while read -r package; do echo "== $${package#node_modules/}"; cat "$$package"/LICENSE*; done >$@
 
 run: build ## shows what it does, on three commands
 	$(Q)test/demo/run
@@ -152,9 +158,6 @@ install: build ## to PREFIX=/usr/local, below DESTDIR if set
 	$(Q)install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(PREFIX)/sbin $(LIBDIR)/wrapper $(UNITDIR)/system $(UNITDIR)/user /etc/agentrm)
 	$(Q)rm -rf $(DESTDIR)$(LIBDIR)/dist $(DESTDIR)$(LIBDIR)/node_modules $(DESTDIR)$(LIBDIR)/.tools
 	$(Q)cp -R dist package.json LICENSE $(DESTDIR)$(LIBDIR)/
-	$(Q)npm ls --loglevel=error --all --omit=dev --omit=optional --parseable | sed -n 's|^$(CURDIR)/||p' | \
-		while read -r package; do echo "== $${package#node_modules/}"; cat "$$package"/LICENSE*; done \
-		>$(DESTDIR)$(LIBDIR)/LICENSE.packages
 	$(Q)[[ $$(readlink -f .tools/node) == /usr/* ]] || install -D -m 0755 .tools/node $(DESTDIR)$(LIBDIR)/.tools/node
 	$(Q)cp -P wrapper/agentrm-bash $(DESTDIR)$(LIBDIR)/wrapper/
 	$(Q)ln -sfn ../lib/agentrm/dist/agentrm $(DESTDIR)$(PREFIX)/bin/agentrm
