@@ -80,8 +80,8 @@ export interface Daemon {
  * agentrmd without its command line: opens everything, adopts what an earlier daemon left, listens.
  * @param logLinesDropped how many lines the log has lost so far.
  * @param onUnreachable nobody can reach it any more, and another in its place might be: it is to be closed.
- * @throws AgentrmError if the addon is missing or the socket cannot be had. A host that cannot enforce
- *   is no error: its commands run unmanaged.
+ * @throws AgentrmError if the addon is missing, or the socket or the cgroup is another daemon's. A host that cannot
+ *   enforce is no error: its commands run unmanaged.
  */
 export async function startDaemon(
   initial: Config,

@@ -5,7 +5,7 @@ export type ErrorCode =
   | 'AGENTRM_ERR_NATIVE' // the addon is missing or does not load
   | 'AGENTRM_ERR_CGROUP' // the cgroup root cannot be used
   | 'AGENTRM_ERR_SOCKET' // the control socket cannot be listened on
-  | 'AGENTRM_ERR_RUNNING' // another daemon answers on the socket
+  | 'AGENTRM_ERR_RUNNING' // another daemon answers on the socket, or has the cgroup
   | 'AGENTRM_ERR_UPSTREAM' // a model API cannot be reached as it is configured
   | 'AGENTRM_ERR_PROTOCOL'; // a message that is not of the protocol
 

@@ -204,6 +204,8 @@ export interface Native {
   /** mkdirat(2) mode 0755, opened; `id` is its inode, which for a cgroup is the cgroup id. */
   mkdirAt(dir: number, name: string): { fd: number; id: number };
   inode(fd: number): number;
+  /** flock(2), exclusive, until the descriptor is closed or its process ends. False: another opening of the file has it. */
+  tryLock(fd: number): boolean;
   rmdirAt(dir: number, name: string): void;
   /** O_RDONLY or, if `write`, O_WRONLY. Never creates. */
   openAt(dir: number, name: string, write: boolean): number;

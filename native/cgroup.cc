@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/xattr.h>
@@ -85,6 +86,15 @@ Napi::Value mkdirAt(const Napi::CallbackInfo &info) {
 
 Napi::Value inode(const Napi::CallbackInfo &info) {
 	return Napi::Number::New(info.Env(), static_cast<double>(inodeOf(info.Env(), intArg(info[0], "fd"))));
+}
+
+Napi::Value tryLock(const Napi::CallbackInfo &info) {
+	const int fd = intArg(info[0], "fd");
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return Napi::Boolean::New(info.Env(), true);
+	if (errno == EWOULDBLOCK)
+		return Napi::Boolean::New(info.Env(), false);
+	throw systemError(info.Env(), {errno, "flock", pathOf(fd), ""});
 }
 
 void rmdirAt(const Napi::CallbackInfo &info) {
@@ -241,6 +251,7 @@ void exportCgroup(Napi::Env env, Napi::Object exports) {
 	exports.Set("openDirAt", Napi::Function::New(env, openDirAt, "openDirAt"));
 	exports.Set("mkdirAt", Napi::Function::New(env, mkdirAt, "mkdirAt"));
 	exports.Set("inode", Napi::Function::New(env, inode, "inode"));
+	exports.Set("tryLock", Napi::Function::New(env, tryLock, "tryLock"));
 	exports.Set("rmdirAt", Napi::Function::New(env, rmdirAt, "rmdirAt"));
 	exports.Set("openAt", Napi::Function::New(env, openAt, "openAt"));
 	exports.Set("readAt", Napi::Function::New(env, readAt, "readAt"));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { messageOf } from '../errors.ts';
+import { AgentrmError, messageOf } from '../errors.ts';
 import { BpfEnforcer } from './bpf-enforcer.ts';
 import { takeOwnCgroup } from './delegation.ts';
 import type { Enforcer, EnforcerEvents } from './enforcer.ts';
@@ -30,8 +30,9 @@ export interface BackendOptions {
 }
 
 /**
- * Tries the back ends, best first: BPF in the kernel, the poller in user space, none. Never throws: a
- * host that cannot enforce still runs every command, unmanaged, and says why.
+ * Tries the back ends, best first: BPF in the kernel, the poller in user space, none. A host that cannot
+ * enforce is no error: it still runs every command, unmanaged, and says why.
+ * @throws AgentrmError AGENTRM_ERR_RUNNING if another daemon has the cgroup, whatever socket it listens on.
  */
 export function openBackend(options: BackendOptions): Backend {
   const { native, mode, events } = options;
@@ -48,6 +49,10 @@ export function openBackend(options: BackendOptions): Backend {
     root = openRoot(native, options.cgroupPath ?? takeOwnCgroup(native));
   } catch (error) {
     return none(messageOf(error));
+  }
+  if (!root.cgroup.tryLock()) {
+    root.cgroup.close();
+    throw new AgentrmError('AGENTRM_ERR_RUNNING', `${root.path}: another daemon has this cgroup`);
   }
   let reason: string | null = null;
   if (mode !== 'user') {

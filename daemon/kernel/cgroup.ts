@@ -99,6 +99,14 @@ export class Cgroup {
     }
   }
 
+  /**
+   * Takes it for this process alone, until it is closed or the process ends, however it does.
+   * @returns false: another has it.
+   */
+  tryLock(): boolean {
+    return this.#native.tryLock(this.fd);
+  }
+
   read(file: string): string {
     return this.#native.readAt(this.fd, file);
   }

@@ -30,6 +30,27 @@ describe('a host that is not as it should be', () => {
     assert.match(ran.stdout, /\/s[0-9a-f]{12}\/c[0-9a-f]{12}$/m);
   });
 
+  test('a second daemon for the same cgroups does not start, and touches no call', async (context) => {
+    const daemon = await new TestDaemon().start();
+    context.after(() => daemon.close());
+    const go = `${daemon.dir}/go`;
+    const running = daemon.run(`until [ -e ${go} ]; do sleep 0.2; done; exit 3`);
+    await until(async () => (await daemon.liveCalls()).length === 1, 'a call runs');
+    const second = new TestDaemon({ cgroup: daemon.cgroup });
+    await assert.rejects(
+      second.start(),
+      /agentrmd: \/sys\/fs\/cgroup\/test-\S+: another daemon has this cgroup\n/,
+    );
+    await second.close();
+    assert.equal((await daemon.liveCalls()).length, 1);
+    // Its end frees them at once, however it came.
+    await daemon.crash();
+    await daemon.start();
+    assert.equal((await daemon.liveCalls()).length, 1);
+    writeFileSync(go, '');
+    assert.equal((await running).code, 3);
+  });
+
   test('a tree without the memory controller runs commands unmanaged, and says what is refused', async (context) => {
     // A cgroup that holds a process cannot enable controllers for its children: EBUSY.
     const busy = `/sys/fs/cgroup/busy-${process.pid}`;

@@ -44,6 +44,19 @@ describe('file calls below a directory descriptor', () => {
     closeSync(again);
   });
 
+  it('takes a directory for itself, whoever else has it open, until it is closed', () => {
+    const other = native.openDir(path);
+    assert.equal(native.tryLock(dir), true);
+    assert.equal(native.tryLock(dir), true, 'it has it already');
+    assert.equal(native.tryLock(other), false);
+    closeSync(dir);
+    dir = native.openDir(path);
+    assert.equal(native.tryLock(other), true);
+    assert.equal(native.tryLock(dir), false);
+    closeSync(other);
+    assert.throws(() => native.tryLock(other), failure('EBADF', 'flock'));
+  });
+
   it('keeps to the directory that was opened when its name is given to another', () => {
     const old = native.mkdirAt(dir, 'c1');
     native.rmdirAt(dir, 'c1');
