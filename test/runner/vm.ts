@@ -17,19 +17,36 @@ export function missingForVm(): string | null {
   return error ? 'no QEMU here: make setup installs it' : null;
 }
 
+/** What test/vm/run ends with if the emulator has broken its guest. */
+const BROKEN_BY_EMULATOR = 123;
+
+interface VmOptions {
+  /** For the machine, from start to end. */
+  readonly timeoutMs: number;
+  /** As process 1. */
+  readonly systemd?: boolean;
+}
+
 /**
  * Runs test files of one layer inside one virtual machine, which is booted once for all of them. The guest prints
- * each result as it comes.
- * @param options.timeoutMs for the machine, from start to end
- * @param options.systemd as process 1
+ * each result as it comes. What the emulator has broken is gone on with in another, once.
  * @returns the results of the files that ran; one that failed is added if the machine did not end by itself
  */
 export async function runInVm(
   layer: string,
   kernel: string,
   files: readonly string[],
-  options: { timeoutMs: number; systemd?: boolean },
+  options: VmOptions,
 ): Promise<readonly FileResult[]> {
+  const first = await boot(layer, kernel, files, options);
+  if (first.code !== BROKEN_BY_EMULATOR) return first.end();
+  const left = files.slice(first.ran.length);
+  console.error(`${left[0]}: the emulator broke the machine; once more from here on`);
+  const second = await boot(layer, kernel, left, options);
+  return [...first.ran, ...second.end()];
+}
+
+async function boot(layer: string, kernel: string, files: readonly string[], options: VmOptions) {
   const out = process.env.OUT ?? join(top, 'test/vm/out');
   mkdirSync(out, { recursive: true });
   const resultsPath = join(out, `results-${layer}-${kernel}-${process.pid}.json`);
@@ -48,11 +65,15 @@ export async function runInVm(
 
   const results = readResults(resultsPath);
   rmSync(resultsPath, { force: true });
-  if (results.complete) return results.files;
-  const reason = `the machine ended with ${signal ?? `status ${code}`} after ${results.files.length} files`;
-  const failure = failedFile(`virtual machine, kernel ${kernel}`, durationMs, reason);
-  printFile(failure);
-  return [...results.files, failure];
+  const ran = results.files;
+  const end = (): readonly FileResult[] => {
+    if (results.complete) return ran;
+    const reason = `the machine ended with ${signal ?? `status ${code}`} after ${ran.length} files`;
+    const failure = failedFile(`virtual machine, kernel ${kernel}`, durationMs, reason);
+    printFile(failure);
+    return [...ran, failure];
+  };
+  return { code, ran, end };
 }
 
 /** What a run inside a guest leaves for the run outside, again after each file. */
