@@ -86,8 +86,9 @@ test('the database is damaged: it is moved aside, which is said, and calls run',
   writeFileSync(database(daemon), 'no database at all, but something that somebody may want to look at');
   await daemon.start();
   await isManaged(daemon, 'damaged');
+  // It is looked at when the first record is written, which nobody waits for; moved, and only then said.
+  await until(() => daemon.log.includes('database moved aside'), 'it is moved aside');
   assert.match(readFileSync(`${database(daemon)}.corrupt`, 'utf8'), /^no database at all/);
-  assert.match(daemon.log, /database moved aside/);
 });
 
 test('another process has locked the database from the start on: calls run, and are written afterwards', async (t) => {
