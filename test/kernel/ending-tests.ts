@@ -14,8 +14,13 @@ import { untold } from './endings-untold.ts';
  * The table of endings, whoever runs the daemon.
  * @param daemon not started yet; closed at the end.
  * @param mode who enforces.
+ * @param parts those for memory, in which kernels may differ, and all others.
  */
-export function endingTests(daemon: TestDaemon, mode: Mode): void {
+export function endingTests(
+  daemon: TestDaemon,
+  mode: Mode,
+  parts: readonly ('memory' | 'others')[] = ['memory', 'others'],
+): void {
   const write = (config: string) =>
     writeFileSync(daemon.configPath, `stateDir: ${daemon.dir}/state\nreport: { slow: 1ms }\n${config}`);
   const configure = async (config: string) => {
@@ -60,22 +65,26 @@ export function endingTests(daemon: TestDaemon, mode: Mode): void {
     }
   };
 
-  table(untold);
-  table(memory);
-  table(others);
-
-  describe('on a host without room', () => {
-    before(() => configure(NO_ROOM));
-    table(short);
-  });
-  describe('on a host where calls wait', () => {
-    before(() => configure(`${NO_ROOM}admission: { wait: 700ms, pressurePercent: 0 }\n`));
-    table(waiting);
-  });
-  describe('where nothing may stay', () => {
-    before(() => configure('leftovers: kill\n'));
-    table(leftoversKilled);
-  });
+  const memoryToo = parts.includes('memory');
+  const othersToo = parts.includes('others');
+  if (othersToo) table([...untold, ...others]);
+  if (memoryToo) {
+    table(memory);
+    describe('on a host without room', () => {
+      before(() => configure(NO_ROOM));
+      table(short);
+    });
+    describe('on a host where calls wait', () => {
+      before(() => configure(`${NO_ROOM}admission: { wait: 700ms, pressurePercent: 0 }\n`));
+      table(waiting);
+    });
+  }
+  if (othersToo) {
+    describe('where nothing may stay', () => {
+      before(() => configure('leftovers: kill\n'));
+      table(leftoversKilled);
+    });
+  }
 }
 
 /** The record of the one call that is not among those. */

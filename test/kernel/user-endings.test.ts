@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// As endings.test.ts, under a daemon of an ordinary user, without BPF and without rights.
+// As endings.test.ts and endings-memory.test.ts, under a daemon of an ordinary user, without BPF and without rights.
 import { after, describe } from 'node:test';
 import { TestDaemon } from '../lib/daemon.ts';
 import { Delegated } from '../lib/delegated.ts';

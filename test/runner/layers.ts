@@ -43,6 +43,7 @@ const onStableOnly = [
   'container-others.test.ts',
   'cpu.test.ts',
   'crashes.test.ts',
+  'endings.test.ts',
   'escapes.test.ts',
   'guard.test.ts',
   'hazards.test.ts',
