@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { agentrmBash, TestDaemon } from '../lib/daemon.ts';
+import { recordOf } from '../lib/record-of.ts';
 import { type ClaudeRun, runClaudeCode } from './claude-code.ts';
 import { managedMissing, sessionGone, take } from './managed.ts';
 
@@ -32,13 +33,15 @@ enforcement: { freezeDeadline: 5m }
   after(() => daemon.close());
 
   test('its time limit ends even a frozen call', async () => {
-    const [call] = await daemon.calls();
+    const { call: id } = await daemon.event((event) => event.kind === 'freeze');
+    // A list that the database does not answer for in time begins with a later one.
+    const call = await recordOf(daemon, { id: String(id) });
     assert.match(run.results[0]?.text ?? '', /Command timed out after 15s/);
-    const actions = call?.decisions.map((decision) => decision.action) ?? [];
+    const actions = call.decisions.map((decision) => decision.action);
     assert.ok(actions.includes('freeze'), actions.join());
     assert.ok(!actions.includes('lend'), actions.join());
     // It kills command and wrapper one after the other, so the wrapper may or may not report the end.
-    assert.equal(call?.exitCode, null);
+    assert.equal(call.exitCode, null);
   });
 
   test('when it is killed, its session and what its calls left running end with it', async () => {

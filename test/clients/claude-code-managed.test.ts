@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import type { CallRecord } from '../../daemon/control/types.ts';
-import { agentrmBash, runCommand, TestDaemon, top } from '../lib/daemon.ts';
+import { agentrmBash, runCommand, TestDaemon, top, until } from '../lib/daemon.ts';
 import { type ClaudeRun, runClaudeCode } from './claude-code.ts';
 import { managedMissing, sessionGone, take } from './managed.ts';
 
@@ -44,12 +44,16 @@ report: { slow: 1ms }
         noop: { command: process.execPath, args: [join(import.meta.dirname, 'fixtures/mcp-server.ts')] },
       },
     });
-    const listed = await runCommand(`${top}dist/agentrm`, ['--socket', daemon.socket, 'calls', '--json']);
-    assert.equal(listed.code, 0, listed.stderr);
-    calls = listed.stdout
-      .split('\n')
-      .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as CallRecord);
+    // While the thread of the database begins anew, which takes seconds here, a list may have none or the newest only.
+    await until(async () => {
+      const listed = await runCommand(`${top}dist/agentrm`, ['--socket', daemon.socket, 'calls', '--json']);
+      assert.equal(listed.code, 0, listed.stderr);
+      calls = listed.stdout
+        .split('\n')
+        .filter((line) => line !== '')
+        .map((line) => JSON.parse(line) as CallRecord);
+      return calls.length > commands.length;
+    }, 'all calls are listed');
   });
   after(() => daemon.close());
 
