@@ -10,6 +10,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { type TestContext, test } from 'node:test';
 import { metric } from '../daemon/peers.ts';
 import { TestDaemon, until, useMemory } from '../lib/daemon.ts';
+import { recordOf } from '../lib/record-of.ts';
 
 const database = (daemon: TestDaemon) => `${daemon.dir}/state/agentrm.db`;
 
@@ -26,15 +27,17 @@ async function isManaged(daemon: TestDaemon, word: string): Promise<void> {
   });
   assert.deepEqual([ran.code, ran.stderr], [3, '']);
   assert.match(ran.stdout, /\/s[0-9a-f]{12}\/c[0-9a-f]{12}$/m);
-  const record = (await daemon.calls()).find(({ session }) => session === word);
-  assert.equal(record?.exitCode, 3, `${word} is recorded`);
+  assert.equal((await recordOf(daemon, { session: word })).exitCode, 3);
 }
 
 /** A query that waits for the file for too long is answered from memory, which a new daemon has not. */
 async function areStored(daemon: TestDaemon, sessions: readonly string[]): Promise<void> {
-  const stored = async () => (await daemon.calls()).map(({ session }) => session);
-  await until(async () => (await stored()).length >= sessions.length, 'its file answers');
-  assert.deepEqual(await stored(), sessions);
+  let stored: string[] = [];
+  await until(async () => {
+    stored = (await daemon.calls()).map(({ session }) => session);
+    return stored.length >= sessions.length;
+  }, 'its file answers');
+  assert.deepEqual(stored, sessions);
 }
 
 test('the socket is removed: running calls stay managed, and so are those to come', async (t) => {
@@ -53,8 +56,7 @@ test('the socket is removed: running calls stay managed, and so are those to com
   await isManaged(daemon, 'after');
   writeFileSync(go, '\n');
   assert.equal((await running).code, 4);
-  const record = (await daemon.calls()).find(({ session }) => session === 'running');
-  assert.equal(record?.exitCode, 4);
+  assert.equal((await recordOf(daemon, { session: 'running' })).exitCode, 4);
 });
 
 test('the disk is full: calls run and are recorded, in the file when there is room', async (t) => {
