@@ -5,6 +5,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { before, test } from 'node:test';
 import { agentrmBash, runCommand, type TestDaemon, until, useMemory } from '../lib/daemon.ts';
+import { lastRecord } from '../lib/record-of.ts';
 
 const MiB = 1024 * 1024;
 /** Allocates and touches, in steps, as programs do; prints at the end what it holds. */
@@ -42,11 +43,11 @@ export function callTests(get: () => TestDaemon, expected: { mode: 'bpf' | 'user
     const [cgroup, sum] = ran.stdout.trim().split('\n');
     assert.match(cgroup ?? '', new RegExp(`^0::${expected.root.source}/s[0-9a-f]{12}/c[0-9a-f]{12}$`));
     assert.equal(sum, '42');
-    const record = (await daemon.calls()).at(-1);
-    assert.equal(record?.id, cgroup?.split('/').at(-1));
-    assert.equal(record?.exitCode, 0);
-    assert.equal(record?.outcome, 'ok');
-    assert.ok((record?.memory.peakBytes ?? 0) > 0);
+    const record = await lastRecord(daemon);
+    assert.equal(record.id, cgroup?.split('/').at(-1));
+    assert.equal(record.exitCode, 0);
+    assert.equal(record.outcome, 'ok');
+    assert.ok(record.memory.peakBytes > 0);
     await until(() => !existsSync(`/sys/fs/cgroup${cgroup?.slice(3)}`), 'its cgroup is gone');
   });
 
@@ -72,13 +73,13 @@ export function callTests(get: () => TestDaemon, expected: { mode: 'bpf' | 'user
     });
     assert.equal(ran.code, 0, ran.stderr);
     assert.equal(ran.stdout, '200 MiB\n');
-    const record = (await daemon.calls()).at(-1);
-    assert.equal(record?.outcome, 'ok');
-    const actions = record?.decisions.map((decision) => decision.action) ?? [];
+    const record = await lastRecord(daemon);
+    assert.equal(record.outcome, 'ok');
+    const actions = record.decisions.map((decision) => decision.action);
     assert.ok(actions.includes('freeze'), JSON.stringify(record));
     assert.ok(actions.includes('lend'), JSON.stringify(record));
-    assert.ok((record?.memory.highEvents ?? 0) > 0);
-    const stop = (await daemon.events()).find((event) => event.kind === 'stop' && event.call === record?.id);
+    assert.ok(record.memory.highEvents > 0);
+    const stop = (await daemon.events()).find((event) => event.kind === 'stop' && event.call === record.id);
     assert.ok(stop, 'the stop was reported');
     assert.equal(stop.signalled, expected.mode === 'bpf');
   });
@@ -89,10 +90,10 @@ export function callTests(get: () => TestDaemon, expected: { mode: 'bpf' | 'user
     });
     assert.notEqual(ran.code, 0);
     assert.match(ran.stderr, /^agentrm: killed for memory: .*128 MiB.*$/m);
-    const record = (await daemon.calls()).at(-1);
-    assert.equal(record?.outcome, 'oom');
-    assert.ok((record?.memory.oomKills ?? 0) > 0);
-    assert.ok((record?.memory.peakBytes ?? 0) <= 128 * MiB);
+    const record = await lastRecord(daemon);
+    assert.equal(record.outcome, 'oom');
+    assert.ok(record.memory.oomKills > 0);
+    assert.ok(record.memory.peakBytes <= 128 * MiB);
   });
 
   test('a nested call stays inside its parent', async () => {
@@ -108,7 +109,7 @@ export function callTests(get: () => TestDaemon, expected: { mode: 'bpf' | 'user
     assert.equal((await daemon.run('exit 7')).code, 7);
     const killed = await daemon.run('kill -TERM $$');
     assert.equal(killed.signal, 'SIGTERM');
-    assert.equal((await daemon.calls()).at(-1)?.signal, 'SIGTERM');
+    assert.equal((await lastRecord(daemon)).signal, 'SIGTERM');
   });
 
   test('an intent that is no intent is named, and the command still runs', async () => {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { after, before } from 'node:test';
 import { Container } from '../lib/container.ts';
 import { agentrmBash, TestDaemon } from '../lib/daemon.ts';
+import { lastRecord } from '../lib/record-of.ts';
 
 export const MiB = 1024 * 1024;
 export const limitBytes = 160 * MiB;
@@ -22,7 +23,7 @@ export function setUp(config: string) {
     containers.push(container);
     return container.start();
   };
-  const last = async () => (await daemon.calls()).at(-1);
+  const last = () => lastRecord(daemon);
   return { daemon, start, last };
 }
 

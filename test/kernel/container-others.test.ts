@@ -29,7 +29,7 @@ describe('calls from a container that are not placed below it', () => {
         AGENTRM_INTENT: 'memory.high=300M memory.max=2G',
       });
       assert.match(ran.stderr, /agentrm: killed for memory/);
-      assert.ok(((await last())?.memory.maxBytes ?? 0) < limitBytes);
+      assert.ok(((await last()).memory.maxBytes ?? 0) < limitBytes);
       // Nobody forks across the border of the container, but its first word is said in its place.
       const { stdout } = await call(box, 'cat /proc/self/cgroup');
       assert.match(stdout, /^0::\/\.\.\/test-[\d-]+\/s/);
@@ -62,7 +62,7 @@ describe('calls from a container that are not placed below it', () => {
       const ran = await call(box, 'cat /proc/self/cgroup; exit 6');
       assert.equal(ran.code, 6, ran.stderr);
       assert.match(ran.stdout, /^0::\/\.\.\/test-[\d-]+\/s/);
-      assert.ok(((await last())?.memory.maxBytes ?? 0) <= limitBytes);
+      assert.ok(((await last()).memory.maxBytes ?? 0) <= limitBytes);
       const told = await daemon.event((event) => event.kind === 'degraded' && event.error !== undefined);
       assert.match(String(told.error), /box-.*\/agentrm belongs to somebody else/);
       // As it was: it has no processes of its own anywhere else.

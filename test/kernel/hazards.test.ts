@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { mkdirSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { TestDaemon, until, useMemory } from '../lib/daemon.ts';
+import { lastRecord, recordOf } from '../lib/record-of.ts';
 
 const directories = (path: string) =>
   readdirSync(path, { withFileTypes: true })
@@ -78,8 +79,8 @@ describe('a host that is not as it should be', () => {
       env: { AGENTRM_INTENT: 'memory.high=48M memory.max=600M' },
     });
     assert.deepEqual([ran.code, ran.stdout], [0, 'done\n']);
-    const record = (await daemon.calls()).at(-1);
-    const actions = record?.decisions.map((decision) => decision.action) ?? [];
+    const record = await lastRecord(daemon);
+    const actions = record.decisions.map((decision) => decision.action);
     assert.ok(actions.includes('freeze') && actions.includes('lend'), JSON.stringify(record));
   });
 
@@ -89,12 +90,13 @@ describe('a host that is not as it should be', () => {
     const bomb = daemon.run('for i in {1..200}; do sleep 60 & done 2>/dev/null; wait', {
       env: { AGENTRM_INTENT: 'pids.max=32 timeout=5s' },
     });
-    await daemon.event((event) => event.kind === 'call-start');
+    const { call } = await daemon.event((event) => event.kind === 'call-start');
     const other = await daemon.run('echo fine');
     assert.deepEqual([other.code, other.stdout], [0, 'fine\n']);
     await bomb;
-    const record = (await daemon.calls()).find((call) => call.command === 'for');
-    assert.ok(record?.outcome === 'timeout' || record?.exitCode !== 0, JSON.stringify(record));
+    const record = await recordOf(daemon, { id: String(call) });
+    assert.equal(record.command, 'for');
+    assert.ok(record.outcome === 'timeout' || record.exitCode !== 0, JSON.stringify(record));
     await until(async () => (await daemon.liveCalls()).length === 0, 'nothing of it is left');
   });
 

@@ -5,6 +5,7 @@ import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import type { Advice } from '../../daemon/control/types.ts';
 import { type Ran, runCommand, TestDaemon, top, until, useMemory } from '../lib/daemon.ts';
+import { lastRecord } from '../lib/record-of.ts';
 
 const MIB = 2 ** 20;
 const LEAST_RUNS = 3;
@@ -27,7 +28,7 @@ describe('what commands need', () => {
   };
   const highOf = async (command: string) => {
     await daemon.run(command, { cwd: `${repository}/src` });
-    return (await daemon.calls()).at(-1)?.memory.highBytes;
+    return (await lastRecord(daemon)).memory.highBytes;
   };
 
   before(async () => {
@@ -48,7 +49,12 @@ describe('what commands need', () => {
     }
     const [advice, ...more] = await advise();
     assert.deepEqual(more, []);
-    const peaks = (await daemon.calls()).map(({ memory }) => memory.peakBytes).sort((a, b) => a - b);
+    let peaks: number[] = [];
+    await until(async () => {
+      peaks = (await daemon.calls()).map(({ memory }) => memory.peakBytes).sort((a, b) => a - b);
+      return peaks.length >= LEAST_RUNS;
+    }, 'all records are read');
+    assert.equal(peaks.length, LEAST_RUNS);
     assert.equal(advice?.repository, repository);
     assert.equal(advice.command, '*/gradlew build');
     assert.deepEqual([advice.runs, advice.cutShort], [LEAST_RUNS, 0]);
@@ -71,7 +77,7 @@ describe('what commands need', () => {
     await until(async () => (await highOf('../gradlew build')) === 128 * MIB, 'what was learned is in force');
     assert.equal(await highOf('true'), usual);
     assert.equal(await highOf('AGENTRM_INTENT=memory.high=77M ../gradlew build'), 77 * MIB);
-    const { maxBytes } = (await daemon.calls()).at(-1)?.memory ?? {};
+    const { maxBytes } = (await lastRecord(daemon)).memory;
     assert.ok((maxBytes ?? Infinity) > 512 * MIB, `memory.max ${maxBytes}`);
   });
 });

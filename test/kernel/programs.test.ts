@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { agentrmBash, runCommand, TestDaemon, useMemory } from '../lib/daemon.ts';
+import { lastRecord } from '../lib/record-of.ts';
 
 /** Too little for the work, so that it is stopped, frozen, lent to and thawed on the way. */
 const TOO_LITTLE = 'memory.high=48M memory.max=600M';
@@ -45,8 +46,8 @@ describe('programs that see a stopped child', () => {
           stderr: '',
         },
       );
-      const record = (await daemon.calls()).at(-1);
-      const actions = record?.decisions.map((decision) => decision.action) ?? [];
+      const record = await lastRecord(daemon);
+      const actions = record.decisions.map((decision) => decision.action);
       assert.ok(actions.includes('freeze') && actions.includes('lend'), JSON.stringify(record));
     });
   }

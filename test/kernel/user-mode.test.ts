@@ -9,6 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import type { CallRecord } from '../../daemon/control/types.ts';
 import { agentrmBash, runCommand, TestDaemon, top, until, useMemory } from '../lib/daemon.ts';
 import { asUser, Delegated } from '../lib/delegated.ts';
+import { lastRecord, recordOf } from '../lib/record-of.ts';
 import { callTests } from './call-tests.ts';
 
 const MiB = 1024 * 1024;
@@ -23,9 +24,7 @@ describe("a user's own daemon", () => {
     await daemon.close();
     await delegated.close();
   });
-  const lastRecord = async () => (await daemon.calls()).at(-1);
-  const escapes = (record: CallRecord | undefined) =>
-    record?.decisions.filter(({ action }) => action === 'escaped') ?? [];
+  const escapes = (record: CallRecord) => record.decisions.filter(({ action }) => action === 'escaped');
   const metric = async (name: string) =>
     Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(await daemon.text('/metrics'))?.[1]);
 
@@ -71,13 +70,13 @@ describe("a user's own daemon", () => {
     const leave = `echo $$ >${delegated.path}/agent/cgroup.procs`;
     const ran = await daemon.run(`${leave}; ${useMemory(8)}; exit 5`);
     assert.equal(ran.code, 5, ran.stderr);
-    const record = await lastRecord();
+    const record = await lastRecord(daemon);
     assert.equal(escapes(record).length, 1, JSON.stringify(record));
     assert.match(
       escapes(record)[0]?.reason ?? '',
       /^process \d+ \(bash\) moved itself to \/user-[\d-]+\/agent$/,
     );
-    const event = await daemon.event(({ kind, call }) => kind === 'escaped' && call === record?.id);
+    const event = await daemon.event(({ kind, call }) => kind === 'escaped' && call === record.id);
     assert.equal(event.comm, 'bash');
     assert.equal(await metric('agentrm_escapes_total'), before + 1);
   });
@@ -90,8 +89,8 @@ describe("a user's own daemon", () => {
     const { call } = await daemon.event(({ kind, comm }) => kind === 'escaped' && comm === 'tail');
     writeFileSync(go, '');
     assert.equal((await running).code, 0);
-    const record = await lastRecord();
-    assert.equal(record?.id, call);
+    const record = await lastRecord(daemon);
+    assert.equal(record.id, call);
     assert.equal(escapes(record).length, 1, JSON.stringify(record));
   });
 
@@ -109,10 +108,9 @@ describe("a user's own daemon", () => {
     );
     writeFileSync(go, '');
     assert.equal((await running).code, 3);
-    const record = await lastRecord();
-    assert.equal(record?.id, call);
+    const record = await recordOf(daemon, { id: String(call) });
     assert.ok(
-      record?.decisions.some(({ action }) => action === 'lend'),
+      record.decisions.some(({ action }) => action === 'lend'),
       JSON.stringify(record),
     );
   });

@@ -23,3 +23,13 @@ export async function recordOf(
   );
   return found as CallRecord;
 }
+
+/**
+ * The record of the call that this daemon has started last, once it has ended. The newest of a list may be an older call:
+ * a wrapper waits no longer than 2 s for its end to be taken, and a query that the file does not answer has no old ones.
+ */
+export async function lastRecord(daemon: TestDaemon): Promise<CallRecord> {
+  const started = (await daemon.events()).findLast(({ kind }) => kind === 'call-start');
+  if (started?.call === undefined) throw new Error('no call was started');
+  return recordOf(daemon, { id: started.call });
+}

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { type Ran, runCommand, TestDaemon, top, until, useMemory } from '../lib/daemon.ts';
+import { lastRecord, recordOf } from '../lib/record-of.ts';
 
 const uid = 1234;
 const runtime = `/run/user/${uid}`;
@@ -32,7 +33,6 @@ describe('the units of an ordinary user', () => {
   };
   const wrapper = '/usr/local/bin/agentrm-bash';
   const mainPid = async () => Number(await systemctl('show', '--value', '--property=MainPID', 'agentrmd'));
-  const lastRecord = async () => (await daemon.calls()).at(-1);
 
   before(async () => {
     await must('make', '-s', '-C', top, 'install');
@@ -73,7 +73,8 @@ describe('the units of an ordinary user', () => {
     const ran = await asUser(wrapper, '-c', 'cat /proc/self/cgroup; exit 3');
     assert.match(ran.stdout, inCall, ran.stderr);
     assert.deepEqual([ran.code, ran.stderr], [3, '']);
-    assert.deepEqual([(await lastRecord())?.exitCode, (await lastRecord())?.decisions], [3, []]);
+    const { exitCode, decisions } = await lastRecord(daemon);
+    assert.deepEqual([exitCode, decisions], [3, []]);
     const doctor = await asUser('/usr/local/bin/agentrm', 'doctor');
     assert.match(doctor.stdout, /ok +placement/);
     await until(
@@ -96,10 +97,10 @@ describe('the units of an ordinary user', () => {
       );
     const lent = await run('memory.high=48M memory.max=600M', 150);
     assert.equal(lent.code, 0, lent.stderr);
-    assert.ok((await lastRecord())?.decisions.some(({ action }) => action === 'lend'));
+    assert.ok((await lastRecord(daemon)).decisions.some(({ action }) => action === 'lend'));
     const killed = await run('memory.high=48M memory.max=64M', 500);
     assert.match(killed.stderr, /^agentrm: killed for memory: .*64 MiB/m);
-    assert.equal((await lastRecord())?.outcome, 'oom');
+    assert.equal((await lastRecord(daemon)).outcome, 'oom');
   });
 
   test('a daemon that is killed comes back and takes its calls over', async () => {
@@ -123,7 +124,8 @@ describe('the units of an ordinary user', () => {
       [call?.id],
     );
     writeFileSync(go, '');
-    assert.deepEqual([(await ended).code, (await lastRecord())?.id], [7, call?.id]);
+    assert.equal((await ended).code, 7);
+    assert.equal((await recordOf(daemon, { id: String(call?.id) })).exitCode, 7);
   });
 
   test('with the manager of the user everything ends', async () => {
