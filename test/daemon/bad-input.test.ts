@@ -122,15 +122,20 @@ describe('bad input on the socket', () => {
 
   test('a user may have so many connections and no more; another one is served', async (t) => {
     if (process.getuid?.() !== 0) return t.skip('needs root to be two users');
-    const mine = await Promise.all(Array.from({ length: 1500 }, () => open(daemon)));
-    const ends = Promise.all(mine.map(heard));
-    assert.equal(await tell(daemon, run()), '');
-    execFileSync('chmod', ['755', daemon.dir]);
-    const asked = ['--unix-socket', daemon.socket, '-sS', 'http://x/healthz'];
+    // Of its own: nobody may be dropped for being silent before all are there.
+    const few = await new TestDaemon({ config: 'connections: { handshake: 5m, perUid: 100 }\n' }).start();
+    t.after(() => few.close());
+    const mine = await Promise.all(Array.from({ length: 100 }, () => open(few)));
+    assert.equal(await tell(few, run()), '');
+    const asked = ['--unix-socket', few.socket, '-sS', 'http://x/healthz'];
     const other = await runCommand('curl', asked, { uid: 12_345 });
     assert.equal(other.stdout, 'ok\n', other.stderr);
-    await ends;
-    assert.ok((await grown('too-many')) >= 1);
+    for (const socket of mine) socket.destroy();
+    await Promise.all(mine.map(heard));
+    // As soon as it has seen that they are gone.
+    const served = async () => (await tell(few, run())) === 'go - none -\n';
+    await until(served, 'there is room again');
+    assert.ok((await refused(few, 'too-many')) >= 1);
   });
 
   test('after 2,000 connections all descriptors are back', async () => {
