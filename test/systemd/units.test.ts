@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
+import { metric } from '../daemon/peers.ts';
 import { type Ran, runCommand, TestDaemon, top, until } from '../lib/daemon.ts';
 
 const inCall = /^0::\/agentrm\.slice\/agentrm-calls\.service\/calls\/s[0-9a-f]{12}\/c[0-9a-f]{12}\n$/;
@@ -112,8 +113,11 @@ describe('the systemd units', () => {
   test('a reload takes the new configuration, and keeps the old one if the new one is wrong', async () => {
     const path = '/etc/agentrm/agentrmd.yaml';
     const sample = readFileSync(path, 'utf8');
+    const taken = () => metric(daemon, 'agentrm_config_reload_success');
     writeFileSync(path, `${sample}\nnonsense: 1\n`);
     await systemctl('reload', 'agentrmd.service');
+    // Read by a process of its own, which would see the next one if that were there already.
+    await until(async () => (await taken()) === 0, 'it is refused');
     writeFileSync(path, `${sample}\ndefaults: memory.high=77M\n`);
     await systemctl('reload', 'agentrmd.service');
     await until(async () => (await daemon.events()).some(({ kind }) => kind === 'reload'), 'it is taken');
@@ -123,19 +127,19 @@ describe('the systemd units', () => {
   });
 
   test('the journal has the priorities of the log', async () => {
-    const { stdout } = await runCommand('journalctl', [
-      '-D',
-      '/run/log/journal',
-      '-u',
-      'agentrmd',
-      '-o',
-      'json',
-    ]);
-    const entries = stdout
-      .split('\n')
-      .filter(Boolean)
-      .map((line) => JSON.parse(line) as { PRIORITY: string; MESSAGE: string });
+    const args = ['-D', '/run/log/journal', '-u', 'agentrmd', '-o', 'json'];
+    let stdout = '';
+    let entries: { PRIORITY: string; MESSAGE: string }[] = [];
     const of = (text: string) => entries.find(({ MESSAGE }) => MESSAGE.includes(text));
+    // The daemon writes its log off the main thread, and journald when it comes to it.
+    await until(async () => {
+      ({ stdout } = await runCommand('journalctl', args));
+      entries = stdout
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => JSON.parse(line));
+      return of('"msg":"ready"') !== undefined && of('"msg":"configuration kept"') !== undefined;
+    }, 'the journal has it');
     assert.equal(of('"msg":"ready"')?.PRIORITY, '6', stdout);
     assert.equal(of('"msg":"configuration kept"')?.PRIORITY, '3');
     assert.ok(of('"msg":"ready"')?.MESSAGE.startsWith('{'));
