@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { before, test } from 'node:test';
+import { cgroupOf } from '../lib/call-cgroups.ts';
 import { agentrmBash, runCommand, type TestDaemon, until, useMemory } from '../lib/daemon.ts';
 import { lastRecord } from '../lib/record-of.ts';
 
@@ -180,11 +182,18 @@ export function callTests(get: () => TestDaemon, expected: { mode: 'bpf' | 'user
   });
 
   test("the wrapper's death kills the tree", async () => {
-    const child = daemon.run('tail -f /dev/null', { timeoutMs: 3000 });
-    const started = await daemon.event((event) => event.kind === 'call-start' && event.command === 'tail');
-    const ran = await child;
-    assert.equal(ran.signal, 'SIGKILL');
-    const end = await daemon.event((event) => event.kind === 'call-end' && event.call === started.call);
+    // What is put before the wrapper executes it: the child is the wrapper.
+    const [file = '', ...args] = [...daemon.agent, agentrmBash, '-c', 'tail -f /dev/null'];
+    const child = spawn(file, args, { env: daemon.env(), stdio: 'ignore' });
+    const { call } = await daemon.event((event) => event.kind === 'call-start' && event.command === 'tail');
+    const procs = `${cgroupOf(daemon, call)}/cgroup.procs`;
+    await until(() => readFileSync(procs, 'utf8') !== '', 'its tree is there');
+    const pids = readFileSync(procs, 'utf8').trim().split('\n');
+    const exited = once(child, 'exit');
+    child.kill('SIGKILL');
+    assert.deepEqual(await exited, [null, 'SIGKILL']);
+    const end = await daemon.event((event) => event.kind === 'call-end' && event.call === call);
     assert.equal((end.record as { outcome: string }).outcome, 'lost');
+    await until(() => !pids.some((pid) => existsSync(`/proc/${pid}`)), 'its tree is gone');
   });
 }
