@@ -246,7 +246,7 @@ export async function startDaemon(
     sessions: async (uid) => view.sessions(uid, (await core?.process.monitor(uid))?.sessions ?? []),
     monitor: async (uid) => view.monitor(uid, (await core?.process.monitor(uid)) ?? null),
     liveCalls: (uid, session) => view.liveCalls(uid, session),
-    finishedCalls: (query) => store.lines(query),
+    finishedCalls: (query, onIncomplete) => store.lines(query, onIncomplete),
     events,
     advice: async function* (uid) {
       for await (const each of store.learned(uid === undefined ? {} : { uid })) {

@@ -4,6 +4,7 @@ import type { ControlClient } from '../control/client.ts';
 import { type CallRecord, type Event, type LiveCall, MOST_CALLS } from '../control/types.ts';
 import { formatBytes, formatMs } from '../units.ts';
 import { clientOf, type GlobalOptions } from './command.ts';
+import { exit } from './exit.ts';
 import { age } from './format.ts';
 import { type Cell, type Column, jsonLine, plain, print, type Style, safeJson, table } from './output.ts';
 
@@ -51,14 +52,15 @@ export function define(command: Command): void {
 }
 
 async function printJson(client: ControlClient, options: Options): Promise<void> {
-  for await (const { text } of client.lines<CallRecord>(pathOf(options, MOST_CALLS)))
+  for await (const { text } of client.lines<CallRecord>(pathOf(options, MOST_CALLS), { onIncomplete }))
     await print(safeJson(text));
 }
 
 async function printTable(client: ControlClient, options: Options): Promise<void> {
   const now = Date.now();
   const rows: Cell[][] = [];
-  for await (const { value } of client.lines<CallRecord | LiveCall>(`${pathOf(options, SHOWN)}&live=1`)) {
+  const path = `${pathOf(options, SHOWN)}&live=1`;
+  for await (const { value } of client.lines<CallRecord | LiveCall>(path, { onIncomplete })) {
     rows.push(rowOf(value, now));
   }
   const fitted = columns.map(({ width: _, ...column }) => column);
@@ -75,17 +77,23 @@ async function follow(client: ControlClient, options: Options): Promise<void> {
   let before = 0;
   for await (const { value } of client.lines<Event>('/v1/events')) before = value.seq;
   const seen = new Set<string>();
-  for await (const { value } of client.lines<CallRecord>(pathOf(options, SHOWN))) {
+  for await (const { value } of client.lines<CallRecord>(pathOf(options, SHOWN), { onIncomplete })) {
     seen.add(value.id);
     await show(value);
   }
-  for await (const { value } of client.lines<Event>('/v1/events?follow=1', true)) {
+  for await (const { value } of client.lines<Event>('/v1/events?follow=1', { follow: true })) {
     if (value.kind === 'lost')
       process.stderr.write(`agentrm: ${value.count} events lost: too slow to follow\n`);
     if (value.kind !== 'call-end' || value.seq <= before || seen.has(String(value.call))) continue;
     if (options.session !== undefined && value.session !== options.session) continue;
     await show(value.record as CallRecord);
   }
+}
+
+/** What there is has been printed by then, or will be; "none" and "not known" must not look the same. */
+function onIncomplete(reason: string): void {
+  process.stderr.write(`agentrm: not all calls are listed: ${plain(reason)}\n`);
+  process.exitCode = exit.failed;
 }
 
 function pathOf({ session, limit }: Options, standard: number): string {

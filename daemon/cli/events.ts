@@ -22,7 +22,7 @@ export function define(command: Command): void {
     const options = command.optsWithGlobals<Options>();
     const follow = options.follow === true;
     const path = `/v1/events${follow ? '?follow=1' : ''}`;
-    for await (const { text, value } of clientOf(options).lines<Event>(path, follow)) {
+    for await (const { text, value } of clientOf(options).lines<Event>(path, { follow })) {
       await print(options.json ? safeJson(text) : lineOf(value));
     }
   });

@@ -9,6 +9,7 @@ import { peerOf } from './server.ts';
 import {
   type Advice,
   type DoctorReport,
+  INCOMPLETE,
   type LiveCall,
   MOST_CALLS,
   type Monitor,
@@ -22,7 +23,10 @@ export interface ApiSources {
   readonly sessions: (uid: number | undefined) => Promise<SessionRecord[]>;
   readonly monitor: (uid: number | undefined) => Promise<Monitor>;
   readonly liveCalls: (uid: number | undefined, session: string | undefined) => LiveCall[];
-  readonly finishedCalls: (query: { limit: number; session?: string; uid?: number }) => AsyncIterable<string>;
+  readonly finishedCalls: (
+    query: { limit: number; session?: string; uid?: number },
+    onIncomplete: (reason: string) => void,
+  ) => AsyncIterable<string>;
   readonly advice: (uid: number | undefined) => AsyncIterable<Advice>;
   readonly events: EventLog;
   readonly doctor: () => Promise<DoctorReport>;
@@ -87,13 +91,15 @@ async function handle(
       if (!Number.isInteger(limit) || limit < 0 || limit > MOST_CALLS) {
         return sendJson(response, 400, { error: `limit must be a whole number from 0 to ${MOST_CALLS}` });
       }
-      startLines(response);
+      startLines(response, { trailer: INCOMPLETE });
       const query = {
         limit,
         ...(session === undefined ? {} : { session }),
         ...(uid === undefined ? {} : { uid }),
       };
-      for await (const line of sources.finishedCalls(query)) await write(response, `${line}\n`);
+      // Known only when some have been sent.
+      const onIncomplete = (reason: string) => response.addTrailers({ [INCOMPLETE]: oneLine(reason) });
+      for await (const line of sources.finishedCalls(query, onIncomplete)) await write(response, `${line}\n`);
       if (url.searchParams.get('live') === '1') {
         for (const call of sources.liveCalls(uid, session))
           await write(response, `${JSON.stringify(call)}\n`);
@@ -130,8 +136,13 @@ async function handle(
   sendJson(response, 404, { error: `no such path: ${url.pathname}` });
 }
 
-function startLines(response: ServerResponse): void {
-  response.writeHead(200, { 'content-type': 'application/x-ndjson' });
+function startLines(response: ServerResponse, headers: Readonly<Record<string, string>> = {}): void {
+  response.writeHead(200, { 'content-type': 'application/x-ndjson', ...headers });
+}
+
+/** What an HTTP field can carry. */
+function oneLine(text: string): string {
+  return text.replaceAll(/[^\x20-\x7e]+/g, ' ');
 }
 
 /** Waits for a slow reader; a reader that has gone ends the answer. */

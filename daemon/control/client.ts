@@ -2,6 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import { errnoOf, messageOf } from '../errors.ts';
 import { request } from '../http.ts';
+import { INCOMPLETE } from './types.ts';
 
 /** `no-daemon`: nobody listens, or it has gone; `denied`: the socket or the daemon refuses this user. */
 export type ControlFailure = 'no-daemon' | 'denied' | 'failed';
@@ -32,6 +33,11 @@ export interface Line<T> {
   readonly value: T;
 }
 
+export interface LineOptions {
+  readonly follow?: boolean;
+  readonly onIncomplete?: (reason: string) => void;
+}
+
 /** Asks a daemon over its control socket; paths and answers are those of types.ts. */
 export class ControlClient {
   readonly #sockets: readonly string[];
@@ -50,17 +56,22 @@ export class ControlClient {
 
   /**
    * An answer line by line.
-   * @param follow wait for lines to come; the answer then ends only with the daemon, which is an error.
+   * @param options.follow wait for lines to come; the answer then ends only with the daemon, which is an error.
+   * @param options.onIncomplete called at the end, with the reason, if the daemon could not give all.
    * @throws ControlError
    */
-  async *lines<T>(path: string, follow = false): AsyncGenerator<Line<T>, void, void> {
+  async *lines<T>(path: string, options: LineOptions = {}): AsyncGenerator<Line<T>, void, void> {
+    const { follow = false, onIncomplete } = options;
     let rest = '';
-    for await (const text of textOf(await this.#open(path, follow ? 0 : SILENT_MS))) {
+    const response = await this.#open(path, follow ? 0 : SILENT_MS);
+    for await (const text of textOf(response)) {
       const lines = (rest + text).split('\n');
       rest = lines.pop() ?? '';
       for (const line of lines) yield { text: line, value: parse(line) };
     }
     if (follow) throw gone();
+    const reason = response.trailers[INCOMPLETE];
+    if (reason !== undefined) onIncomplete?.(reason);
   }
 
   async #open(path: string, silentMs: number): Promise<IncomingMessage> {

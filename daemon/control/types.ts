@@ -14,9 +14,13 @@
  * GET /v1/advice                                 lines of Advice
  * GET /metrics, /healthz, /readyz                text
  *
- * "Lines" are application/x-ndjson. Any other status than 200 has an ErrorBody. A caller sees its own
+ * If the database does not answer in time, /v1/calls lists only what is not in it yet, and says why in its trailer,
+ * `agentrm-incomplete`. "Lines" are application/x-ndjson. Any other status than 200 has an ErrorBody. A caller sees its own
  * uid's sessions, calls and events; root and the group agentrm see all.
  */
+
+/** The trailer of a list that lacks something: why. */
+export const INCOMPLETE = 'agentrm-incomplete';
 
 /** As many calls as can be kept, and asked for. */
 export const MOST_CALLS = 10_000_000;

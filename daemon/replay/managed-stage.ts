@@ -98,7 +98,9 @@ function followCalls(socket: string, count: number): Calls {
   const read = async () => {
     const records = new Map<string, CallRecord>();
     let starts = 0;
-    for await (const { value } of new ControlClient([socket]).lines<Event>('/v1/events?follow=1', true)) {
+    for await (const { value } of new ControlClient([socket]).lines<Event>('/v1/events?follow=1', {
+      follow: true,
+    })) {
       if (value.kind === 'unmanaged') throw new Error('a session ran unmanaged');
       if (value.kind === 'call-start') starts += 1;
       if (starts === count) resolve();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CallRecord } from '../control/types.ts';
+import { messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Learned } from '../policy/learned.ts';
 import type { CommandRun, Filter, LearnedFilter, Row } from './database.ts';
@@ -40,6 +41,8 @@ const LEARNED_MS = 2_500;
 /** Closing must not outlast the stop timeout of the service. */
 const CLOSE_MS = 2_000;
 
+const NO_ANSWER = 'the database does not answer';
+
 /** Bounds of one record, which hold it to some 6 KB and the file to a size that `keepCalls` can promise. */
 const MAX_COMMAND_CHARS = 1024;
 const MAX_DECISIONS = 32;
@@ -74,16 +77,21 @@ export class Store {
   /**
    * The newest `limit` records that match, oldest first, each as one line of JSON: they were stored as
    * that and are only passed on. What was added before is among them, whether or not it is in the file.
+   * @param onIncomplete called with the reason if the file did not answer in time for what only it has
    */
-  async *lines(query: Query): AsyncGenerator<string, void, void> {
+  async *lines(
+    query: Query,
+    onIncomplete: (reason: string) => void = () => {},
+  ): AsyncGenerator<string, void, void> {
     const late = sleep(QUERY_MS, 'late', { ref: false });
     const stuck = (await Promise.race([this.#queue.drain(), late])) === 'late';
     const limit = Math.min(query.limit, this.#keepCalls);
     if (limit <= 0) return;
     const waiting = this.#queue.pending.filter((row) => matches(row, query)).slice(-limit);
     const unseen = new Set(waiting.map(({ id }) => id));
-    if (waiting.length < limit && !stuck) {
-      for await (const { id, json } of this.#stored(query, limit - waiting.length)) {
+    if (waiting.length < limit && stuck) onIncomplete(NO_ANSWER);
+    else if (waiting.length < limit) {
+      for await (const { id, json } of this.#stored(query, limit - waiting.length, onIncomplete)) {
         unseen.delete(id);
         yield json;
       }
@@ -136,7 +144,7 @@ export class Store {
     this.#queue.close();
   }
 
-  async *#stored(filter: Filter, limit: number) {
+  async *#stored(filter: Filter, limit: number, onIncomplete: (reason: string) => void) {
     try {
       let seq = await this.#answer(this.#thread.request({ do: 'start', filter, limit }));
       let left = limit;
@@ -150,12 +158,13 @@ export class Store {
       }
     } catch (error) {
       this.#queue.failed(error);
+      onIncomplete(messageOf(error));
     }
   }
 
   async #answer<T>(request: Promise<T>, waitMs = QUERY_MS): Promise<T> {
     const late = sleep(waitMs, undefined, { ref: false }).then(() => {
-      throw new Error('the database does not answer');
+      throw new Error(NO_ANSWER);
     });
     return Promise.race([request, late]);
   }

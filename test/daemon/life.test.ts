@@ -26,6 +26,21 @@ async function freePort(): Promise<number> {
   return typeof address === 'object' ? (address?.port ?? 0) : 0;
 }
 
+test('a list of calls that the database does not answer for says so', async (t) => {
+  const daemon = new TestDaemon();
+  t.after(() => daemon.close());
+  // In the place of its directory.
+  writeFileSync(`${daemon.dir}/state`, '');
+  await daemon.start();
+  const calls = () => runCommand(`${top}dist/agentrm`, ['--socket', daemon.socket, 'calls', '--json']);
+  const { code, stdout, stderr } = await calls();
+  assert.deepEqual([code, stdout], [1, '']);
+  assert.match(stderr, /^agentrm: not all calls are listed: EEXIST.*\n$/);
+  rmSync(`${daemon.dir}/state`);
+  const again = await calls();
+  assert.deepEqual([again.code, again.stdout, again.stderr], [0, '', '']);
+});
+
 test('a second daemon refuses and leaves the first alone', async (t) => {
   const daemon = await started(t);
   const second = await agentrmd('--config', daemon.configPath, '--socket', daemon.socket);

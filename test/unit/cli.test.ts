@@ -306,6 +306,20 @@ const table: {
     err: /^agentrm: the database does not answer\n$/,
     changes: { '/v1/advice': [500, '{"error":"the database does not answer"}'] },
   },
+  {
+    args: 'calls --json',
+    code: 1,
+    out: lines(ended.slice(-1)).replaceAll('\u001b', '\\u001b').replaceAll('\u202e', '\\u202e'),
+    err: 'agentrm: not all calls are listed: the database does not answer\n',
+    changes: { '/v1/calls?limit=10000000': incomplete(ended.slice(-1)) },
+  },
+  {
+    args: 'calls',
+    code: 1,
+    out: /^CALL .*COMMAND\n$/,
+    err: 'agentrm: not all calls are listed: the database does not answer\n',
+    changes: { '/v1/calls?limit=20&live=1': incomplete([]) },
+  },
   { args: 'status', code: 0, out: readFixture('status') },
   { args: 'status --json', code: 0, out: `${JSON.stringify(status())}\n` },
   { args: '--json status', code: 0, out: `${JSON.stringify(status())}\n` },
@@ -428,6 +442,16 @@ const table: {
 ];
 
 /** What a person sees, as a file that can be read. */
+/** A list that lacks what only the database has. */
+function incomplete(records: readonly unknown[]): Answer {
+  return (response) => {
+    response.writeHead(200, { trailer: 'agentrm-incomplete' });
+    response.write(lines(records));
+    response.addTrailers({ 'agentrm-incomplete': 'the database does not answer' });
+    response.end();
+  };
+}
+
 function readFixture(name: string): string {
   return readFileSync(new URL(`./cli-output/${name}.txt`, import.meta.url), 'utf8');
 }

@@ -204,6 +204,25 @@ test('a file that another process has locked: answers, and writes when it is fre
   assert.equal(store.counters().written, 2);
 });
 
+test('a list without what only the file has says so', async (t) => {
+  const { open, directory } = setUp(t);
+  const inTheWay = join(directory, 'state');
+  writeFileSync(inTheWay, '');
+  const store = open();
+  store.add(callRecord(1));
+  const list = async () => {
+    const reasons: string[] = [];
+    const listed: string[] = [];
+    for await (const line of store.lines({ limit: 10 }, (reason) => reasons.push(reason)))
+      listed.push(JSON.parse(line).id);
+    return { listed, reasons: reasons.length };
+  };
+  assert.deepEqual(await list(), { listed: [callRecord(1).id], reasons: 1 });
+  rmSync(inTheWay);
+  await settled(store);
+  assert.deepEqual(await list(), { listed: [callRecord(1).id], reasons: 0 });
+});
+
 test('a file that is no database is moved aside, and a new one begun', async (t) => {
   const { open, path, messages, directory } = setUp(t);
   mkdirSync(join(directory, 'state'));
