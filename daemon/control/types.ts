@@ -14,9 +14,9 @@
  * GET /v1/advice                                 lines of Advice
  * GET /metrics, /healthz, /readyz                text
  *
- * If the database does not answer in time, /v1/calls lists only what is not in it yet, and says why in its trailer,
- * `agentrm-incomplete`. "Lines" are application/x-ndjson. Any other status than 200 has an ErrorBody. A caller sees its own
- * uid's sessions, calls and events; root and the group agentrm see all.
+ * If the database does not answer in time, /v1/calls lacks what only the database has, and says why in its trailer,
+ * `agentrm-incomplete`. "Lines" are application/x-ndjson. Any other status than 200 has an ErrorBody. A caller sees
+ * its own uid's sessions, calls and events; root and the group agentrm see all.
  */
 
 /** The trailer of a list that lacks something: why. */
