@@ -5,7 +5,7 @@ import { messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Learned } from '../policy/learned.ts';
 import type { CommandRun, Filter, LearnedFilter, Row } from './database.ts';
-import { BATCH, StoreThread } from './thread.ts';
+import { BATCH, NO_ANSWER, StoreThread } from './thread.ts';
 import { type StoreCounters, WriteQueue } from './write-queue.ts';
 
 export interface StoreOptions {
@@ -40,8 +40,6 @@ const LEARNED_MS = 2_500;
 
 /** Closing must not outlast the stop timeout of the service. */
 const CLOSE_MS = 2_000;
-
-const NO_ANSWER = 'the database does not answer';
 
 /** Bounds of one record, which hold it to some 6 KB and the file to a size that `keepCalls` can promise. */
 const MAX_COMMAND_CHARS = 1024;

@@ -29,6 +29,9 @@ export interface StoreThreadOptions {
 /** Records in one transaction, and in one page of an answer: at most some 1.5 MB between the threads. */
 export const BATCH = 256;
 
+/** Why there is no answer, or none in time. */
+export const NO_ANSWER = 'the database does not answer';
+
 /** Requests that may wait for a slow disk; more fail at once, so that a stuck disk costs no memory. */
 const MAX_WAITING = 16;
 
@@ -128,7 +131,7 @@ class Thread {
   }
 
   request<K extends Kind>(work: WorkOf<K>): Promise<Results[K]> {
-    if (this.#waiting.size >= MAX_WAITING) return Promise.reject(new Error('the database does not answer'));
+    if (this.#waiting.size >= MAX_WAITING) return Promise.reject(new Error(NO_ANSWER));
     return new Promise<Results[K]>((resolve, reject) => {
       this.#numbers += 1;
       this.#waiting.set(this.#numbers, { resolve, reject });

@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readFileSync, rmdirSync, statSync, writeFileSync
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { CallRecord } from '../../daemon/control/types.ts';
+import { metric } from '../daemon/peers.ts';
 import { agentrmBash, runCommand, TestDaemon, top, until, useMemory } from '../lib/daemon.ts';
 import { asUser, Delegated } from '../lib/delegated.ts';
 import { lastRecord, recordOf } from '../lib/record-of.ts';
@@ -25,8 +26,6 @@ describe("a user's own daemon", () => {
     await delegated.close();
   });
   const escapes = (record: CallRecord) => record.decisions.filter(({ action }) => action === 'escaped');
-  const metric = async (name: string) =>
-    Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(await daemon.text('/metrics'))?.[1]);
 
   callTests(() => daemon, { mode: 'user', root: /\/user-[\d-]+\/service\/calls/ });
 
@@ -66,7 +65,7 @@ describe("a user's own daemon", () => {
   });
 
   test('a process that leaves its call is reported: the command itself', async () => {
-    const before = await metric('agentrm_escapes_total');
+    const before = await metric(daemon, 'agentrm_escapes_total');
     const leave = `echo $$ >${delegated.path}/agent/cgroup.procs`;
     const ran = await daemon.run(`${leave}; ${useMemory(8)}; exit 5`);
     assert.equal(ran.code, 5, ran.stderr);
@@ -78,7 +77,7 @@ describe("a user's own daemon", () => {
     );
     const event = await daemon.event(({ kind, call }) => kind === 'escaped' && call === record.id);
     assert.equal(event.comm, 'bash');
-    assert.equal(await metric('agentrm_escapes_total'), before + 1);
+    assert.equal(await metric(daemon, 'agentrm_escapes_total'), before + 1);
   });
 
   test('and one of its descendants, once, but not what stays in the call', async () => {

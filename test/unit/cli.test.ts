@@ -441,7 +441,6 @@ const table: {
   },
 ];
 
-/** What a person sees, as a file that can be read. */
 /** A list that lacks what only the database has. */
 function incomplete(records: readonly unknown[]): Answer {
   return (response) => {
@@ -452,6 +451,7 @@ function incomplete(records: readonly unknown[]): Answer {
   };
 }
 
+/** What a person sees, as a file that can be read. */
 function readFixture(name: string): string {
   return readFileSync(new URL(`./cli-output/${name}.txt`, import.meta.url), 'utf8');
 }
